@@ -1,0 +1,1 @@
+"""cogkit: a cognitive toolkit in the line of CNTK v2."""

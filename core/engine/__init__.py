@@ -1,0 +1,1 @@
+"""The engines: plans, their executor, values, device, random numbers."""

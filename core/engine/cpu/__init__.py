@@ -1,0 +1,5 @@
+"""The CPU engine: Cython and C++ kernels; oneDNN is in the process before any of them is imported."""
+
+from cogkit.engine.cpu._load import load_onednn
+
+load_onednn()

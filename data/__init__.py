@@ -1,0 +1,1 @@
+"""cogkit.data: readers and one recipe a data set."""

@@ -1,0 +1,1 @@
+"""cogkit.layers: functions with parameters of their own."""

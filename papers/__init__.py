@@ -1,0 +1,1 @@
+"""cogkit.papers: one folder a paper, all with the same contract."""

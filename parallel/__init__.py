@@ -1,0 +1,1 @@
+"""cogkit.parallel: distributed learners."""
