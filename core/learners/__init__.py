@@ -1,0 +1,3 @@
+"""Update rules, their schedules and their state."""
+
+from cogkit.learners.schedules import *
