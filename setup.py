@@ -118,7 +118,9 @@ def find_extensions():
                 extension.extra_link_args.append(paths[1])
             extensions.append(extension)
     if only - seen:
-        raise SystemExit(f"setup.py: COGKIT_ONLY names {', '.join(sorted(only - seen))}: no such .pyx in {list(PACKAGE_MAP.values())}")
+        raise SystemExit(
+            f"setup.py: COGKIT_ONLY names {', '.join(sorted(only - seen))}: no such .pyx in {list(PACKAGE_MAP.values())}"
+        )
     return extensions
 
 
@@ -134,7 +136,9 @@ class BuildExtensions(build_ext):
         with ThreadPoolExecutor(self.parallel) as pool:
             failures = [f for f in pool.map(self._try, self.extensions) if f]
         if failures:
-            raise SystemExit("\n".join(["", f"setup.py: {len(failures)} of {len(self.extensions)} extensions not built:", *failures]))
+            raise SystemExit(
+                "\n".join(["", f"setup.py: {len(failures)} of {len(self.extensions)} extensions not built:", *failures])
+            )
 
     def _try(self, extension):
         pyx = extension.sources[0]

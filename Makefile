@@ -1,0 +1,103 @@
+# The commands a person types. Each makes .venv when it is missing and rebuilds what was edited; nothing needs root.
+# Wanted on the machine: Python >= 3.11 with its headers, a C++17 compiler, make.
+#
+#   make reproduce   data -> train -> table -> report, profile quick (PROFILE=desk, CORES=n)
+#   make test        lint, then the tests that take minutes at most (PYTEST_ARGS="-k convolution")
+#   make test-all    lint, then all tests
+#   make bench       speed beside peers, measured in the same run
+#   make lint  make build  make doctor  make sanitize  make sdist  make clean
+
+PYTHON ?= python3
+PROFILE ?= quick
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+PYTEST_ARGS ?=
+
+# With the repository's root on the path, `import layers` would load a second copy of cogkit.layers.
+export PYTHONSAFEPATH = 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+BIN := .venv/bin
+FOLDERS := $(wildcard core layers data parallel papers)
+SOURCES := $(shell find $(FOLDERS) -name '*.pyx' -o -name '*.pxi' -o -name '*.h' -o -name '*.cpp')
+PYX := $(filter %.pyx,$(SOURCES))
+SNAKEFILES := $(wildcard Snakefile)
+LINTED := setup.py $(wildcard core layers data parallel papers tests benchmarks)
+
+.PHONY: reproduce test test-all pytest bench lint types build doctor sanitize sdist clean
+
+reproduce: build
+	$(BIN)/snakemake --cores $(CORES) --config profile=$(PROFILE)
+
+test: lint build
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-all: lint build
+	$(BIN)/python -m pytest -m "" $(PYTEST_ARGS)
+
+# benchmarks/ is no part of the installed package: it alone is found in the working directory.
+bench: build
+	PYTHONSAFEPATH= $(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+build: .venv/built
+
+doctor: build
+	$(BIN)/python -m cogkit doctor
+
+lint: .venv/installed types
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(if $(PYX),$(BIN)/cython-lint $(PYX))
+	$(if $(SNAKEFILES),$(BIN)/snakefmt --check $(SNAKEFILES))
+
+# mypy does not follow an editable install's hook: links give the folders their installed shape.
+types: .venv/installed
+	@rm -rf build/types && mkdir -p build/types/cogkit
+	@ln -s $(CURDIR)/core/* build/types/cogkit/
+	@ln -s $(addprefix $(CURDIR)/,$(filter-out core,$(FOLDERS))) build/types/cogkit/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p cogkit
+
+# --- environment -----------------------------------------------------------------------------------------------------------
+
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "make: expected Python >= 3.11, found no '$(PYTHON)'; name one: make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit(f"make: expected Python >= 3.11, \
+	found {v}; name another: make PYTHON=/path/to/python")'
+	@$(PYTHON) -c 'import os, sys, sysconfig; h = os.path.join(sysconfig.get_path("include"), "Python.h"); os.path.exists(h) or \
+	sys.exit(f"make: expected the header {h} of this Python, found none; install it (Debian: python3-dev) or name another: make PYTHON=...")'
+	@command -v $(firstword $(CXX)) >/dev/null || { echo "make: expected a C++17 compiler, found no '$(CXX)'; install g++ or set CXX"; exit 1; }
+	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then $(PYTHON) -m venv .venv; \
+	elif $(PYTHON) -c 'import venv, pip' 2>/dev/null; then \
+		$(PYTHON) -m venv --without-pip .venv && $(PYTHON) -m pip --python .venv/bin/python install -q pip; \
+	else echo "make: this Python cannot make a virtual environment: it has no ensurepip and no pip; install one of them (Debian:" \
+		"python3-venv or python3-pip) or name another Python: make PYTHON=/path/to/python"; exit 1; fi
+
+# What the build needs is installed into .venv too (pyproject.toml names it once): extensions are then rebuilt in place, and fast.
+.venv/installed: pyproject.toml setup.py | .venv/bin/python
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		> .venv/build-requirements.txt
+	$(BIN)/python -m pip install -q -r .venv/build-requirements.txt
+	$(BIN)/python -m pip install -q --no-build-isolation -e '.[dev,papers]'
+	@touch $@
+
+.venv/built: .venv/installed $(SOURCES)
+	$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
+
+# --- checks that have a tree of their own ----------------------------------------------------------------------------------
+
+# Bounds checks, address and undefined-behaviour sanitizers, in build/sanitize; PYTHONPATH goes before the editable install.
+# The sanitizer's library and the C++ one must be there before Python; Python itself leaks on purpose.
+SANITIZE_TESTS ?= $(filter-out tests/papers tests/test_packaging.py tests/test_imports.py tests/conftest.py tests/__pycache__,$(wildcard tests/*))
+sanitize: .venv/installed
+	COGKIT_SANITIZE=1 $(BIN)/python setup.py -q build --build-base build/sanitize
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
+	PYTHONPATH="$$(echo $(CURDIR)/build/sanitize/lib.*)" $(BIN)/python -m pytest $(PYTEST_ARGS) $(SANITIZE_TESTS)
+
+sdist: .venv/installed
+	$(BIN)/python setup.py -q sdist
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .venv/built
+	find $(FOLDERS) -name '*.so' -delete
+	find $(FOLDERS) $(wildcard tests benchmarks) -name __pycache__ -type d -exec rm -rf {} +
