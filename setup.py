@@ -131,14 +131,21 @@ class BuildExtensions(build_ext):
         super().finalize_options()
         self.parallel = int(os.environ.get("COGKIT_JOBS", 0)) or self.parallel or os.cpu_count() or 1
 
+    def run(self):
+        self.failures, self.found = [], len(self.extensions)
+        super().run()
+        if self.failures:
+            raise SystemExit(
+                "\n".join(["", f"setup.py: {len(self.failures)} of {self.found} extensions not built:", *self.failures])
+            )
+
     def build_extensions(self):
         self.check_extensions_list(self.extensions)
         with ThreadPoolExecutor(self.parallel) as pool:
-            failures = [f for f in pool.map(self._try, self.extensions) if f]
-        if failures:
-            raise SystemExit(
-                "\n".join(["", f"setup.py: {len(failures)} of {len(self.extensions)} extensions not built:", *failures])
-            )
+            results = list(pool.map(self._try, self.extensions))
+        self.failures = [message for message in results if message]
+        # The rest goes on its way (into the source tree, if in place) before run() raises.
+        self.extensions[:] = [e for e, message in zip(self.extensions, results, strict=True) if not message]
 
     def _try(self, extension):
         pyx = extension.sources[0]

@@ -34,7 +34,7 @@ RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
 
 
 def part_of(module: str, modules: dict[str, Path]) -> tuple[str, str]:
-    """(group, part) of a dotted name: ('core', 'engine'), ('papers', 'resnet'), ('layers', ''); a paper is a folder with a train.py."""
+    """(group, part): ('core', 'engine'), ('papers', 'resnet'), ('layers', ''); a paper is a folder with a train.py."""
     words = module.split(".")[1:]
     if not words:
         return "core", "face"
@@ -140,7 +140,7 @@ PLANTED = {
     "engine to train, cimport": ("core/engine/executor.pyx", "from cogkit.train.step cimport run"),
 }
 FINE = {
-    "core/train/trainer.py": "from cogkit.engine import plan\nfrom cogkit.ops import dense\nfrom cogkit import learners, functions",
+    "core/train/trainer.py": "from cogkit.engine import plan\nfrom cogkit.ops import dense\nfrom cogkit import functions",
     "core/engine/plan.py": "from cogkit.lowering.fuse import x\nfrom cogkit.variables import y\nfrom . import executor",
     "core/ops/dense.py": "from cogkit.functions import f\nfrom cogkit.errors import e",
     "core/__init__.py": "from cogkit.train import *\nfrom cogkit import layers",
@@ -151,11 +151,11 @@ FINE = {
 SKELETON = """
     core/engine/executor.pyx core/engine/__init__.py core/lowering/__init__.py core/learners/__init__.py core/store/__init__.py
     core/train/__init__.py core/functions.py layers/other.py papers/resnet/train.py papers/vgg/train.py papers/sheets.py
-""".split()
+"""
 
 
 def plant(root: Path, files: dict[str, str]) -> Path:
-    for name in SKELETON:
+    for name in SKELETON.split():
         files = {name: "", **files}
     for name, text in files.items():
         path = root / name
