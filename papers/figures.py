@@ -1,0 +1,147 @@
+"""Figures that every paper gets: learning curves with a band over seeds, and final numbers with every seed shown."""
+
+import math
+import re
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+from cogkit.papers.sheets import Paper  # noqa: E402
+
+__all__ = ["draw_curves", "draw_finals"]
+
+HUES = (
+    "#d9480f",
+    "#1c7ed6",
+    "#2b8a3e",
+    "#9c36b5",
+    "#b08900",
+    "#0c8599",
+    "#c2255c",
+    "#5c677d",
+)  # legible on white and on near-black
+DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (1, 1)))
+INK = "#010203"  # stands for the page's own text colour: replaced by currentColor in the SVG
+STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "grid.color": "#888888",
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+
+def look_of(groups: list[str]) -> dict[str, tuple[str, object]]:
+    """Colour and dash for each group: `plain-20` and `plain-56` share a colour, `resnet-20` and `plain-20` a dash."""
+    parts = {g: g.rsplit("-", 1) if re.fullmatch(r".+-\d+", g) else [g, ""] for g in groups}
+    families = list(dict.fromkeys(p[0] for p in parts.values()))
+    sizes = sorted({p[1] for p in parts.values()}, key=lambda s: int(s or 0), reverse=True)
+    return {g: (HUES[families.index(f) % len(HUES)], DASHES[sizes.index(s) % len(DASHES)]) for g, (f, s) in parts.items()}
+
+
+def _groups(done: list[dict]) -> dict[str, list[dict]]:
+    groups: dict[str, list[dict]] = {}
+    for record in done:
+        groups.setdefault(record["group"], []).append(record)
+    return groups
+
+
+def draw_curves(paper: Paper, done: list[dict], folder: Path) -> list[str]:
+    """One panel for each number that the learning curves hold: mean over seeds, band of one standard deviation."""
+    groups = _groups([r for r in done if r["curve"]])
+    names = list(
+        dict.fromkeys(k for rs in groups.values() for r in rs for p in r["curve"] for k in p if k not in ("samples", "epoch"))
+    )
+    names = [n for n in paper.metrics if n in names] or names
+    if not names:
+        return []
+    x_name = "epoch" if all("epoch" in p for rs in groups.values() for r in rs for p in r["curve"]) else "samples"
+    looks = look_of(list(groups))
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, len(names), figsize=(4.4 * len(names), 3.5), squeeze=False, layout="constrained")
+        for panel, name in zip(panels[0], names, strict=True):
+            for group, records in groups.items():
+                x, mean, std = _band(records, x_name, name)
+                colour, dash = looks[group]
+                panel.plot(x, mean, color=colour, linestyle=dash, linewidth=1.7, label=group)
+                panel.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
+            panel.set_title(paper.metrics.get(name, name.replace("_", " ")))
+            panel.set_xlabel(x_name)
+        figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(groups)))
+        _save(figure, folder / "curves")
+    return ["curves"]
+
+
+def _band(records: list[dict], x_name: str, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points that all seeds share, their mean and standard deviation."""
+    lines = [{p[x_name]: p[name] for p in r["curve"] if p.get(name) is not None} for r in records]
+    x = sorted(set.intersection(*(set(line) for line in lines)))
+    values = np.array([[line[at] for at in x] for line in lines], dtype=float).reshape(len(lines), len(x))
+    return np.array(x, dtype=float), values.mean(axis=0), values.std(axis=0, ddof=1) if len(lines) > 1 else np.zeros(len(x))
+
+
+def draw_finals(paper: Paper, done: list[dict], folder: Path) -> list[str]:
+    """Final numbers: a mark for every seed, mean and standard deviation beside, published figures of the same data as lines."""
+    groups = _groups(done)
+    names = [m for m in paper.metrics if any(_noisy(rs, m) for rs in groups.values())]
+    if not names:
+        return []
+    looks = look_of(list(groups))
+    order = list(groups)[::-1]
+    with plt.rc_context(STYLE):
+        size = (4.4 * len(names), 0.9 + 0.42 * len(order))
+        figure, panels = plt.subplots(1, len(names), figsize=size, squeeze=False, sharey=True, layout="constrained")
+        for panel, name in zip(panels[0], names, strict=True):
+            for y, group in enumerate(order):
+                values = [r["results"][name] for r in groups[group] if r["results"][name] is not None]
+                if not values:
+                    continue
+                colour = looks[group][0]
+                panel.plot(values, [y] * len(values), "o", color=colour, alpha=0.45, markersize=6, markeredgewidth=0)
+                std = np.std(values, ddof=1) if len(values) > 1 else 0.0
+                panel.errorbar(np.mean(values), y, xerr=std, fmt="|", color=colour, markersize=15, capsize=3)
+                for p in paper.published:
+                    data = {d.split(":")[0] for d in groups[group][0]["data"]}
+                    if (p.row, p.metric) == (group, name) and p.data in data and p.verified:
+                        panel.plot([p.value], [y], marker="D", color=INK, markersize=6, fillstyle="none", linestyle="none")
+            panel.set_yticks(range(len(order)), order)
+            panel.set_ylim(-0.6, len(order) - 0.4)
+            panel.set_title(paper.metrics[name])
+        _save(figure, folder / "finals")
+    return ["finals"]
+
+
+def _noisy(records: list[dict], metric: str) -> bool:
+    values = [r["results"][metric] for r in records]
+    return len({v for v in values if v is not None}) > 1 or (
+        len(values) == 1 and values[0] is not None and math.isfinite(values[0])
+    )
+
+
+def _save(figure, path: Path) -> None:
+    """path.svg, in the colour of the text around it, and path.png on white."""
+    with plt.rc_context({"svg.hashsalt": path.name}):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+    text = path.with_suffix(".svg").read_text(encoding="utf-8").replace(INK, "currentColor")
+    path.with_suffix(".svg").write_text(text, encoding="utf-8")
+    figure.savefig(path.with_suffix(".png"), dpi=130, facecolor="white")
+    plt.close(figure)
