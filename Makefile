@@ -5,7 +5,7 @@
 #   make test        lint, then the tests that take minutes at most (PYTEST_ARGS="-k convolution")
 #   make test-all    lint, then all tests
 #   make bench       speed beside peers, measured in the same run
-#   make lint  make build  make doctor  make sanitize  make sdist  make clean
+#   make lint  make format  make build  make doctor  make sanitize  make sdist  make clean
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -15,6 +15,8 @@ PYTEST_ARGS ?=
 # With the repository's root on the path, `import layers` would load a second copy of cogkit.layers.
 export PYTHONSAFEPATH = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# cython-lint and snakemake call programs of the environment by name.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 BIN := .venv/bin
 FOLDERS := $(wildcard core layers data parallel papers)
@@ -23,7 +25,7 @@ PYX := $(filter %.pyx,$(SOURCES))
 SNAKEFILES := $(wildcard Snakefile)
 LINTED := setup.py $(wildcard core layers data parallel papers tests benchmarks)
 
-.PHONY: reproduce test test-all pytest bench lint types build doctor sanitize sdist clean
+.PHONY: reproduce test test-all pytest bench lint format types build doctor sanitize sdist clean
 
 reproduce: build
 	$(BIN)/snakemake --cores $(CORES) --config profile=$(PROFILE)
@@ -43,18 +45,27 @@ build: .venv/built
 doctor: build
 	$(BIN)/python -m cogkit doctor
 
-lint: .venv/installed types
-	$(BIN)/ruff check $(LINTED)
-	$(BIN)/ruff format --check $(LINTED)
-	$(if $(PYX),$(BIN)/cython-lint $(PYX))
-	$(if $(SNAKEFILES),$(BIN)/snakefmt --check $(SNAKEFILES))
+# All of them run, whichever fails first.
+lint: .venv/installed
+	@status=0; try() { echo "$$@"; "$$@" || status=1; }; \
+	try ruff check -q $(LINTED); \
+	try ruff format -q --check $(LINTED); \
+	$(if $(PYX),try cython-lint $(PYX);) \
+	$(if $(SNAKEFILES),try snakefmt --check $(SNAKEFILES);) \
+	try $(MAKE) -s types; \
+	[ $$status = 0 ] || { echo "make lint: failed (make format mends what a program can)"; exit 1; }
+
+format: .venv/installed
+	ruff check -q --fix-only $(LINTED)
+	ruff format -q $(LINTED)
+	$(if $(SNAKEFILES),snakefmt -q $(SNAKEFILES))
 
 # mypy does not follow an editable install's hook: links give the folders their installed shape.
 types: .venv/installed
 	@rm -rf build/types && mkdir -p build/types/cogkit
 	@ln -s $(CURDIR)/core/* build/types/cogkit/
 	@ln -s $(addprefix $(CURDIR)/,$(filter-out core,$(FOLDERS))) build/types/cogkit/
-	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p cogkit
+	cd build/types && mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p cogkit
 
 # --- environment -----------------------------------------------------------------------------------------------------------
 
@@ -97,7 +108,8 @@ sanitize: .venv/installed
 sdist: .venv/installed
 	$(BIN)/python setup.py -q sdist
 
+# What was trained (results, and checkpoints under build/papers) and data stay.
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .venv/built
+	rm -rf build/cython* build/lib* build/temp* build/bdist* build/sanitize build/types dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .venv/built
 	find $(FOLDERS) -name '*.so' -delete
 	find $(FOLDERS) $(wildcard tests benchmarks) -name __pycache__ -type d -exec rm -rf {} +
