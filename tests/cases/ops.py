@@ -1,0 +1,542 @@
+"""The table of op cases: a row states its operands and the call; tests and golden values derive the rest. Python 3.6 must read it."""
+
+import numpy as np
+
+from cases import Case, K, W, X
+
+CASES = []
+FAMILY = [""]
+
+
+def row(name, build, *specs, **options):
+    CASES.append(Case(FAMILY[0], name, build, specs, **options))
+
+
+def family(name):
+    FAMILY[0] = name
+
+
+def named(op, *args, **kw):
+    """A build that calls C.<op>(operands..., *args, **kw)."""
+    return lambda C, *operands: getattr(C, op)(*(operands + args), **kw)
+
+
+# ---------------------------------------------------------------------------------------------------------- pointwise
+family("pointwise")
+UNARY = {
+    "abs": "nonzero", "acos": "unit", "asin": "unit", "asinh": "any", "atan": "any", "atanh": "unit", "ceil": "between",
+    "cos": "any", "cosh": "any", "elu": "nonzero", "exp": "any", "floor": "between", "leaky_relu": "nonzero", "log": "positive",
+    "negate": "any", "reciprocal": "nonzero", "relu": "nonzero", "round": "between", "selu": "nonzero", "sigmoid": "any",
+    "sin": "any", "sinh": "any", "softplus": "any", "softsign": "nonzero", "sqrt": "positive", "square": "any", "tan": "unit",
+    "tanh": "any",
+}  # fmt: skip
+for op, domain in sorted(UNARY.items()):
+    row(op, named(op), X(2, 3, domain=domain), f8=True)
+    row(op + "/param", named(op), W(2, 3, domain=domain), golden=op in ("relu", "exp"))
+for op in ("sigmoid", "tanh", "softplus", "relu", "elu", "selu", "softsign"):
+    row(op + "/wide", named(op), X(8, domain="wide"), fd=False)
+row("elu/alpha", named("elu", 0.5), X(4, domain="nonzero"))
+row("leaky_relu/alpha", named("leaky_relu", 0.3), X(4, domain="nonzero"))
+row("selu/constants", named("selu", 1.3, 0.7), X(4, domain="nonzero"))
+row("softplus/steepness", named("softplus", 3), X(4))
+row("softsign/steepness", named("softsign", 3), X(4, domain="nonzero"))
+row("hard_sigmoid", named("hard_sigmoid", 0.2, 0.5), X(6, domain="nonzero"))
+row("hard_sigmoid/wide", named("hard_sigmoid", 0.3, 0.4), X(12, domain="wide"))
+row("param_relu", lambda C, x, a: C.param_relu(a, x), X(2, 3, domain="nonzero"), W(2, 3, domain="positive"))
+row("param_relu/scalar", lambda C, x, a: C.param_relu(a, x), X(2, 3, domain="nonzero"), W(1, domain="positive"))
+row("straight_through_impl", named("straight_through_impl"), X(2, 3, domain="nonzero"), fd=False, later=True)
+row("alias", named("alias"), X(2, 3))
+row("stop_gradient", lambda C, x: C.stop_gradient(C.square(x)) * x, X(2, 3), fd=False)
+row("stop_gradient/one_side", lambda C, x, y: C.stop_gradient(x) * y + x, X(2, 3), X(2, 3), fd=False)
+row("zeros_like", lambda C, x: C.zeros_like(x) + x, X(2, 3))
+row("ones_like", lambda C, x: C.ones_like(x) + x, X(2, 3))
+row("zeros_like/alone", named("zeros_like"), X(2, 3), diff=False)
+row("ones_like/alone", named("ones_like"), X(2, 3), diff=False)
+row("clip", named("clip", -0.9, 1.1), X(3, 4, domain="between"))
+row("clip/tensors", lambda C, x, a, b: C.clip(x, a, b), X(3, 4, domain="between"), K(4, value=[-1, -0.5, -2, 0]), K(4, value=[0, 0.5, 2, 1]))
+row("clip/gradient_of_bounds", lambda C, x, a, b: C.clip(x, a, b), X(4, domain="distinct"), W(4, value=[-0.33] * 4), W(4, value=[0.13] * 4))
+row("cast/same", lambda C, x: C.cast(x, np.float64), X(3), later=True, diff=False)
+
+# values where a formula must choose; what CNTK chooses is recorded
+EDGES = [0.0, -1.0, 1.0, 88.0, -88.0, 100.0, -100.0, 1e-30]
+for op in ("log", "sqrt", "reciprocal", "exp", "sigmoid", "tanh", "softplus", "abs", "relu", "elu", "round", "floor", "ceil"):
+    row(op + "/edges", named(op), X(8, value=[EDGES]), rows=1, diff=False, golden=True, fd=False)
+row("round/halves", named("round"), X(8, value=[[0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 3.5, 0.0]]), rows=1, diff=False)
+row("element_divide/zero", named("element_divide"), X(4, value=[[1, -1, 0, 2]]), X(4, value=[[0, 0, 0, 4]]), rows=1, diff=False)
+row("pow/edges", named("pow"), X(6, value=[[0, 2, -2, -2, 0, 1]]), X(6, value=[[0, 0, 3, 2, 2, 9]]), rows=1, diff=False)
+row("relu/at_zero", named("relu"), X(3, value=[[0, 1, -1]]), rows=1, fd=False)
+row("abs/at_zero", named("abs"), X(3, value=[[0, 1, -1]]), rows=1, fd=False)
+row("clip/at_bounds", named("clip", -1.0, 1.0), X(4, value=[[-1, 1, 0, 2]]), rows=1, fd=False)
+row("element_max/ties", named("element_max"), X(3, value=[[0, 1, -1]]), X(3, value=[[0, 1, 2]]), rows=1, fd=False)
+row("element_min/ties", named("element_min"), X(3, value=[[0, 1, -1]]), X(3, value=[[0, 1, 2]]), rows=1, fd=False)
+
+BINARY = {
+    "plus": ("any", "any"), "minus": ("any", "any"), "element_times": ("any", "any"), "element_divide": ("any", "nonzero"),
+    "element_max": ("any", "any"), "element_min": ("any", "any"), "log_add_exp": ("any", "any"), "pow": ("positive", "any"),
+}  # fmt: skip
+for op, (a, b) in sorted(BINARY.items()):
+    call = named(op)
+    row(op, call, X(2, 3, domain=a), X(2, 3, domain=b), f8=True)
+    row(op + "/row", call, X(2, 3, domain=a), X(3, domain=b))
+    row(op + "/row_left", call, X(3, domain=a), X(2, 3, domain=b))
+    row(op + "/column", call, X(2, 3, domain=a), X(2, 1, domain=b))
+    row(op + "/outer", call, X(2, 1, domain=a), X(1, 3, domain=b))
+    row(op + "/scalar", call, X(2, 3, domain=a), X(1, domain=b))
+    row(op + "/param", call, X(2, 3, domain=a), W(2, 3, domain=b))
+    row(op + "/param_row", call, X(2, 3, domain=a), W(3, domain=b))
+    row(op + "/param_left", call, W(2, 1, domain=a), X(2, 3, domain=b))
+    row(op + "/params", call, W(2, 3, domain=a), W(2, 3, domain=b))
+    row(op + "/const", call, X(2, 3, domain=a), K(2, 3, domain=b))
+    row(op + "/number", lambda C, x, op=op: getattr(C, op)(x, 1.5), X(2, 3, domain=a))
+row("plus/rank0", named("plus"), X(domain="any"), X(2, 3))
+row("plus/same", lambda C, x: C.plus(x, x), X(2, 3))
+row("plus/many", lambda C, a, b, c, d: C.plus(a, b, c, d), X(2, 3), X(3), W(2, 1), X(2, 3))
+row("element_times/many", lambda C, a, b, c: C.element_times(a, b, c), X(2, 3), X(3), W(2, 1))
+row("element_max/many", lambda C, a, b, c: C.element_max(a, b, c), X(2, 3), X(3), W(2, 1))
+row("log_add_exp/many", lambda C, a, b, c: C.log_add_exp(a, b, c), X(2, 3), X(3), W(2, 1))
+row("log_add_exp/wide", named("log_add_exp"), X(6, domain="wide"), X(6, domain="wide"), fd=False)
+row("sum", lambda C, a, b, c: C.sum(a, b, c), X(2, 3), X(2, 3), W(2, 3))
+row("mean", lambda C, a, b, c: C.mean(a, b, c), X(2, 3), X(2, 3), W(2, 3))
+row("pow/whole", named("pow", 3.0), X(4, domain="nonzero"))
+row("pow/of_number", lambda C, x: C.pow(2.0, x), X(4))
+row("operators/arithmetic", lambda C, x, y: (2 - x) * y / (1.5 + C.square(x)) - (-y) + 3 * x, X(2, 3), X(3))
+row("operators/comparison", lambda C, x, y: (x < y) + (x > y) + (x <= 0.5) + (x >= 0.5), X(2, 3), X(3), diff=False, golden=False)
+row("operators/power", lambda C, x: x**2, X(2, 3, domain="positive"), golden=False)
+row("operators/abs", lambda C, x: abs(x), X(2, 3, domain="nonzero"))
+row("chain/long", lambda C, x, w: C.tanh(C.sigmoid(x * w + 0.5) * C.exp(-C.square(x)) - w) * C.log(C.abs(x) + 1.0) + x, X(3, 4, domain="nonzero"), W(4))
+row("chain/shared", lambda C, x: (lambda t: t * C.exp(t) + C.sqrt(C.square(t) + 1.0))(C.sin(x)), X(3, 4))
+
+family("compare")
+for op in ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal"):
+    row(op, named(op), X(3, 4, domain="whole:3"), X(3, 4, domain="whole:3"), diff=False, exact=True)
+    row(op + "/row", named(op), X(3, 4, domain="whole:3"), X(4, domain="whole:3"), diff=False, exact=True)
+    row(op + "/number", named(op, 1.0), X(3, 4, domain="whole:3"), diff=False, exact=True)
+for op in ("element_and", "element_or", "element_xor"):
+    row(op, named(op), X(3, 4, domain="binary"), X(3, 4, domain="binary"), diff=False, exact=True)
+row("element_not", named("element_not"), X(3, 4, domain="binary"), diff=False, exact=True)
+row("element_select", named("element_select"), X(3, 4, domain="binary", grad=False), X(3, 4), X(3, 4))
+row("element_select/broadcast", named("element_select"), X(3, 1, domain="binary", grad=False), X(3, 4), W(4))
+row("element_select/param_flag", named("element_select"), K(4, domain="binary"), X(3, 4), X(3, 4))
+row("element_select/number", lambda C, f, x: C.element_select(f, x, 2.0), X(3, 4, domain="binary", grad=False), X(3, 4))
+row("element_select/counts", named("element_select"), X(3, 4, domain="whole:3", grad=False), X(3, 4), X(3, 4))
+
+# -------------------------------------------------------------------------------------------------------------- times
+family("times")
+T = named("times")
+row("times", T, X(3), W(3, 4), f8=True)
+row("times/matrix", T, X(2, 3), W(3, 4), f8=True)
+row("times/all_axes", T, X(2, 3), W(2, 3, 4))
+row("times/output_rank2", named("times", output_rank=2), X(3), W(3, 2, 4))
+row("times/all_axes_output_rank2", named("times", output_rank=2), X(2, 3), W(2, 3, 2, 4))
+row("times/param_left", T, W(4, 3), X(3, 1))
+row("times/param_left_outer", T, W(4, 3), X(2))
+row("times/param_left_matrix", T, W(4, 3), X(3, 2))
+row("times/param_left_rank3", T, W(5, 4, 3), X(3, 2))
+row("times/param_left_output_rank2", named("times", output_rank=2), W(4, 3), X(3, 2, 2))
+row("times/batch_batch", T, X(2, 3), X(3, 4))
+row("times/batch_batch_rank3", T, X(2, 3, 2), X(3, 2, 4))
+row("times/outer", T, X(3), X(2))
+row("times/dot", T, X(3), X(3, 1))
+row("times/vector_matrix", T, X(3), X(3, 2))
+row("times/const", T, X(2, 3), K(3, 4))
+row("times/params", T, W(2, 3), W(3, 4))
+row("times/scalar_out", T, X(3), W(3, 1))
+row("times/one_in", T, X(1), W(1, 3))
+row("times/keep_first", named("times", infer_input_rank_to_map=1), X(2, 3), W(3, 4))
+row("times/keep_first_of3", named("times", infer_input_rank_to_map=1), X(2, 3, 2), W(3, 2, 4))
+row("times/map_none", named("times", infer_input_rank_to_map=0), X(2, 3), W(2, 3, 4))
+row("times/inferred", lambda C, x: C.times(x, C.parameter((C.InferredDimension, 4), name="W")), X(3))
+row("times/inferred_rank2", lambda C, x: C.times(x, C.parameter((C.InferredDimension, 4), name="W"), infer_input_rank_to_map=0), X(2, 3))
+row("times/inferred_keep_first", lambda C, x: C.times(x, C.parameter((C.InferredDimension, 4), name="W"), infer_input_rank_to_map=1), X(2, 3, 2))
+row("times/operator", lambda C, x, w: x @ w, X(2, 3), W(3, 4))
+row("times/shared", lambda C, x, w: C.times(C.times(x, w), w), X(3), W(3, 3))
+row("times/larger", T, X(33), W(33, 17), rows=5, rtol=2e-5, atol=1e-5)
+row("times_transpose", named("times_transpose"), X(3), W(4, 3))
+row("times_transpose/matrix", named("times_transpose"), X(2, 3), W(4, 3))
+row("times_transpose/batch", named("times_transpose"), X(2, 3), X(4, 3))
+row("times_transpose/param_left", named("times_transpose"), W(4, 3), X(2, 3))
+
+# ---------------------------------------------------------------------------------------------------------- reductions
+family("reduce")
+REDUCTIONS = {
+    "reduce_sum": "any", "reduce_mean": "any", "reduce_max": "distinct", "reduce_min": "distinct", "reduce_prod": "nonzero",
+    "reduce_log_sum_exp": "any", "reduce_l1": "nonzero", "reduce_l2": "nonzero", "reduce_sum_square": "any",
+}  # fmt: skip
+for op, domain in sorted(REDUCTIONS.items()):
+    x3, x2 = X(2, 3, 4, domain=domain), X(2, 3, domain=domain)
+    row(op, named(op), x2, f8=True)
+    row(op + "/all_static", lambda C, x, op=op: getattr(C, op)(x, C.Axis.all_static_axes()), x3)
+    for axis in (0, 1, 2, -1):
+        row("%s/axis%d" % (op, axis), named(op, axis), x3)
+    row(op + "/axis0_drop", named(op, 0, keepdims=False), x3)
+    row(op + "/axis1_drop", named(op, 1, keepdims=False), x3)
+    row(op + "/axes02", named(op, (0, 2)), x3)
+    row(op + "/axes12_drop", named(op, (1, 2), keepdims=False), x3)
+    row(op + "/all_drop", named(op, (0, 1, 2), keepdims=False), x3)
+    row(op + "/param", named(op, 0), W(2, 3, domain=domain))
+    row(op + "/vector", named(op, 0), X(5, domain=domain))
+for op in ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_log_sum_exp", "reduce_prod"):
+    domain = REDUCTIONS[op]
+    row(op + "/batch", lambda C, x, op=op: getattr(C, op)(x, C.Axis.default_batch_axis()), X(2, 3, domain=domain), mixes_rows=True)
+    row(op + "/all_axes", lambda C, x, op=op: getattr(C, op)(x, C.Axis.all_axes()), X(2, 3, domain=domain), mixes_rows=True)
+row("reduce_log_sum_exp/wide", named("reduce_log_sum_exp"), X(6, domain="wide"), fd=False)
+row("reduce_prod/zero", named("reduce_prod"), X(4, value=[[1, 0, 2, 3], [0, 0, 1, 2]]), rows=2, fd=False)
+row("reduce_max/ties", named("reduce_max"), X(4, value=[[1, 3, 3, 2]]), rows=1, fd=False)
+row("reduce_min/ties", named("reduce_min"), X(4, value=[[1, 3, 1, 2]]), rows=1, fd=False)
+row("reduce_l2/zero", named("reduce_l2"), X(4, value=[[0, 0, 0, 0], [3, 4, 0, 0]]), rows=2, fd=False, diff=False)
+for op in ("argmax", "argmin"):
+    x3 = X(2, 3, 4, domain="distinct", grad=False)
+    row(op, named(op), X(5, domain="distinct", grad=False), diff=False, exact=True)
+    row(op + "/all", named(op), x3, diff=False, exact=True)
+    for axis in (0, 1, -1):
+        row("%s/axis%d" % (op, axis), named(op, axis), x3, diff=False, exact=True)
+    row(op + "/ties", named(op, 0), X(4, value=[[1, 3, 3, 1]], grad=False), rows=1, diff=False, exact=True)
+row("hardmax", named("hardmax"), X(5, domain="distinct"), diff=False, exact=True)
+row("hardmax/matrix", named("hardmax"), X(2, 3, domain="distinct"), diff=False, exact=True)
+row("hardmax/ties", named("hardmax"), X(4, value=[[1, 3, 3, 1]]), rows=1, diff=False, exact=True)
+row("top_k", named("top_k", 2), X(5, domain="distinct"), later=True, diff=False)
+row("top_k/axis0", named("top_k", 2, 0), X(4, 3, domain="distinct"), later=True, diff=False)
+
+# --------------------------------------------------------------------------------------------------------------- shape
+family("shape")
+row("reshape", named("reshape", (3, 2)), X(2, 3))
+row("reshape/inferred", lambda C, x: C.reshape(x, (4, C.InferredDimension)), X(2, 3, 4))
+row("reshape/flat", named("reshape", 6), X(2, 3))
+row("reshape/rank0", named("reshape", ()), X(1))
+row("reshape/middle", named("reshape", (3, 1, 2), 1, 3), X(2, 3, 2, 4))
+row("reshape/begin", named("reshape", (2, 2), 1), X(3, 4))
+row("reshape/negative", named("reshape", (2, 2), -1), X(3, 4))
+row("reshape/end", named("reshape", (6,), 0, 2), X(2, 3, 4))
+row("reshape/end_negative", named("reshape", (6,), 0, -1), X(2, 3, 4))
+row("reshape/insert", named("reshape", (1,), 1, 1), X(2, 3))
+row("reshape/param", named("reshape", (6,)), W(2, 3))
+row("flatten", named("flatten"), X(2, 3, 4), later=True)
+row("flatten/axis1", named("flatten", 1), X(2, 3, 4), later=True)
+row("flatten/axis2", named("flatten", 2), X(2, 3, 4), later=True)
+row("expand_dims", named("expand_dims", 0), X(2, 3))
+row("expand_dims/middle", named("expand_dims", 1), X(2, 3))
+row("expand_dims/last", named("expand_dims", -1), X(2, 3))
+row("squeeze", named("squeeze"), X(1, 3, 1))
+row("squeeze/axis", named("squeeze", 0), X(1, 3, 1))
+row("squeeze/axes", named("squeeze", (0, 2)), X(1, 3, 1))
+row("slice", named("slice", 0, 1, 3), X(4, 3), f8=True)
+row("slice/axis1", named("slice", 1, 0, 2), X(4, 3))
+row("slice/last", named("slice", -1, 1, 3), X(4, 3))
+row("slice/negative", named("slice", 0, -3, -1), X(4, 3))
+row("slice/to_end", named("slice", 0, 1, 0), X(4, 3))
+row("slice/several", named("slice", [0, 1], [1, 0], [3, 2]), X(4, 3))
+row("slice/stride", named("slice", 0, 0, 5, 2), X(6, 3))
+row("slice/strides", named("slice", [0, 1], [1, 0], [6, 3], [2, 2]), X(6, 3))
+row("slice/backwards", named("slice", 0, 0, 4, -1), X(4, 3))
+row("slice/param", named("slice", 0, 0, 2), W(4, 3))
+row("slice/twice", lambda C, x: C.slice(x, 0, 0, 2) * C.slice(x, 0, 1, 3), X(3, 4))
+row("index/first", lambda C, x: x[0], X(4, 3))
+row("index/column", lambda C, x: x[:, 1], X(4, 3))
+row("index/range", lambda C, x: x[1:3], X(4, 3))
+row("index/mixed", lambda C, x: x[1:3, 2], X(4, 3))
+row("index/list", lambda C, x: x[[0, 2]], X(4, 3))
+row("index/negative", lambda C, x: x[-1], X(4, 3))
+row("splice", lambda C, x, y: C.splice(x, y, axis=0), X(2, 3), X(1, 3), f8=True)
+row("splice/default", lambda C, x, y: C.splice(x, y), X(2, 3), X(2, 1))
+row("splice/axis1", lambda C, x, y, z: C.splice(x, y, z, axis=1), X(2, 3), X(2, 1), X(2, 2))
+row("splice/new_axis_front", lambda C, x, y: C.splice(x, y, axis=C.Axis.new_leading_axis()), X(2, 3), X(2, 3))
+row("splice/vectors", lambda C, x, y: C.splice(x, y), X(3), X(2))
+row("splice/param", lambda C, x, w: C.splice(x, w, axis=0), X(2, 3), W(2, 3))
+row("splice/same", lambda C, x: C.splice(x, x, axis=0), X(2, 3))
+row("splice/const", lambda C, x, k: C.splice(x, k, axis=1), X(2, 3), K(2, 2))
+row("transpose", named("transpose", (1, 0)), X(2, 3), f8=True)
+row("transpose/rank3", named("transpose", (2, 0, 1)), X(2, 3, 4))
+row("transpose/rank4", named("transpose", (0, 3, 1, 2)), X(2, 3, 4, 2))
+row("transpose/same", named("transpose", (0, 1)), X(2, 3))
+row("transpose/param", named("transpose", (1, 0)), W(2, 3))
+row("swapaxes", named("swapaxes"), X(2, 3))
+row("swapaxes/axes", named("swapaxes", 0, 2), X(2, 3, 4))
+row("swapaxes/negative", named("swapaxes", -1, 0), X(2, 3, 4))
+row("pad/constant", named("pad", [(1, 2), (0, 1)], 0, 0.5), X(2, 3))
+row("pad/zero", named("pad", [(1, 1), (2, 0)]), X(2, 3))
+row("pad/reflect", named("pad", [(1, 1), (2, 0)], 1), X(2, 3))
+row("pad/symmetric", named("pad", [(1, 1), (2, 0)], 2), X(2, 3))
+row("pad/image", named("pad", [(0, 0), (1, 1), (2, 2)]), X(2, 3, 4))
+row("one_hot", named("one_hot", 4), X(3, domain="whole:4", grad=False), diff=False, exact=True)
+row("one_hot/scalar", named("one_hot", 4), X(domain="whole:4", grad=False), diff=False, exact=True)
+row("one_hot/axis0", named("one_hot", 4, False, 0), X(3, domain="whole:4", grad=False), diff=False, exact=True)
+row("one_hot/matrix_axis1", named("one_hot", 4, False, 1), X(2, 3, domain="whole:4", grad=False), diff=False, exact=True)
+row("one_hot/out_of_range", named("one_hot", 3), X(4, value=[[0, 1, 2, 3]], grad=False), rows=1, diff=False, exact=True)
+row("gather", lambda C, i, w: C.gather(w, i), X(2, domain="whole:5", grad=False), W(5, 3))
+row("gather/scalar_index", lambda C, i, w: C.gather(w, i), X(1, domain="whole:5", grad=False), W(5, 3))
+row("gather/repeated", lambda C, i, w: C.gather(w, i), X(3, value=[[1, 1, 0], [1, 2, 1]], grad=False), W(5, 2), rows=2)
+row("gather/axis", lambda C, i, w: C.gather(w, i, axis=1), X(2, domain="whole:3", grad=False), W(4, 3), later=True)
+row("depth_to_space", named("depth_to_space", 2), X(8, 2, 3), later=True)
+row("space_to_depth", named("space_to_depth", 2), X(2, 4, 6), later=True)
+row("eye_like", lambda C, x: C.eye_like(x, sparse_output=False), K(3, 4), later=True, diff=False)
+row("combine", lambda C, x, y: C.combine(x + y, x * y), X(2, 3), X(2, 3))
+
+# --------------------------------------------------------------------------------------------------------- convolution
+family("convolution")
+
+
+def conv(**kw):
+    return lambda C, x, w: C.convolution(w, x, **kw)
+
+
+P = lambda *spatial: [False] + list(spatial)  # noqa: E731 - the channel axis is never padded
+row("convolution", conv(auto_padding=P(True, True)), X(2, 5, 6), W(3, 2, 3, 3), f8=True)
+row("convolution/default", conv(), X(2, 5, 6), W(3, 2, 3, 3), golden=False)  # CNTK pads the channel axis too, which no engine of its own runs
+row("convolution/valid", conv(auto_padding=P(False, False)), X(2, 5, 6), W(3, 2, 3, 3), f8=True)
+row("convolution/pad_one_axis", conv(auto_padding=P(True, False)), X(2, 5, 6), W(3, 2, 3, 3))
+row("convolution/1x1", conv(auto_padding=P(False, False)), X(3, 4, 4), W(5, 3, 1, 1))
+row("convolution/1x1_stride2", conv(strides=(1, 2, 2), auto_padding=P(False, False)), X(3, 5, 4), W(5, 3, 1, 1))
+for k in (1, 2, 3, 4, 5):
+    for s in (1, 2, 3):
+        for n in (6, 7):
+            row(
+                "convolution/k%ds%dn%d" % (k, s, n),
+                conv(strides=(1, s, s), auto_padding=P(True, True)),
+                X(2, n, n), W(2, 2, k, k), golden=True,
+            )  # fmt: skip
+for k, s, n in ((2, 2, 7), (3, 2, 6), (3, 2, 7), (3, 3, 7), (4, 2, 7)):
+    row("convolution/valid_k%ds%dn%d" % (k, s, n), conv(strides=(1, s, s), auto_padding=P(False, False)), X(2, n, n), W(2, 2, k, k))
+row("convolution/rectangular", conv(strides=(1, 2, 1), auto_padding=P(True, True)), X(2, 6, 5), W(3, 2, 2, 3))
+row("convolution/dilated", conv(auto_padding=P(True, True), dilation=(1, 2, 2)), X(2, 7, 7), W(3, 2, 3, 3), golden=False)
+row("convolution/dilated_valid", conv(auto_padding=P(False, False), dilation=(1, 2, 3)), X(2, 7, 8), W(3, 2, 3, 3), golden=False)
+row("convolution/groups", conv(auto_padding=P(True, True), groups=2), X(4, 5, 5), W(6, 2, 3, 3))
+row("convolution/groups_stride", conv(strides=(1, 2, 2), auto_padding=P(True, True), groups=2), X(4, 5, 5), W(2, 2, 3, 3))
+row("convolution/depthwise", conv(auto_padding=P(True, True), groups=4), X(4, 5, 5), W(4, 1, 3, 3))
+row("convolution/1d", conv(auto_padding=P(True)), X(2, 7), W(3, 2, 3), f8=True)
+row("convolution/1d_valid_stride", conv(strides=(1, 2), auto_padding=P(False)), X(2, 7), W(3, 2, 3))
+row("convolution/1d_even", conv(auto_padding=P(True)), X(2, 7), W(3, 2, 4))
+row("convolution/3d", conv(auto_padding=P(True, True, True)), X(2, 3, 4, 4), W(2, 2, 3, 3, 3))
+row("convolution/3d_valid_stride", conv(strides=(1, 1, 2, 2), auto_padding=P(False, False, False)), X(2, 3, 5, 4), W(2, 2, 2, 3, 2))
+row("convolution/no_channels", lambda C, x, w: C.convolution(w, x, auto_padding=[True, True], reduction_rank=0), X(5, 6), W(3, 3))
+row("convolution/const_filter", conv(auto_padding=P(True, True)), X(2, 5, 5), K(3, 2, 3, 3))
+row("convolution/batch_one", conv(auto_padding=P(True, True)), X(2, 5, 5), W(3, 2, 3, 3), rows=1)
+row("convolution/channels16", conv(auto_padding=P(True, True)), X(16, 5, 5), W(16, 16, 3, 3), rows=2, golden=False, rtol=2e-5, atol=1e-5)
+row("convolution/channels16_stride", conv(strides=(1, 2, 2), auto_padding=P(True, True)), X(16, 6, 6), W(32, 16, 3, 3), rows=2, golden=False, rtol=2e-5, atol=1e-5)
+row(
+    "convolution/chain16",
+    lambda C, x, v, w: C.convolution(w, C.relu(C.convolution(v, x, auto_padding=P(True, True))), auto_padding=P(True, True)),
+    X(3, 6, 6), W(16, 3, 3, 3), W(16, 16, 3, 3), rows=2, golden=False, fd=False, rtol=2e-5, atol=1e-5,
+)  # fmt: skip
+
+
+def deconv(**kw):
+    return lambda C, x, w: C.convolution_transpose(w, x, **kw)
+
+
+row("convolution_transpose", deconv(strides=(1, 2, 2), auto_padding=P(True, True)), X(3, 3, 4), W(3, 2, 3, 3), f8=True)
+row("convolution_transpose/valid", deconv(strides=(1, 2, 2), auto_padding=P(False, False)), X(3, 3, 4), W(3, 2, 3, 3))
+row("convolution_transpose/stride1", deconv(auto_padding=P(True, True)), X(3, 3, 4), W(3, 2, 3, 3))
+row("convolution_transpose/stride1_valid", deconv(auto_padding=P(False, False)), X(3, 3, 4), W(3, 2, 3, 3))
+row("convolution_transpose/k4", deconv(strides=(1, 2, 2), auto_padding=P(True, True)), X(2, 3, 4), W(2, 2, 4, 4))
+row("convolution_transpose/k2", deconv(strides=(1, 2, 2), auto_padding=P(True, True)), X(2, 3, 4), W(2, 2, 2, 2))
+row("convolution_transpose/k2_valid", deconv(strides=(1, 2, 2), auto_padding=P(False, False)), X(2, 3, 4), W(2, 2, 2, 2))
+row("convolution_transpose/s3", deconv(strides=(1, 3, 3), auto_padding=P(True, True)), X(2, 3, 3), W(2, 2, 3, 3))
+row("convolution_transpose/output_shape", deconv(strides=(1, 2, 2), auto_padding=P(True, True), output_shape=(2, 6, 8)), X(3, 3, 4), W(3, 2, 3, 3))
+row("convolution_transpose/output_shape_odd", deconv(strides=(1, 2, 2), auto_padding=P(True, True), output_shape=(2, 5, 7)), X(3, 3, 4), W(3, 2, 3, 3))
+row("convolution_transpose/output_shape_valid", deconv(strides=(1, 2, 2), auto_padding=P(False, False), output_shape=(2, 8, 10)), X(3, 3, 4), W(3, 2, 3, 3))
+row("convolution_transpose/1d", deconv(strides=(1, 2), auto_padding=P(True)), X(3, 4), W(3, 2, 3))
+row("convolution_transpose/dilated", deconv(strides=(1, 1, 1), auto_padding=P(False, False), dilation=(1, 2, 2)), X(2, 3, 3), W(2, 2, 3, 3), later=True, golden=False)
+
+# ------------------------------------------------------------------------------------------------------------- pooling
+family("pooling")
+
+
+def pool(kind, window, **kw):
+    return lambda C, x: C.pooling(x, getattr(C, kind), window, **kw)
+
+
+for kind, domain in (("MAX_POOLING", "distinct"), ("AVG_POOLING", "any")):
+    op = "pooling/" + kind[:3].lower()
+    x = X(2, 6, 7, domain=domain)
+    row(op, pool(kind, (2, 2), strides=(2, 2)), x, f8=True)
+    for k in (2, 3, 4):
+        for s in (1, 2, 3):
+            row(op + "_k%ds%d" % (k, s), pool(kind, (k, k), strides=(s, s)), x)
+            row(op + "_k%ds%d_pad" % (k, s), pool(kind, (k, k), strides=(s, s), auto_padding=[True, True]), x)
+    row(op + "_default_strides", pool(kind, (2, 2)), x)
+    row(op + "_ceil", pool(kind, (3, 3), strides=(2, 2), ceil_out_dim=True), x)
+    row(op + "_ceil_k2s2", pool(kind, (2, 2), strides=(2, 2), ceil_out_dim=True), X(2, 5, 7, domain=domain))
+    # CNTK writes outside its memory where the last window holds no value: a window must begin inside (here: 2, 3 windows)
+    row(op + "_ceil_k2s3", pool(kind, (2, 2), strides=(3, 3), ceil_out_dim=True), x, golden=False, later=True)
+    row(op + "_rectangular", pool(kind, (3, 2), strides=(1, 2), auto_padding=[True, False]), x)
+    row(op + "_whole", pool(kind, (6, 7)), x)
+    row(op + "_1d", pool(kind, (3,), strides=(2,), auto_padding=[True]), X(2, 7, domain=domain))
+    row(op + "_3d", pool(kind, (2, 2, 2), strides=(2, 2, 2)), X(2, 4, 4, 5, domain=domain))
+    row(op + "_channel_window", pool(kind, (2, 2, 2), strides=(2, 2, 2)), X(4, 4, 4, domain=domain))
+    row(op + "_16", pool(kind, (3, 3), strides=(2, 2), auto_padding=[True, True]), X(16, 5, 5, domain=domain), rows=2, golden=False)
+row("pooling/avg_include_pad", pool("AVG_POOLING", (3, 3), strides=(2, 2), auto_padding=[True, True], include_pad=True), X(2, 6, 7))
+row("pooling/avg_include_pad_s1", pool("AVG_POOLING", (3, 3), strides=(1, 1), auto_padding=[True, True], include_pad=True), X(2, 5, 5))
+row("pooling/avg_ceil_include_pad", pool("AVG_POOLING", (3, 3), strides=(2, 2), ceil_out_dim=True, include_pad=True), X(2, 6, 7))
+row("pooling/max_ties", pool("MAX_POOLING", (2, 2), strides=(2, 2)), X(1, 2, 4, value=[[[[1, 3, 2, 2], [3, 3, 2, 2]]]]), rows=1, fd=False)
+row(
+    "unpooling",
+    lambda C, x: C.unpooling(C.pooling(x, C.MAX_POOLING, (2, 2), strides=(2, 2)), x, C.MAX_UNPOOLING, (2, 2), strides=(2, 2)),
+    X(2, 4, 6, domain="distinct"), later=True,
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------------- normalisation
+family("normalisation")
+
+
+def batch_norm(spatial, **kw):
+    def build(C, x, scale, bias):
+        shape = (x.shape[0],) if spatial else x.shape
+        kw.setdefault("epsilon", 1e-5)
+        mean = C.constant(0.25, shape=shape, dtype=x.dtype)
+        var = C.constant(1.5, shape=shape, dtype=x.dtype)
+        count = C.constant(0, shape=(), dtype=x.dtype)
+        return C.batch_normalization(x, scale, bias, mean, var, spatial, running_count=count, use_cudnn_engine=False, **kw)
+
+    return build
+
+
+NORM = dict(mode="train", mixes_rows=True, rtol=3e-5, atol=3e-6)
+row("batch_normalization", batch_norm(True), X(2, 3, 3), W(2, domain="positive"), W(2), f8=True, **NORM)
+row("batch_normalization/vector", batch_norm(False), X(4), W(4, domain="positive"), W(4), f8=True, rows=5, **NORM)
+row("batch_normalization/per_value", batch_norm(False), X(2, 3), W(2, 3, domain="positive"), W(2, 3), rows=4, **NORM)
+row("batch_normalization/epsilon", batch_norm(True, epsilon=0.1), X(2, 3, 3), W(2, domain="positive"), W(2), **NORM)
+row("batch_normalization/spatial_vector", batch_norm(True), X(3), W(3, domain="positive"), W(3), rows=5, **NORM)
+row("batch_normalization/time_constant", batch_norm(True, normalization_time_constant=7), X(2, 4), W(2, domain="positive"), W(2), **NORM)
+row("batch_normalization/16", batch_norm(True), X(16, 4, 4), W(16, domain="positive"), W(16), rows=2, golden=False, **NORM)
+row("mean_variance_normalization", named("mean_variance_normalization"), X(2, 3, 4), later=True, rtol=3e-5)
+row("mean_variance_normalization/across", named("mean_variance_normalization", 1e-5, True), X(2, 3, 4), later=True, rtol=3e-5)
+row("local_response_normalization", named("local_response_normalization", 2, 1.0, 0.5, 0.75), X(6, 3, 3), later=True, rtol=3e-5)
+row("dropout/eval", named("dropout", 0.5), X(4, 3), diff=False, exact=True)
+row("dropout/zero", named("dropout", 0.0), X(4, 3), mode="train")
+
+# -------------------------------------------------------------------------------------------------- softmax and losses
+family("loss")
+row("softmax", named("softmax"), X(5), f8=True)
+row("softmax/all", named("softmax"), X(2, 3))
+for axis in (0, 1, -1):
+    row("softmax/axis%d" % axis, named("softmax", axis), X(2, 3))
+    row("log_softmax/axis%d" % axis, named("log_softmax", axis), X(2, 3))
+row("softmax/wide", named("softmax"), X(6, domain="wide"), fd=False)
+row("softmax/param", named("softmax"), W(5))
+row("log_softmax", named("log_softmax"), X(5), f8=True)
+row("log_softmax/all", named("log_softmax"), X(2, 3))
+row("log_softmax/wide", named("log_softmax"), X(6, domain="wide"), fd=False)
+CE = named("cross_entropy_with_softmax")
+row("cross_entropy_with_softmax", CE, X(5), X(5, domain="onehot", grad=False), f8=True)
+row("cross_entropy_with_softmax/soft", CE, X(5), X(5, domain="soft", grad=False), f8=True)
+row("cross_entropy_with_softmax/gradient_of_labels", CE, X(5), X(5, domain="soft"))
+row("cross_entropy_with_softmax/not_normalised", CE, X(5), X(5, domain="positive", grad=False))
+row("cross_entropy_with_softmax/matrix", CE, X(2, 3), X(2, 3, domain="soft", grad=False))
+row("cross_entropy_with_softmax/axis0", named("cross_entropy_with_softmax", axis=0), X(2, 3), X(2, 3, domain="soft", grad=False))
+row("cross_entropy_with_softmax/axis1", named("cross_entropy_with_softmax", axis=1), X(2, 3), X(2, 3, domain="soft", grad=False))
+row("cross_entropy_with_softmax/wide", CE, X(6, domain="wide"), X(6, domain="onehot", grad=False), fd=False)
+row("cross_entropy_with_softmax/param", CE, W(5), X(5, domain="onehot", grad=False))
+row("cross_entropy_with_softmax/mean", lambda C, x, y: C.reduce_mean(C.cross_entropy_with_softmax(x, y), C.Axis.all_axes()), X(5), X(5, domain="onehot", grad=False), mixes_rows=True)
+row("cross_entropy_with_softmax/dense", lambda C, x, w, b, y: C.cross_entropy_with_softmax(C.times(x, w) + b, y), X(3), W(3, 4), W(4), X(4, domain="onehot", grad=False))
+row("squared_error", named("squared_error"), X(4), X(4), f8=True)
+row("squared_error/matrix", named("squared_error"), X(2, 3), X(2, 3))
+row("squared_error/param", named("squared_error"), X(4), W(4))
+row("binary_cross_entropy", named("binary_cross_entropy"), X(4, domain="probability"), X(4, domain="binary", grad=False), f8=True)
+row("binary_cross_entropy/soft", named("binary_cross_entropy"), X(4, domain="probability"), X(4, domain="probability", grad=False))
+row(
+    "weighted_binary_cross_entropy", named("weighted_binary_cross_entropy"),
+    X(1, domain="probability"), X(1, domain="binary", grad=False), X(1, domain="positive", grad=False), later=True, mixes_rows=True,
+)  # fmt: skip
+ERR = dict(diff=False, exact=True)
+row("classification_error", named("classification_error"), X(5, domain="distinct"), X(5, domain="onehot"), rows=8, **ERR)
+row("classification_error/top2", named("classification_error", topN=2), X(5, domain="distinct"), X(5, domain="onehot"), rows=8, **ERR)
+row("classification_error/matrix", named("classification_error"), X(3, 4, domain="distinct"), X(3, 4, domain="onehot"), rows=5, **ERR)
+row("classification_error/axis0", named("classification_error", axis=0), X(3, 4, domain="distinct"), X(3, 4, domain="onehot"), rows=5, **ERR)
+row("classification_error/ties", named("classification_error"), X(4, value=[[1, 3, 3, 1], [1, 3, 3, 1]]), X(4, value=[[0, 1, 0, 0], [0, 0, 1, 0]]), rows=2, **ERR)
+row("classification_error/soft", named("classification_error"), X(5, domain="distinct"), X(5, domain="soft"), rows=8, **ERR)
+row("cosine_distance", named("cosine_distance"), X(4), X(4), later=True)
+
+# -------------------------------------------------------------------------------------------------------------- layers
+family("layer")
+
+
+def layer(make):
+    """A build that applies a layer; `make(L, C)` gives it. Its parameters get values by name and shape."""
+    return lambda C, x: make(C.layers, C)(x)
+
+
+row("Dense", layer(lambda L, C: L.Dense(4)), X(3), f8=True)
+row("Dense/activation", layer(lambda L, C: L.Dense(4, activation=C.tanh)), X(3))
+row("Dense/no_bias", layer(lambda L, C: L.Dense(4, bias=False)), X(3))
+row("Dense/tuple", layer(lambda L, C: L.Dense((2, 4))), X(3))
+row("Dense/image", layer(lambda L, C: L.Dense(4)), X(2, 3, 2))
+row("Dense/image_tuple", layer(lambda L, C: L.Dense((2, 4))), X(2, 3))
+row("Dense/map_rank1", layer(lambda L, C: L.Dense(4, map_rank=1)), X(2, 3, 2))
+row("Dense/map_rank2", layer(lambda L, C: L.Dense(4, map_rank=2)), X(2, 3, 2))
+row("Dense/input_rank1", layer(lambda L, C: L.Dense(4, input_rank=1)), X(2, 3))
+row("Dense/input_rank2", layer(lambda L, C: L.Dense(4, input_rank=2)), X(2, 3, 2))
+row("Dense/init_values", layer(lambda L, C: L.Dense(2, init=np.arange(6.0, dtype="float32").reshape(3, 2), init_bias=1.0)), X(3), golden=False)
+row("Embedding", layer(lambda L, C: L.Embedding(4)), X(5, domain="onehot", grad=False))
+row("Convolution", layer(lambda L, C: L.Convolution((3, 3), 4)), X(2, 5, 6), f8=True)
+row("Convolution/pad", layer(lambda L, C: L.Convolution((3, 3), 4, pad=True, activation=C.tanh)), X(2, 5, 6))
+row("Convolution/stride", layer(lambda L, C: L.Convolution((3, 3), 4, strides=2, pad=True)), X(2, 5, 6))
+row("Convolution/no_bias", layer(lambda L, C: L.Convolution((3, 3), 4, bias=False)), X(2, 5, 6))
+row("Convolution/rank1", layer(lambda L, C: L.Convolution(3, 4, pad=True)), X(2, 7))
+row("Convolution/no_filters", layer(lambda L, C: L.Convolution((3, 3), pad=True)), X(2, 5, 6))
+row("Convolution/no_reduction", layer(lambda L, C: L.Convolution((3, 3), 4, reduction_rank=0, pad=True)), X(5, 6))
+row("Convolution/dilated", layer(lambda L, C: L.Convolution((3, 3), 4, dilation=2, pad=True)), X(2, 7, 7), golden=False)
+row("Convolution1D", layer(lambda L, C: L.Convolution1D(3, 4)), X(2, 7))
+row("Convolution2D", layer(lambda L, C: L.Convolution2D((3, 3), 4, pad=True, strides=(2, 1))), X(2, 5, 6))
+row("Convolution2D/number", layer(lambda L, C: L.Convolution2D((2, 2), 4, pad=(True, False))), X(2, 5, 6))
+row("Convolution3D", layer(lambda L, C: L.Convolution3D((2, 2, 2), 3)), X(2, 3, 4, 4))
+row("ConvolutionTranspose", layer(lambda L, C: L.ConvolutionTranspose((3, 3), 2, strides=2, pad=True)), X(3, 3, 4))
+row("ConvolutionTranspose/output_shape", layer(lambda L, C: L.ConvolutionTranspose((3, 3), 2, strides=2, pad=True, output_shape=(6, 8))), X(3, 3, 4))
+row("ConvolutionTranspose1D", layer(lambda L, C: L.ConvolutionTranspose1D(3, 2, strides=2)), X(3, 4))
+row("ConvolutionTranspose2D", layer(lambda L, C: L.ConvolutionTranspose2D((3, 3), 2, strides=(2, 1))), X(3, 3, 4))
+row("ConvolutionTranspose3D", layer(lambda L, C: L.ConvolutionTranspose3D((2, 2, 2), 2)), X(2, 2, 3, 3))
+row("MaxPooling", layer(lambda L, C: L.MaxPooling((2, 2), strides=2)), X(2, 5, 6, domain="distinct"))
+row("MaxPooling/pad", layer(lambda L, C: L.MaxPooling((3, 3), strides=(2, 2), pad=True)), X(2, 5, 6, domain="distinct"))
+row("AveragePooling", layer(lambda L, C: L.AveragePooling((2, 2), strides=2)), X(2, 5, 6))
+row("AveragePooling/pad", layer(lambda L, C: L.AveragePooling((3, 3), strides=2, pad=True)), X(2, 5, 6))
+row("GlobalMaxPooling", layer(lambda L, C: L.GlobalMaxPooling()), X(2, 5, 6, domain="distinct"))
+row("GlobalAveragePooling", layer(lambda L, C: L.GlobalAveragePooling()), X(2, 5, 6))
+row("MaxUnpooling", lambda C, x: C.layers.MaxUnpooling((2, 2), strides=2)(C.layers.MaxPooling((2, 2), strides=2)(x), x), X(2, 4, 6, domain="distinct"), later=True)
+row("BatchNormalization", layer(lambda L, C: L.BatchNormalization(map_rank=1)), X(3, 4, 4), **NORM)
+row("BatchNormalization/vector", layer(lambda L, C: L.BatchNormalization()), X(5), rows=6, **NORM)
+row("BatchNormalization/flat", layer(lambda L, C: L.BatchNormalization()), X(2, 3), rows=6, **NORM)
+row("LayerNormalization", layer(lambda L, C: L.LayerNormalization()), X(6), f8=True, rtol=3e-5)
+row("LayerNormalization/image", layer(lambda L, C: L.LayerNormalization(epsilon=0.01)), X(2, 3, 4), rtol=3e-5)
+row("Dropout/eval", layer(lambda L, C: L.Dropout(0.5)), X(6), diff=False)
+row("Activation", layer(lambda L, C: L.Activation(C.relu)), X(6, domain="nonzero"))
+row("Label", layer(lambda L, C: L.Label("here")), X(6))
+row("Sequential", layer(lambda L, C: L.Sequential([L.Dense(4, activation=C.tanh), L.Dense(2)])), X(3))
+row("Sequential/functions", layer(lambda L, C: L.Sequential([L.Dense(4), C.sigmoid, lambda x: x * 2.0])), X(3))
+row("Sequential/nested", layer(lambda L, C: L.Sequential([L.Dense(4), [L.Dense(5), C.tanh], L.Dense(2)])), X(3))
+row("For", layer(lambda L, C: L.Sequential([L.For(range(3), lambda i: L.Dense(3 + i, activation=C.sigmoid)), L.Dense(2)])), X(3))
+row("For/no_argument", layer(lambda L, C: L.For(range(2), lambda: [L.LayerNormalization(), C.tanh])), X(4), golden=False, rtol=3e-5)
+row("default_options", lambda C, x: _with_defaults(C, x), X(2, 5, 6))
+row("ResNetBlock", layer(lambda L, C: L.ResNetBlock(L.Sequential([L.Dense(3, activation=C.tanh)]))), X(3), later=True)
+row("SequentialClique", layer(lambda L, C: L.SequentialClique([L.Dense(3), L.Dense(3, bias=False)])), X(3), later=True)
+row("Stabilizer", layer(lambda L, C: L.Stabilizer()), X(3), later=True)
+row(
+    "network/mlp",
+    lambda C, x, y: C.cross_entropy_with_softmax(C.layers.Sequential([C.layers.Dense(5, activation=C.relu), C.layers.Dense(4)])(x), y),
+    X(6), X(4, domain="onehot", grad=False), fd=False,
+)  # fmt: skip
+
+
+def _with_defaults(C, x):
+    with C.default_options(activation=C.tanh, pad=True), C.default_options_for(C.layers.Convolution, bias=False):
+        body = C.layers.Sequential([C.layers.Convolution2D((3, 3), 3), C.layers.Dense(2)])
+    return body(x)
+
+
+def _residual(C, x):
+    L = C.layers
+
+    def unit(x, n, strides):
+        c = L.BatchNormalization(map_rank=1)(L.Convolution2D((3, 3), n, pad=True, strides=strides, bias=False, name="a%d" % n)(x))
+        c = L.BatchNormalization(map_rank=1)(L.Convolution2D((3, 3), n, pad=True, bias=False, name="b%d" % n)(C.relu(c)))
+        s = L.BatchNormalization(map_rank=1)(L.Convolution2D((1, 1), n, strides=strides, bias=False, name="s%d" % n)(x))
+        return C.relu(c + s)
+
+    r = unit(L.Convolution2D((3, 3), 16, pad=True, bias=False)(x), 32, 2)
+    return L.Dense(10)(L.GlobalAveragePooling()(r))
+
+
+row("network/residual", lambda C, x: _residual(C, x), X(3, 8, 8), mode="train", mixes_rows=True, golden=False, fd=False, rtol=1e-3, atol=1e-4)
+
+NAMES = [c.name for c in CASES]
+TWICE = sorted(set(n for n in NAMES if NAMES.count(n) > 1))
+if TWICE:
+    raise ValueError("two cases have the name " + ", ".join(TWICE))
