@@ -197,7 +197,7 @@ class Web:
                             raise RouteError(f'{address} sends more than {self.limit} bytes')
                         tick(done >> 10, total >> 10, 'kB')
             except (OSError, ValueError) as e:  # URLError and HTTPError are OSErrors
-                raise RouteError(f'{address}: {getattr(e, "reason", None) or e}') from None
+                raise RouteError(f'{target.name}: {getattr(e, "reason", None) or e}') from None
             out.append(target)
         return out if len(out) == 1 else [folder]
 
@@ -326,7 +326,8 @@ class Recipe:
                     return files
                 except RouteError as e:
                     said.append(f'{given} ({"argument" if path else self.variable}): {e}')
-            for route in () if given else routes:
+            # A given place is the only one; but a variable that names the full set's files says nothing of a variant's.
+            for route in () if path or (given and size not in self.variants) else routes:
                 with tempfile.TemporaryDirectory(prefix='.fetch-', dir=raw) as folder:
                     try:
                         tick.say(f'fetching from {route}')
