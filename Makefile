@@ -82,16 +82,19 @@ types: .venv/installed
 	else echo "make: this Python cannot make a virtual environment: it has no ensurepip and no pip; install one of them (Debian:" \
 		"python3-venv or python3-pip) or name another Python: make PYTHON=/path/to/python"; exit 1; fi
 
-# What the build needs is installed into .venv too (pyproject.toml names it once): extensions are then rebuilt in place, and fast.
+# What the build needs is installed into .venv too (pyproject.toml names it once): extensions are then built in place, once, and
+# again when edited; the install itself builds none.
 .venv/installed: pyproject.toml setup.py | .venv/bin/python
-	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	@echo "make: installing what pyproject.toml names into .venv"
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		> .venv/build-requirements.txt
-	$(BIN)/python -m pip install -q -r .venv/build-requirements.txt
-	$(BIN)/python -m pip install -q --no-build-isolation -e '.[dev,papers]'
+	@$(BIN)/python -m pip install -qq -r .venv/build-requirements.txt
+	@COGKIT_ONLY=none $(BIN)/python -m pip install -qq --no-build-isolation -e '.[dev,papers]'
 	@touch $@
 
 .venv/built: .venv/installed $(SOURCES)
-	$(BIN)/python setup.py -q build_ext --inplace
+	@echo "make: building $(words $(PYX)) extensions"
+	@$(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 
 # --- checks that have a tree of their own ----------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Package map and extensions, both found by glob: adding a package or a .pyx file edits nothing here.
 
 Environment switches:
-    COGKIT_ONLY=core/engine/cpu/pointwise.pyx   build these extensions alone (comma-separated)
+    COGKIT_ONLY=core/engine/cpu/pointwise.pyx   build these extensions alone (comma-separated; none: COGKIT_ONLY=none)
     COGKIT_JOBS=1                               extensions built at a time (default: one a CPU)
     COGKIT_WITHOUT_ONEDNN=1                     leave out the extensions that need oneDNN
     COGKIT_SANITIZE=1                           bounds checks, address and undefined-behaviour sanitizers (see `make sanitize`)
@@ -10,6 +10,7 @@ Environment switches:
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +66,19 @@ def read_header(pyx):
     return fields
 
 
+def find_headers(files, by_name):
+    """All of our headers and .pxi files that these files include, directly or not (told apart by their file names)."""
+    found, todo = set(), list(files)
+    while todo:
+        path = Path(todo.pop())
+        text = path.read_text(encoding="utf-8") if path.exists() else ""  # the compiler will say what is missing
+        for name in re.findall(r'(?:include|extern from)\s+"([^"]+)"', text):
+            new = set(by_name.get(Path(name).name, [])) - found
+            found |= new
+            todo += new
+    return sorted(found)
+
+
 def onednn_paths():
     """(folder of dnnl.h, path of libdnnl.so.3), or None on machines for which no oneDNN wheel is made."""
     try:
@@ -85,10 +99,15 @@ def onednn_paths():
 
 def find_extensions():
     """One Extension for each .pyx of the map, with the C++ sources and libraries that its header comments name."""
+    if os.environ.get("COGKIT_ONLY") == "none":
+        return []
     import numpy
 
     only = {str(Path(p)) for p in os.environ.get("COGKIT_ONLY", "").split(",") if p}
-    headers = sorted(str(p) for folder in PACKAGE_MAP.values() for p in Path(folder).glob("**/*.h"))
+    by_name = {}
+    for folder in PACKAGE_MAP.values():
+        for path in [*Path(folder).glob("**/*.h"), *Path(folder).glob("**/*.pxi")]:
+            by_name.setdefault(path.name, []).append(str(path))
     extensions, seen = [], set()
     for package, folder in PACKAGE_MAP.items():
         for pyx in sorted(Path(folder).glob("**/*.pyx")):
@@ -96,13 +115,14 @@ def find_extensions():
             if only and str(pyx) not in only:
                 continue
             fields = read_header(pyx)
+            sources = [str(pyx), *(str(pyx.parent / s) for s in fields["sources"])]
             extension = Extension(
                 ".".join([package, *pyx.relative_to(folder).with_suffix("").parts]),
-                sources=[str(pyx), *(str(pyx.parent / s) for s in fields["sources"])],
+                sources=sources,
                 include_dirs=[str(pyx.parent), "core/engine", "core/engine/cpu", numpy.get_include()],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
                 libraries=[name for name in fields["libraries"] if name != "dnnl"],
-                depends=[*headers, *map(str, pyx.parent.glob("*.pxi")), "setup.py"],
+                depends=[*find_headers(sources, by_name), "setup.py"],
                 language="c++",
                 extra_compile_args=COMPILE_ARGS,
                 extra_link_args=list(LINK_ARGS),
@@ -158,7 +178,7 @@ class BuildExtensions(build_ext):
         # Generated text lies under build/, so that pointwise.pyx and a hand-written pointwise.cpp can be neighbours.
         pyx = Path(extension.sources[0])
         generated = CYTHON_DIR / pyx.with_suffix(".cpp")
-        inputs = [pyx, Path("setup.py"), *pyx.parent.glob("*.pxi")]
+        inputs = [pyx, *(Path(p) for p in extension.depends if not p.endswith(".h"))]
         if not generated.exists() or generated.stat().st_mtime < max(p.stat().st_mtime for p in inputs):
             generated.parent.mkdir(parents=True, exist_ok=True)
             directives = ",".join(f"{k}={v}" for k, v in DIRECTIVES.items())
