@@ -93,6 +93,11 @@ class TrainingParameterSchedule:
                 return value
         return self._values[-1]
 
+    def is_over(self, count: int) -> bool:
+        """Whether every value from `count` on is 0."""
+        later = [value for end, value in zip(self._ends, self._values, strict=True) if end > count]
+        return not any(later or self._values[-1:])
+
     def copy(self) -> TrainingParameterSchedule:
         """The same schedule as an object of its own."""
         return self.shifted(0)

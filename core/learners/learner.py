@@ -1,0 +1,537 @@
+"""Learners: what changes parameters from their gradients, with schedules, state and counts.
+
+A `GraphLearner` writes its rule as a graph over (parameter, gradient, state, 0-d numbers) for every parameter, combines them
+and runs them as one plan: nothing of a rule is baked in that changes from minibatch to minibatch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from cogkit import ops
+from cogkit.engine.session import Program
+from cogkit.errors import ModelFileError
+from cogkit.functions import Function
+from cogkit.learners.schedules import IGNORE, ScheduleLike, TrainingParameterSchedule, learning_parameter_schedule
+from cogkit.variables import Constant, Parameter, aligned_empty
+
+__all__ = ["Learner", "UserLearner"]
+
+_seeds = itertools.count(1)  # of injected noise: two learners of one process inject different numbers
+
+
+@dataclasses.dataclass
+class Options:
+    """What all rules share: regularisation, noise, clipping."""
+
+    l1_regularization_weight: float = 0.0
+    l2_regularization_weight: float = 0.0
+    gaussian_noise_injection_std_dev: ScheduleLike = 0.0
+    gradient_clipping_threshold_per_sample: float = math.inf
+    gradient_clipping_with_truncation: bool = True
+
+    @classmethod
+    def among(cls, arguments: Mapping[str, Any]) -> Options:
+        """The options among a function's arguments; ValueError for a negative weight or a threshold that is not above 0."""
+        made = cls(**{f.name: arguments[f.name] for f in dataclasses.fields(cls)})
+        for name in ("l1_regularization_weight", "l2_regularization_weight"):
+            if not 0 <= getattr(made, name) < math.inf:
+                raise ValueError(f"learner: expected {name} of 0 or more, got {getattr(made, name)!r}")
+        if not made.gradient_clipping_threshold_per_sample > 0:
+            raise ValueError(
+                "learner: expected gradient_clipping_threshold_per_sample above 0, got "
+                f"{made.gradient_clipping_threshold_per_sample!r}; leave it out for no clipping"
+            )
+        noise = learning_parameter_schedule(made.gaussian_noise_injection_std_dev)
+        made.gaussian_noise_injection_std_dev = noise.copy()
+        return made
+
+
+def schedule_for(value: ScheduleLike, minibatch_size: int | None, epoch_size: int | None, what: str) -> TrainingParameterSchedule:
+    """A learner's own copy of a schedule; its reference size is its own where given, else the learner's.
+
+    Departure: CNTK writes the learner's size into the shared schedule, so that a second learner with it would see the first's.
+    """
+    if not isinstance(value, (TrainingParameterSchedule, int, float, np.integer, np.floating, list)) or isinstance(value, bool):
+        raise ValueError(f"learner: expected a number, a list or a schedule as {what}, got {type(value).__name__}")
+    made = learning_parameter_schedule(value, None, epoch_size if isinstance(value, list) else None).copy()
+    if not made.is_minibatch_size_explicitly_specified and minibatch_size is not None:
+        made.minibatch_size = minibatch_size
+    return made
+
+
+class Learner:
+    """Base of all learners: parameters, the schedule of the learning rate, counts of what was seen."""
+
+    ignored_minibatch_size = IGNORE
+    kind = "learner"
+
+    def __init__(self, parameters: Sequence[Parameter], lr_schedule: ScheduleLike, minibatch_size: int | None = None):
+        if isinstance(parameters, Parameter):
+            raise TypeError(f"{self.kind}: expected a list of parameters, got one parameter; wrap it in a list")
+        self.parameters: tuple[Parameter, ...] = tuple(parameters)
+        if not self.parameters:
+            raise ValueError(f"{self.kind}: expected at least one parameter, got an empty list; pass model.parameters")
+        for p in self.parameters:
+            if not isinstance(p, Parameter):
+                raise TypeError(f"{self.kind}: expected parameters, got {p!r}; pass model.parameters")
+        if len({id(p) for p in self.parameters}) != len(self.parameters):
+            raise ValueError(f"{self.kind}: expected each parameter once, got one twice")
+        if minibatch_size is not None and (int(minibatch_size) != minibatch_size or minibatch_size < 0):
+            raise ValueError(f"{self.kind}: expected minibatch_size of at least 1, or IGNORE, got {minibatch_size!r}")
+        self._minibatch_size = minibatch_size
+        self._learning_rate_schedule = schedule_for(lr_schedule, minibatch_size, None, "learning rate")
+        self._samples = self._minibatches = self._sweeps = 0
+        self._writers: list[Any] = []
+        self._written: dict[str, float] = {}
+        self._gradients: dict[Parameter, np.ndarray] | None = None
+
+    # what it is ----------------------------------------------------------------------------------------------------
+
+    @property
+    def minibatch_size(self) -> int:
+        """The minibatch size that its numbers are meant for; IGNORE when it was not said."""
+        return IGNORE if self._minibatch_size is None else self._minibatch_size
+
+    @minibatch_size.setter
+    def minibatch_size(self, value: int) -> None:
+        self._minibatch_size = int(value)
+        self._recompile()
+
+    @property
+    def is_minibatch_size_explicitly_specified(self) -> bool:
+        """Whether the learner was told a minibatch size (IGNORE counts)."""
+        return self._minibatch_size is not None
+
+    def is_compatible_mode(self) -> bool:
+        """Whether it takes mean gradients and scales nothing: it was told the minibatch size IGNORE."""
+        return self._minibatch_size == IGNORE
+
+    def _recompile(self) -> None:
+        pass
+
+    def total_number_of_samples_seen(self) -> int:
+        """Samples in all updates."""
+        return self._samples
+
+    def total_number_of_minibatches_seen(self) -> int:
+        """Updates."""
+        return self._minibatches
+
+    def total_number_of_sweeps_seen(self) -> int:
+        """Sweeps over the data that have ended."""
+        return self._sweeps
+
+    # schedules -----------------------------------------------------------------------------------------------------
+
+    def _now(self, schedule: TrainingParameterSchedule) -> float:
+        return schedule[self._sweeps if schedule.epoch_size is None else self._samples]
+
+    def learning_rate(self) -> float:
+        """The value of the learning rate's schedule for the next minibatch."""
+        return self._now(self._learning_rate_schedule)
+
+    def reset_learning_rate(self, learning_rate: ScheduleLike) -> None:
+        """A new schedule whose count begins at the present position."""
+        new = schedule_for(learning_rate, self._minibatch_size or None, None, "learning rate")
+        self._learning_rate_schedule = new.shifted(self._sweeps if new.is_sweep_based else self._samples)
+
+    def add_progress_writers(self, writers: Sequence[Any]) -> None:
+        """Progress writers that are told when a rate or momentum changes."""
+        self._writers.extend(writers)
+
+    def _report(self, key: str, value: float) -> None:
+        if self._writers and self._written.get(key) != value:
+            self._written[key] = value
+            for writer in self._writers:
+                writer.write(key, value)
+
+    # updates -------------------------------------------------------------------------------------------------------
+
+    @property
+    def gradients(self) -> dict[Parameter, np.ndarray]:
+        """Its buffers for gradients, one a parameter; `update` reads them in place when it is given this very dict."""
+        if self._gradients is None:
+            for p in self.parameters:
+                if any(n < 0 for n in p.shape):
+                    raise ValueError(
+                        f"{self.kind}: expected parameters of known shapes, got {p!r}; apply the model to an input first"
+                    )
+            self._gradients = {p: aligned_empty(p.shape, np.dtype(p.dtype)) for p in self.parameters}
+            for buffer in self._gradients.values():
+                buffer[...] = 0
+        return self._gradients
+
+    def _take(self, gradient_values: Mapping[Parameter, Any]) -> None:
+        """Copies gradients into the buffers, except those that are the buffers."""
+        own = self.gradients
+        if gradient_values is own:
+            return
+        for p, buffer in own.items():
+            if p not in gradient_values:
+                raise ValueError(f"{self.kind}: expected a gradient for every parameter, got none for {p!r}")
+            g = gradient_values[p]
+            if g is not buffer:
+                g = np.asarray(g.asarray() if hasattr(g, "asarray") else g)
+                if g.size != buffer.size:
+                    raise ValueError(f"{self.kind}: expected a gradient of shape {p.shape} for {p!r}, got {g.shape}")
+                buffer[...] = g.reshape(buffer.shape)
+
+    def update(self, gradient_values: Mapping[Parameter, Any], training_sample_count: int, is_sweep_end: bool = False) -> bool:
+        """Changes the parameters; returns False when learning has come to its end.
+
+        gradient_values: parameter -> gradient summed over the minibatch; training_sample_count: its samples, at least 1.
+        """
+        raise NotImplementedError
+
+    def _count(self, n: int, is_sweep_end: bool) -> None:
+        self._samples += n
+        self._minibatches += 1
+        if is_sweep_end:
+            self._sweeps += 1
+
+    def reset_smoothed_gradients(self) -> None:
+        """Puts the state of the rule back to its beginning."""
+
+    # checkpoints ---------------------------------------------------------------------------------------------------
+
+    def _describe(self) -> dict[str, Any]:
+        """What must be the same in a checkpoint and in the learner that takes it."""
+        return {"kind": self.kind}
+
+    def _arrays(self) -> list[tuple[str, np.ndarray]]:
+        """Name and live array of each state tensor."""
+        return []
+
+    def create_checkpoint(self) -> dict[str, Any]:
+        """Its state: plain numbers under "numbers", copies of its arrays under "arrays"."""
+        numbers = {
+            "describe": self._describe(),
+            "parameters": [{"name": p.name, "shape": list(p.shape), "dtype": np.dtype(p.dtype).name} for p in self.parameters],
+            "samples": self._samples,
+            "minibatches": self._minibatches,
+            "sweeps": self._sweeps,
+            "minibatch_size": self._minibatch_size,
+            "learning_rate": self._learning_rate_schedule.to_dict(),
+        }
+        return {"numbers": numbers, "arrays": {name: array.copy() for name, array in self._arrays()}}
+
+    def check_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Raises ModelFileError naming the first difference when `state` is of another learner; changes nothing."""
+        numbers, arrays = state["numbers"], state["arrays"]
+        for key, value in self._describe().items():
+            found = numbers["describe"].get(key)
+            if found != value:
+                raise ModelFileError(
+                    f"checkpoint: expected a learner with {key} {value!r}, got {found!r}; it is of another learner"
+                )
+        stored = numbers["parameters"]
+        if len(stored) != len(self.parameters):
+            raise ModelFileError(f"checkpoint: expected {len(self.parameters)} parameters of the {self.kind}, got {len(stored)}")
+        for p, s in zip(self.parameters, stored, strict=True):
+            found = (s["name"], tuple(s["shape"]), s["dtype"])
+            if found != (p.name, p.shape, np.dtype(p.dtype).name):
+                raise ModelFileError(f"checkpoint: expected the state of {p!r}, got that of {found}; it is of another model")
+        for name, array in self._arrays():
+            if name not in arrays or arrays[name].shape != array.shape or arrays[name].dtype != array.dtype:
+                raise ModelFileError(
+                    f"checkpoint: expected the learner's state '{name}' of shape {array.shape}, got another or none"
+                )
+
+    def restore_from_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Takes the state that `create_checkpoint` gave; ModelFileError when it is of another learner, which changes nothing."""
+        try:
+            self.check_checkpoint(checkpoint)
+            numbers = checkpoint["numbers"]
+            rate = TrainingParameterSchedule.from_dict(numbers["learning_rate"])
+            counts = [int(numbers[key]) for key in ("samples", "minibatches", "sweeps")]
+            size = numbers["minibatch_size"]
+            self._restore(numbers)
+        except ModelFileError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelFileError(f"checkpoint: expected the state of a learner, got {type(error).__name__}: {error}") from None
+        self._samples, self._minibatches, self._sweeps = counts
+        self._learning_rate_schedule = rate
+        if size != self._minibatch_size:
+            self._minibatch_size = size
+            self._recompile()
+        for name, array in self._arrays():
+            array[...] = checkpoint["arrays"][name]
+
+    def _restore(self, numbers: Mapping[str, Any]) -> None:
+        """Takes the numbers of a derived class."""
+
+
+class Rule:
+    """How one parameter changes. `step` writes it as a graph; `numbers` computes what changes with the minibatch."""
+
+    states: dict[str, float] = {}  # state tensors of the parameter's shape, with what they begin with
+    momenta: tuple[str, ...] = ()  # schedules beside the learning rate
+    counters: dict[str, Any] = {}  # numbers that go on from update to update
+
+    def __init__(self, unit_gain: bool = True):
+        self.unit_gain = unit_gain
+        self.counted = dict(self.counters)
+
+    def gain(self, m: float) -> float:
+        """u of the formulas."""
+        return 1 - m if self.unit_gain else 1.0
+
+    def numbers(self, n: int, eta: float, *momenta: float) -> dict[str, float]:
+        """The 0-d inputs of `step` for a minibatch of n samples."""
+        return {"eta": eta}
+
+    def step(self, w: Any, g: Any, s: SimpleNamespace, x: SimpleNamespace) -> tuple[Any, dict[str, Any]]:
+        """(new w, {state: new state}) as functions; s has the states, x the numbers."""
+        raise NotImplementedError
+
+
+class GraphLearner(Learner):
+    """A learner whose rule is a graph, lowered once for all its parameters."""
+
+    def __init__(
+        self,
+        rule: Rule,
+        parameters: Sequence[Parameter],
+        lr: TrainingParameterSchedule,
+        momenta: Sequence[TrainingParameterSchedule],
+        options: Options,
+        minibatch_size: int | None,
+    ):
+        self.kind = type(rule).__name__.lower()
+        super().__init__(parameters, lr, minibatch_size)
+        self.rule, self.options = rule, options
+        self._momenta = list(momenta)
+        for schedule, name in zip(self._momenta, rule.momenta, strict=True):
+            if not all(0 <= value <= 1 for value in schedule.to_dict()["values"]):
+                raise ValueError(f"{self.kind}: expected {name} within 0 and 1, got {schedule}")
+        self._seed = next(_seeds)
+        self._states: dict[Parameter, dict[str, Constant]] | None = None
+        self._program: Program | None = None
+        self._feed: dict[str, list[np.ndarray]] = {}
+
+    @property
+    def states(self) -> dict[Parameter, dict[str, Constant]]:
+        """The state tensors of each parameter, made at first use."""
+        if self._states is None:
+            self._states = {
+                p: {
+                    name: Constant(np.full(p.shape, begin, p.dtype), p.shape, p.dtype, name=f"{p.name or 'w'}.{name}")
+                    for name, begin in self.rule.states.items()
+                }
+                for p in self.gradients
+            }
+        return self._states
+
+    # updates -------------------------------------------------------------------------------------------------------
+
+    def _rate(self, n: int) -> float:
+        """eta: the learning rate for the gradient of a minibatch of n samples."""
+        value, size = self.learning_rate(), self._learning_rate_schedule.minibatch_size
+        if self.is_compatible_mode():
+            return value * n / size if size else value
+        return value / (size or n)
+
+    def _momentum(self, schedule: TrainingParameterSchedule, n: int) -> float:
+        value = self._now(schedule)
+        return value ** (n / schedule.minibatch_size) if schedule.minibatch_size else value
+
+    def _numbers(self, n: int) -> dict[str, float]:
+        """All 0-d inputs of the update graph for a minibatch of n samples."""
+        o, eta = self.options, self._rate(n)
+        each = 1 if self.is_compatible_mode() else n  # what is "per sample" is so for the whole minibatch's sum
+        x = self.rule.numbers(n, eta, *[self._momentum(s, n) for s in self._momenta])
+        if self.is_compatible_mode():
+            x["scale"] = 1 / n
+        if o.gradient_clipping_threshold_per_sample < math.inf:
+            x["limit"] = o.gradient_clipping_threshold_per_sample * each
+        if o.l2_regularization_weight:
+            x["decay"] = o.l2_regularization_weight * each
+        if o.l1_regularization_weight:
+            x["shrink"] = eta * o.l1_regularization_weight * each
+        if not o.gaussian_noise_injection_std_dev.is_over(0):
+            x["noise"] = self._now(o.gaussian_noise_injection_std_dev)
+        return x
+
+    def _graph(self, w: Parameter, g: Any, x: SimpleNamespace) -> list[Function]:
+        """The assignments that update one parameter."""
+        has = vars(x)
+        if "scale" in has:
+            g = g * x.scale
+        if "limit" in has:
+            if self.options.gradient_clipping_with_truncation:
+                g = ops.element_max(ops.element_min(g, x.limit), -x.limit)
+            else:
+                norm = ops.sqrt(ops.reduce_sum(g * g)) if w.shape else ops.abs(g)
+                g = g * ops.element_min(x.limit / norm, 1.0)  # a norm of 0 gives infinity, then 1
+        if "decay" in has:
+            g = g + x.decay * w
+        states = self.states[w]
+        new, changed = self.rule.step(w, g, SimpleNamespace(**states), x)
+        if "noise" in has:
+            new = new + x.noise * ops.random.normal(w.shape, w.dtype)
+        if "shrink" in has:
+            sign = ops.greater(new, 0.0) - ops.less(new, 0.0)
+            new = sign * ops.element_max(ops.abs(new) - x.shrink, 0.0)
+        return [*(ops.assign(states[name], value) for name, value in changed.items()), ops.assign(w, new)]
+
+    def _lower(self, names: Sequence[str]) -> None:
+        """Builds and lowers the update of all parameters; only 0-d numbers of these names will change."""
+        self._scalars: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        x_of: dict[Any, SimpleNamespace] = {}
+        feeds: list[tuple[Any, np.ndarray]] = []
+        for dtype in dict.fromkeys(p.dtype for p in self.parameters):
+            x = SimpleNamespace()
+            for name in names:
+                setattr(x, name, ops.input_variable((), dtype, dynamic_axes=(), name=name))
+                cell = aligned_empty((), np.dtype(dtype))
+                self._scalars[name].append(cell)
+                feeds.append((getattr(x, name), cell))
+            x_of[dtype] = x
+        updates = []
+        for p, buffer in self.gradients.items():
+            g = ops.input_variable(p.shape, p.dtype, dynamic_axes=(), name="g")
+            feeds.append((g, buffer))
+            updates += self._graph(p, g, x_of[p.dtype])
+        self._program = Program(ops.combine(updates), feeds)
+
+    def _recompile(self) -> None:
+        self._program = None
+
+    def update(self, gradient_values: Mapping[Parameter, Any], training_sample_count: int, is_sweep_end: bool = False) -> bool:
+        """One step of the rule on every parameter; see `Learner.update`.
+
+        Departure: at a learning rate of 0 CNTK stops counting samples, so that later values of the schedule never come; here the
+        samples count, and False is returned only when all later values are 0 too.
+        """
+        n = training_sample_count
+        if n < 1:
+            raise ValueError(f"{self.kind}: expected a minibatch of at least 1 sample, got {n}")
+        rate = self.learning_rate()
+        self._report("learning rate", rate)
+        if rate == 0.0:
+            over = self._learning_rate_schedule.is_over(
+                self._sweeps if self._learning_rate_schedule.is_sweep_based else self._samples
+            )
+            self._count(n, is_sweep_end)
+            return not over
+        if self._writers:
+            for name, schedule in zip(self.rule.momenta, self._momenta, strict=True):
+                self._report(name, self._now(schedule))
+        if gradient_values is not self._gradients:
+            self._take(gradient_values)
+        numbers = self._numbers(n)
+        if self._program is None:
+            self._lower(list(numbers))
+        for name, value in numbers.items():
+            for cell in self._scalars[name]:
+                cell[...] = value
+        self._program.run(self._seed, self._minibatches)
+        self._count(n, is_sweep_end)
+        return True
+
+    def reset_smoothed_gradients(self) -> None:
+        """Puts the state tensors and counters back to their beginning."""
+        self.rule.counted = dict(self.rule.counters)
+        for states in self.states.values():
+            for name, tensor in states.items():
+                tensor.value = np.full(tensor.shape, self.rule.states[name], tensor.dtype)
+
+    # checkpoints ---------------------------------------------------------------------------------------------------
+
+    def _describe(self) -> dict[str, Any]:
+        settings = {k: v for k, v in vars(self.rule).items() if k != "counted"}
+        options = {k: v for k, v in vars(self.options).items() if not isinstance(v, TrainingParameterSchedule)}
+        options["gradient_clipping_threshold_per_sample"] = repr(options["gradient_clipping_threshold_per_sample"])
+        return {"kind": self.kind, **settings, **options}
+
+    def _arrays(self) -> list[tuple[str, np.ndarray]]:
+        return [(f"{i}.{name}", tensor.data) for i, s in enumerate(self.states.values()) for name, tensor in s.items()]
+
+    def create_checkpoint(self) -> dict[str, Any]:
+        """Its state: plain numbers under "numbers", copies of its arrays under "arrays"."""
+        made = super().create_checkpoint()
+        made["numbers"]["momenta"] = [schedule.to_dict() for schedule in self._momenta]
+        made["numbers"]["noise"] = self.options.gaussian_noise_injection_std_dev.to_dict()
+        made["numbers"]["counted"] = dict(self.rule.counted)
+        made["numbers"]["seed"] = self._seed
+        return made
+
+    def _restore(self, numbers: Mapping[str, Any]) -> None:
+        momenta = [TrainingParameterSchedule.from_dict(s) for s in numbers["momenta"]]
+        noise = TrainingParameterSchedule.from_dict(numbers["noise"])
+        if len(momenta) != len(self._momenta) or set(numbers["counted"]) != set(self.rule.counted):
+            raise ModelFileError("checkpoint: expected the schedules and counters of this learner, got others")
+        self._seed = int(numbers["seed"])
+        self._momenta, self.options.gaussian_noise_injection_std_dev = momenta, noise
+        self.rule.counted = {k: type(self.rule.counters[k])(v) for k, v in numbers["counted"].items()}
+        self._recompile()
+
+
+class UniversalLearner(Learner):
+    """A learner whose whole update is the user's graph."""
+
+    kind = "universal"
+
+    def __init__(self, update_func: Callable[[list[Parameter], list[Any]], Any], parameters: Sequence[Parameter]):
+        super().__init__(parameters, 1.0)
+        names = [p for p in inspect.signature(update_func).parameters.values() if p.default is p.empty and p.kind in (0, 1)]
+        if len(names) != 2:
+            raise ValueError(f"universal: expected a function of (parameters, gradients), got one of {len(names)} arguments")
+        inputs = [ops.input_variable(p.shape, p.dtype, dynamic_axes=(), name="grad") for p in self.gradients]
+        made = update_func(list(self.parameters), inputs)
+        self._function = made if isinstance(made, Function) else ops.combine(made)
+        self._feeds = list(zip(inputs, self.gradients.values(), strict=True))
+        self._seed = next(_seeds)
+        self._program: Program | None = None
+
+    def update(self, gradient_values: Mapping[Parameter, Any], training_sample_count: int, is_sweep_end: bool = False) -> bool:
+        """Runs the user's graph on these gradients; see `Learner.update`."""
+        self._take(gradient_values)
+        if self._program is None:
+            self._program = Program(self._function, self._feeds)
+        self._program.run(self._seed, self._minibatches)
+        self._count(training_sample_count, is_sweep_end)
+        return True
+
+    def _state_variables(self) -> list[Any]:
+        own = {id(p) for p in self.parameters}
+        return [v for v in self._function.inputs if (v.is_constant or v.is_parameter) and id(v) not in own]
+
+    def _arrays(self) -> list[tuple[str, np.ndarray]]:
+        return [(f"{i}.{v.name}", v.data) for i, v in enumerate(self._state_variables())]
+
+    def create_checkpoint(self) -> dict[str, Any]:
+        """Its counts, and the values of whatever its graph reads beside the parameters."""
+        made = super().create_checkpoint()
+        made["numbers"]["seed"] = self._seed
+        return made
+
+    def _restore(self, numbers: Mapping[str, Any]) -> None:
+        self._seed = int(numbers["seed"])
+
+
+class UserLearner(Learner):
+    """Base of learners written in Python: derive and give `update(gradient_values, training_sample_count, sweep_end)`.
+
+    gradient_values: parameter -> array of the gradient summed over the minibatch. The counts are kept by the trainer.
+    """
+
+    kind = "user learner"
+
+    def __init__(self, parameters: Sequence[Parameter], lr_schedule: ScheduleLike, as_numpy: bool = True):
+        super().__init__(parameters, lr_schedule)
+        self.as_numpy = as_numpy
+
+    def update(self, gradient_values: Mapping[Parameter, Any], training_sample_count: int, sweep_end: bool = False) -> bool:
+        """Changes the parameters; returns False when learning has come to its end."""
+        raise NotImplementedError("UserLearner: expected a class of yours that has update(gradients, samples, sweep_end)")
