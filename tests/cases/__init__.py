@@ -4,6 +4,8 @@ A case states its inputs and one call. From it derive: golden values of CNTK, en
 differences, odd batch sizes, threads and seeds. Values depend on nothing but the case's name, so both sides see the same bits.
 """
 
+# ruff: noqa: UP031, B905  (Python 3.6 reads this file too)
+
 import zlib
 
 import numpy as np
@@ -93,7 +95,9 @@ def draw(rng, shape, domain):
     elif name == "whole":  # 0 .. n-1
         v = np.floor((u + 1) / 2 * int(argument)).clip(0, int(argument) - 1)
     elif name == "distinct":  # every two values at least 0.1 apart, so that order is stable under small steps
-        v = (rng.permutation(size).reshape(shape) - (size - 1) / 2.0) * (0.1 if size <= 60 else 6.0 / size) + 0.02 * u * (size <= 60)
+        v = (rng.permutation(size).reshape(shape) - (size - 1) / 2.0) * (0.1 if size <= 60 else 6.0 / size) + 0.02 * u * (
+            size <= 60
+        )
     elif name == "onehot":
         v = np.zeros(shape)
         if size:

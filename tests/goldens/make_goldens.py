@@ -1,8 +1,10 @@
-"""Records what CNTK 2.7 computes for the table of op cases; run with CNTK's own Python 3.6: `cntk27 make_goldens.py [family ...]`.
+"""Records what CNTK 2.7 computes for the table of op cases: `cntk27 make_goldens.py [family ...]` (its own Python 3.6).
 
-Writes ops_<family>.npz beside itself: for each case its operands (i0, i1, ...), outputs (y0, ...; t0 while training) and gradients
+Writes ops_<family>.npz beside itself. For each case its operands (i0, ...), outputs (y0, ...; t0 while training) and gradients
 (d0: of operand 0; dp0_W: of a layer's parameter) for a fixed root gradient, as float32, and as float64 where the case says so.
 """
+
+# ruff: noqa: UP031, B905  (Python 3.6 reads this file too)
 
 import io
 import json
