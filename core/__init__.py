@@ -1,1 +1,37 @@
-"""cogkit: a cognitive toolkit in the line of CNTK v2."""
+"""cogkit: a cognitive toolkit in the line of CNTK v2. `import cogkit as C`."""
+import importlib as _importlib
+
+from cogkit import initializer, random
+from cogkit.axis import *  # noqa: F403
+from cogkit.default_options import *  # noqa: F403
+from cogkit.engine import device
+from cogkit.engine.device import *  # noqa: F403
+from cogkit.engine.session import set_seed
+from cogkit.errors import *  # noqa: F403
+from cogkit.functions import *  # noqa: F403
+from cogkit.initializer import *  # noqa: F403
+from cogkit.learners import *  # noqa: F403
+from cogkit.losses import *  # noqa: F403
+from cogkit.metrics import *  # noqa: F403
+from cogkit.ops import *  # noqa: F403
+from cogkit.ops.linear import TIMES_NO_INFERRED_INPUT_RANK
+from cogkit.ops.randomness import SentinelValueForAutoSelectRandomSeed
+from cogkit.store import *  # noqa: F403
+from cogkit.train import *  # noqa: F403
+from cogkit.variables import *  # noqa: F403
+
+__version__ = '0.1.0'
+
+_later = {'layers': 'cogkit.layers', 'data': 'cogkit.data', 'io': 'cogkit.data', 'parallel': 'cogkit.parallel', 'logging': 'cogkit.logging',
+          'ops': 'cogkit.ops', 'losses': 'cogkit.losses', 'metrics': 'cogkit.metrics', 'learners': 'cogkit.learners', 'train': 'cogkit.train'}
+
+
+def __getattr__(name: str):
+    """Sub-packages are imported when first asked for, so that `import cogkit` stays quick."""
+    if name in _later:
+        module = _importlib.import_module(_later[name])
+        globals()[name] = module
+        return module
+    raise AttributeError(f'module cogkit has no attribute {name!r}')
+
+

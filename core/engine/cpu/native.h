@@ -1,0 +1,32 @@
+/* What oneDNN does not do here (float64, machines without it): matrix products, convolutions, pooling in plain layouts. */
+#ifndef COGKIT_NATIVE_H
+#define COGKIT_NATIVE_H
+
+#include "support.h"
+
+namespace cg {
+
+struct MatMulArgs {
+    int64_t batch = 1, m = 0, n = 0, k = 0;
+    bool transpose_a = false, transpose_b = false;
+    int64_t a_batch = 0, b_batch = 0, c_batch = 0; /* elements between two matrices; 0: one for all */
+    int64_t lda = 0, ldb = 0, ldc = 0;             /* elements between two stored rows; 0: dense */
+    bool accumulate = false, sum_batch = false;
+};
+
+struct ConvArgs {
+    Dims x, w, y, strides, dilation, pad_lo, pad_hi;
+    int64_t groups = 1;
+    bool bias = false;
+};
+
+struct PoolArgs {
+    Dims x, y, window, strides, pad_lo, pad_hi;
+};
+
+Kernel *make_matmul(const std::string &dtype, const MatMulArgs &args);
+Kernel *make_convolution(const std::string &kind, const std::string &dtype, const ConvArgs &args);
+Kernel *make_pooling(const std::string &kind, const std::string &mode, const std::string &dtype, const PoolArgs &args);
+
+} // namespace cg
+#endif

@@ -1,0 +1,111 @@
+/* What the hand-written kernels share: their state, code for several instruction sets, threads. */
+#ifndef COGKIT_SUPPORT_H
+#define COGKIT_SUPPORT_H
+
+#include <omp.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../kernel.h"
+
+/* One build runs everywhere: the loader picks the widest version that the machine has. Clones sit on plain functions that
+ * are called for one chunk of work, never around a parallel region (the outlined body would lose them). */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define CG_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define CG_TARGETS 1
+#else
+#define CG_CLONES
+#define CG_TARGETS 0
+#endif
+#define CG_INLINE inline __attribute__((always_inline))
+#define CG_RESTRICT __restrict__
+
+namespace cg {
+
+using Dims = std::vector<int64_t>;
+
+/* State of one bound kernel; the Cython class owns it. */
+struct Kernel {
+    void (*run)(const cg_call *, const cg_context *) = nullptr;
+    int nbuf = 0;
+    int64_t scratch = 0;
+    std::atomic<int64_t> error{-1}; /* first bad position of an index, -1: none */
+    virtual ~Kernel() = default;
+
+    void report(int64_t position) {
+        int64_t old = error.load(std::memory_order_relaxed);
+        while ((old < 0 || position < old) && !error.compare_exchange_weak(old, position)) {
+        }
+    }
+};
+
+/* Elements below which starting threads costs more than the work. */
+constexpr int64_t SMALL = 16384;
+
+inline bool serial(int64_t n, int64_t work) { return n <= 1 || work < SMALL || omp_get_max_threads() == 1; }
+
+/* f(i) for i in [0, n), each i once; what i does may not depend on the thread that does it. */
+template <class F> inline void parallel(int64_t n, int64_t work, F &&f) {
+    if (serial(n, work)) {
+        for (int64_t i = 0; i < n; i++) f(i);
+        return;
+    }
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) f(i);
+}
+
+/* The same, handed out one by one: for tasks of uneven length. */
+template <class F> inline void parallel_dynamic(int64_t n, int64_t work, F &&f) {
+    if (serial(n, work)) {
+        for (int64_t i = 0; i < n; i++) f(i);
+        return;
+    }
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t i = 0; i < n; i++) f(i);
+}
+
+/* f(begin, end): one contiguous range of [0, n) a thread; only for work whose result does not depend on the cut. */
+template <class F> inline void parallel_range(int64_t n, int64_t work, F &&f) {
+    if (serial(n, work)) {
+        if (n > 0) f(int64_t(0), n);
+        return;
+    }
+#pragma omp parallel
+    {
+        const int64_t t = omp_get_thread_num(), threads = omp_get_num_threads();
+        const int64_t begin = n * t / threads, end = n * (t + 1) / threads;
+        if (begin < end) f(begin, end);
+    }
+}
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+inline int64_t product(const Dims &d) {
+    int64_t n = 1;
+    for (int64_t i : d) n *= i;
+    return n;
+}
+
+[[noreturn]] inline void bad(const std::string &message) { throw std::invalid_argument(message); }
+
+inline void check_sizes(const char *who, const Dims &dims) {
+    for (int64_t d : dims)
+        if (d < 0) bad(std::string(who) + ": expected sizes >= 0, got " + std::to_string(d));
+}
+
+/* 'f4' or 'f8' -> true for f8. */
+inline bool is_double(const char *who, const std::string &dtype) {
+    if (dtype == "f8") return true;
+    if (dtype != "f4") bad(std::string(who) + ": expected dtype 'f4' or 'f8', got '" + dtype + "'");
+    return false;
+}
+
+} // namespace cg
+#endif

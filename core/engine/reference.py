@@ -1,0 +1,459 @@
+"""What every kernel means, in NumPy: slow, obvious, permanent. Every other engine is compared with this one.
+
+A kernel takes the node and the arrays of its inputs (rows first where the value has a row space) and gives the array of its output.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cogkit.engine import philox
+from cogkit.lowering.ir import Graph, Node, Value
+from cogkit.op import OPS
+
+__all__ = ["KERNELS", "ReferencePlan", "POINTWISE"]
+
+KERNELS: dict[str, Callable[..., Any]] = {}
+
+
+def kernel(*names: str) -> Callable:
+    """Registers a kernel under its op's name."""
+
+    def register(f):
+        for n in names:
+            KERNELS[n] = f
+        return f
+
+    return register
+
+
+def _truth(f):
+    return lambda *x: f(*x).astype(x[0].dtype)
+
+
+def _logical(f):
+    return lambda *x: f(*(v != 0 for v in x)).astype(x[0].dtype)
+
+
+def _sigmoid(x):
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+
+POINTWISE: dict[str, Callable[..., np.ndarray]] = {
+    "neg": np.negative,
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "reciprocal": lambda x: 1 / x,
+    "abs": np.abs,
+    "sign": np.sign,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.rint,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "softplus": lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))),
+    "not": lambda x: (x == 0).astype(x.dtype),
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "pow": np.power,
+    "max": np.maximum,
+    "min": np.minimum,
+    "eq": _truth(np.equal),
+    "ne": _truth(np.not_equal),
+    "lt": _truth(np.less),
+    "le": _truth(np.less_equal),
+    "gt": _truth(np.greater),
+    "ge": _truth(np.greater_equal),
+    "and": _logical(np.logical_and),
+    "or": _logical(np.logical_or),
+    "xor": _logical(np.logical_xor),
+    "logaddexp": np.logaddexp,
+    "select": lambda c, a, b: np.where(c != 0, a, b),
+}
+
+
+def rows_of(v: Value, sizes: dict) -> tuple[int, ...]:
+    """The leading dimension of a value's array: its number of rows, or nothing."""
+    return (sizes[v.type.axes],) if v.type.axes else ()
+
+
+def aligned(arrays: list[np.ndarray], node: Node) -> list[np.ndarray]:
+    """The inputs with static axes aligned at the last one, rows first."""
+    out = node.outputs[0].type
+    rank = len(out.shape)
+    found = []
+    for v, a in zip(node.inputs, arrays, strict=True):
+        lead = a.shape[:1] if v.type.axes else (1,) if out.axes else ()
+        found.append(a.reshape(lead + (1,) * (rank - len(v.type.shape)) + v.type.shape))
+    return found
+
+
+def _pointwise(name: str) -> Callable:
+    f = POINTWISE[name]
+    return lambda n, sizes, run, *x: f(*aligned(list(x), n)).astype(n.outputs[0].type.dtype, copy=False)
+
+
+for _name in POINTWISE:
+    KERNELS[_name] = _pointwise(_name)
+
+
+@kernel("alias", "stop")
+def _identity(n, sizes, run, x):
+    return x
+
+
+@kernel("reshape", "expand_dims", "squeeze", "flatten")
+def _reshape(n, sizes, run, x):
+    return x.reshape(rows_of(n.outputs[0], sizes) + n.outputs[0].type.shape)
+
+
+@kernel("expand")
+def _expand(n, sizes, run, x):
+    t = n.outputs[0].type
+    return np.broadcast_to(aligned([x], n)[0], rows_of(n.outputs[0], sizes) + t.shape).copy()
+
+
+@kernel("fill")
+def _fill(n, sizes, run):
+    return np.full(rows_of(n.outputs[0], sizes) + n.outputs[0].type.shape, n.attrs["value"], n.outputs[0].type.dtype)
+
+
+@kernel("cast")
+def _cast(n, sizes, run, x):
+    return x.astype(n.attrs["dtype"])
+
+
+@kernel("rand", "randn")
+def _random(n, sizes, run):
+    t = n.outputs[0].type
+    rows = sizes[t.axes] if t.axes else 1
+    f = philox.uniform if n.name == "rand" else philox.normal
+    u = f(run.seed, run.step, n.attrs["purpose"], run.sample if t.axes else 0, rows, math.prod(t.shape)).astype(t.dtype)
+    return u.reshape(rows_of(n.outputs[0], sizes) + t.shape)
+
+
+@kernel("row_count")
+def _row_count(n, sizes, run, x):
+    return np.asarray(x.shape[0] if n.inputs[0].type.axes else 1, n.outputs[0].type.dtype)
+
+
+def _reduce_axes(n: Node) -> tuple[int, ...]:
+    shift = 1 if n.inputs[0].type.axes else 0
+    return tuple(a + shift for a in n.attrs["axes"]) + ((0,) if n.attrs["rows"] and shift else ())
+
+
+def _logsumexp(x, axis, keepdims):
+    return np.logaddexp.reduce(x, axis=axis, keepdims=keepdims) if not isinstance(axis, tuple) else _logsumexp_many(x, axis)
+
+
+def _logsumexp_many(x, axis):
+    top = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    shift = np.where(np.isfinite(top), top, 0)
+    with np.errstate(divide="ignore"):
+        return np.log(np.sum(np.exp(x - shift), axis=axis, keepdims=True)) + shift
+
+
+@kernel("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_logsumexp")
+def _reduce(n, sizes, run, x):
+    axis = _reduce_axes(n)
+    f = {
+        "reduce_sum": np.sum,
+        "reduce_prod": np.prod,
+        "reduce_logsumexp": _logsumexp,
+        "reduce_max": lambda x, axis, keepdims: np.max(x, axis=axis, keepdims=keepdims, initial=-np.inf),
+        "reduce_min": lambda x, axis, keepdims: np.min(x, axis=axis, keepdims=keepdims, initial=np.inf),
+    }[n.name]
+    return f(x, axis=axis, keepdims=True).reshape(rows_of(n.outputs[0], sizes) + n.outputs[0].type.shape)
+
+
+@kernel("argmax_axis", "argmin_axis")
+def _arg(n, sizes, run, x):
+    axis = n.attrs["axis"] + (1 if n.inputs[0].type.axes else 0)
+    f = np.argmax if n.name == "argmax_axis" else np.argmin
+    return f(x, axis=axis, keepdims=True).astype(x.dtype)
+
+
+@kernel("moments")
+def _moments(n, sizes, run, x):
+    axis = tuple(a + 1 for a in n.attrs["axes"]) + (0,) if n.inputs[0].type.axes else n.attrs["axes"]
+    shape = n.outputs[0].type.shape
+    return x.mean(axis=axis).reshape(shape), x.var(axis=axis).reshape(shape)
+
+
+@kernel("transpose")
+def _transpose(n, sizes, run, x):
+    shift = 1 if n.inputs[0].type.axes else 0
+    rank = len(n.attrs["perm"])
+    return np.transpose(x, tuple(range(shift)) + tuple(a % rank + shift for a in n.attrs["perm"])).copy()
+
+
+def _taken(n: Node, size: int) -> tuple[slice, ...]:
+    shift = 1 if n.inputs[0].type.axes else 0
+    first, stride = n.attrs["first"], n.attrs["stride"]
+    count = n.attrs["count"] if "count" in n.attrs else size
+    stop: int | None = first + stride * count
+    if stop < 0:
+        stop = None
+    return (slice(None),) * (n.attrs["axis"] + shift) + (slice(first, stop, stride) if count else slice(0, 0),)
+
+
+@kernel("take")
+def _take(n, sizes, run, x):
+    return x[_taken(n, 0)].copy()
+
+
+@kernel("put")
+def _put(n, sizes, run, x):
+    y = np.zeros(rows_of(n.outputs[0], sizes) + n.outputs[0].type.shape, x.dtype)
+    y[_taken(n, n.inputs[0].type.shape[n.attrs["axis"]])] = x
+    return y
+
+
+@kernel("concat")
+def _concat(n, sizes, run, *x):
+    return np.concatenate(x, axis=n.attrs["axis"] + (1 if n.outputs[0].type.axes else 0))
+
+
+@kernel("one_hot")
+def _one_hot(n, sizes, run, x):
+    axis = n.attrs["axis"] + (1 if n.inputs[0].type.axes else 0)
+    classes = np.arange(n.attrs["classes"]).reshape((-1,) + (1,) * (x.ndim - axis - 1))
+    return (np.floor(x) == classes).astype(x.dtype)
+
+
+def _indices(idx: np.ndarray, size: int) -> np.ndarray:
+    i = idx.astype(np.int64)
+    bad = (i < 0) | (i >= size)
+    if bad.any():
+        raise ValueError(f"gather: expected indices in [0, {size}), got {idx[bad].ravel()[0]:g}")
+    return i
+
+
+@kernel("gather")
+def _gather(n, sizes, run, ref, idx):
+    return ref[_indices(idx, ref.shape[0])]
+
+
+@kernel("scatter_add")
+def _scatter_add(n, sizes, run, idx, dy):
+    out = np.zeros(n.attrs["shape"], dy.dtype)
+    rows = _indices(idx, out.shape[0]).reshape(-1)
+    np.add.at(out, rows, np.broadcast_to(dy, idx.shape + out.shape[1:]).reshape((-1,) + out.shape[1:]))
+    return out
+
+
+@kernel("matmul")
+def _matmul(n, sizes, run, a, b):
+    a = np.swapaxes(a, -1, -2) if n.attrs["ta"] else a
+    b = np.swapaxes(b, -1, -2) if n.attrs["tb"] else b
+    y = np.matmul(a, b)
+    return y.sum(axis=0) if n.attrs["sum_rows"] and y.ndim == 3 else y
+
+
+@kernel("assign")
+def _assign(n, sizes, run, target, value):
+    return value
+
+
+# convolution and pooling: windows by stride tricks ---------------------------------------------------------------------------
+
+
+def _with_rows(x: np.ndarray, has: bool) -> np.ndarray:
+    return x if has else x[None]
+
+
+def _offsets(kernel_shape, strides, dilation, spatial):
+    """For each place in the kernel: the slices of the padded input that it meets."""
+    for place in itertools.product(*map(range, kernel_shape)):
+        yield (
+            place,
+            tuple(slice(p * d, p * d + (n - 1) * s + 1, s) for p, d, s, n in zip(place, dilation, strides, spatial, strict=True)),
+        )
+
+
+def _padded(x, pads, value=0.0):
+    return np.pad(x, [(0, 0), (0, 0), *pads], constant_values=value)
+
+
+def _cut(x, pads):
+    return x[(slice(None), slice(None)) + tuple(slice(lo, x.shape[i + 2] - hi) for i, (lo, hi) in enumerate(pads))]
+
+
+@kernel("conv")
+def _conv(n, sizes, run, x, w):
+    has = bool(n.outputs[0].type.axes)
+    x = _padded(_with_rows(x, has), n.attrs["pads"])
+    g, (o, c) = n.attrs["groups"], w.shape[:2]
+    spatial = n.outputs[0].type.shape[1:]
+    y = np.zeros((x.shape[0], g, o // g, *spatial), x.dtype)
+    for place, cut in _offsets(w.shape[2:], n.attrs["strides"], n.attrs["dilation"], spatial):
+        part = x[(slice(None), slice(None), *cut)].reshape((x.shape[0], g, c, *spatial))
+        y += np.einsum("ngc...,goc->ngo...", part, w[(slice(None), slice(None), *place)].reshape(g, o // g, c))
+    y = y.reshape((x.shape[0], o, *spatial))
+    return y if has else y[0]
+
+
+@kernel("conv_dx")
+def _conv_dx(n, sizes, run, dy, w):
+    has = bool(n.outputs[0].type.axes)
+    dy = _with_rows(dy, has)
+    g, (o, c) = n.attrs["groups"], w.shape[:2]
+    spatial = dy.shape[2:]
+    shape = n.attrs["shape"]
+    dx = np.zeros(
+        (dy.shape[0], shape[0], *(k + lo + hi for k, (lo, hi) in zip(shape[1:], n.attrs["pads"], strict=True))), dy.dtype
+    )
+    dyg = dy.reshape((dy.shape[0], g, o // g, *spatial))
+    for place, cut in _offsets(w.shape[2:], n.attrs["strides"], n.attrs["dilation"], spatial):
+        part = np.einsum("ngo...,goc->ngc...", dyg, w[(slice(None), slice(None), *place)].reshape(g, o // g, c))
+        dx[(slice(None), slice(None), *cut)] += part.reshape((dy.shape[0], shape[0], *spatial))
+    dx = _cut(dx, n.attrs["pads"])
+    return dx if has else dx[0]
+
+
+@kernel("conv_dw")
+def _conv_dw(n, sizes, run, x, dy):
+    has = bool(n.inputs[0].type.axes)
+    x, dy = _padded(_with_rows(x, has), n.attrs["pads"]), _with_rows(dy, has)
+    g, (o, c) = n.attrs["groups"], n.attrs["shape"][:2]
+    spatial = dy.shape[2:]
+    dw = np.zeros(n.attrs["shape"], x.dtype)
+    dyg = dy.reshape((dy.shape[0], g, o // g, -1))
+    for place, cut in _offsets(dw.shape[2:], n.attrs["strides"], n.attrs["dilation"], spatial):
+        part = x[(slice(None), slice(None), *cut)].reshape((x.shape[0], g, c, -1))
+        dw[(slice(None), slice(None), *place)] = np.einsum("ngcs,ngos->goc", part, dyg).reshape(o, c)
+    return dw
+
+
+def _windows(x, n, value):
+    """All windows as (rows, channels, places, spatial), padded with a value."""
+    spatial = [
+        (k + lo + hi - w) // s + 1
+        for k, w, s, (lo, hi) in zip(x.shape[2:], n.attrs["window"], n.attrs["strides"], n.attrs["pads"], strict=True)
+    ]
+    p = _padded(x, n.attrs["pads"], value)
+    ones = (1,) * len(spatial)
+    return np.stack(
+        [p[(slice(None), slice(None), *cut)] for _, cut in _offsets(n.attrs["window"], n.attrs["strides"], ones, spatial)], axis=2
+    )
+
+
+def _counts(x, n):
+    """How many places of each window count in a mean."""
+    if n.attrs["mode"] == "avg_include_pad":
+        return float(math.prod(n.attrs["window"]))
+    return np.maximum(_windows(np.ones((1, 1, *x.shape[2:]), x.dtype), n, 0.0).sum(axis=2), 1)
+
+
+@kernel("pool")
+def _pool(n, sizes, run, x):
+    has = bool(n.outputs[0].type.axes)
+    x = _with_rows(x, has)
+    y = _windows(x, n, -np.inf).max(axis=2) if n.attrs["mode"] == "max" else _windows(x, n, 0.0).sum(axis=2) / _counts(x, n)
+    y = y.astype(x.dtype, copy=False)
+    return y if has else y[0]
+
+
+def _unwindow(parts, shape, n):
+    """The transpose of _windows."""
+    spatial = parts.shape[3:]
+    p = np.zeros(
+        (parts.shape[0], shape[0], *(k + lo + hi for k, (lo, hi) in zip(shape[1:], n.attrs["pads"], strict=True))), parts.dtype
+    )
+    for i, (_, cut) in enumerate(_offsets(n.attrs["window"], n.attrs["strides"], (1,) * len(spatial), spatial)):
+        p[(slice(None), slice(None), *cut)] += parts[:, :, i]
+    return _cut(p, n.attrs["pads"])
+
+
+@kernel("max_pool_dx")
+def _max_pool_dx(n, sizes, run, dy, x, y):
+    has = bool(n.outputs[0].type.axes)
+    dy, x = _with_rows(dy, has), _with_rows(x, has)
+    w = _windows(x, n, -np.inf)
+    first = np.arange(w.shape[2]).reshape((1, 1, -1) + (1,) * (w.ndim - 3)) == w.argmax(axis=2)[:, :, None]
+    dx = _unwindow(first * dy[:, :, None], x.shape[1:], n).astype(dy.dtype, copy=False)
+    return dx if has else dx[0]
+
+
+@kernel("max_pool_pick")
+def _max_pool_pick(n, sizes, run, v, x, y):
+    has = bool(n.outputs[0].type.axes)
+    v, x = _with_rows(v, has), _with_rows(x, has)
+    at = _windows(x, n, -np.inf).argmax(axis=2)[:, :, None]
+    out = np.take_along_axis(_windows(v, n, 0.0), at, axis=2)[:, :, 0]
+    return out if has else out[0]
+
+
+@kernel("avg_pool_dx")
+def _avg_pool_dx(n, sizes, run, dy):
+    has = bool(n.outputs[0].type.axes)
+    dy = _with_rows(dy, has)
+    shape = n.attrs["shape"]
+    part = (dy / _counts(np.empty((1, 1, *shape[1:]), dy.dtype), n)).astype(dy.dtype)
+    dx = _unwindow(np.repeat(part[:, :, None], math.prod(n.attrs["window"]), axis=2), shape, n)
+    return dx if has else dx[0]
+
+
+# running -------------------------------------------------------------------------------------------------------------------------
+
+
+class ReferencePlan:
+    """Runs a lowered graph node by node."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.last_use = {id(v): i for i, n in enumerate(graph.nodes) for v in n.inputs}
+        self.keep = {id(v) for v in graph.outputs}
+
+    def run(self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any) -> list[np.ndarray]:
+        """The arrays of the graph's outputs. feeds: variable -> array; sizes: row space -> rows; run: seed, step, sample."""
+        values: dict[int, np.ndarray] = {}
+        writes = []
+        with np.errstate(all="ignore"):
+            for i, n in enumerate(self.graph.nodes):
+                if n.op is None:
+                    values[id(n.outputs[0])] = feeds[n.leaf] if n.leaf in feeds else n.leaf.data
+                    continue
+                made = KERNELS[n.name](n, sizes, run, *(values[id(v)] for v in n.inputs))
+                for v, a in zip(n.outputs, made if isinstance(made, tuple) else (made,), strict=True):
+                    values[id(v)] = np.asarray(a, v.type.dtype)
+                if n.name == "assign":
+                    writes.append((n.inputs[0].producer.leaf, values[id(n.inputs[1])]))
+                for v in n.inputs:
+                    if self.last_use[id(v)] == i and id(v) not in self.keep and not writes:
+                        values.pop(id(v), None)
+        results = [np.array(values[id(v)]) for v in self.graph.outputs]
+        for leaf, value in writes:
+            leaf.data[...] = value
+        return results
+
+    def explain(self) -> str:
+        """The nodes in order."""
+        return str(self.graph)
+
+
+_missing = [name for name, op in OPS.items() if op.kernel != "expand" and name not in KERNELS]
+if _missing:
+    raise TypeError(f"reference engine: no meaning of {', '.join(_missing)}")

@@ -1,0 +1,281 @@
+"""From a user's call to a plan and back: executables, the plan cache, and what `Function` asks of the engine."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cogkit import functions, variables
+from cogkit.engine import ENGINES, current_engine
+from cogkit.engine.values import bind_feeds
+from cogkit.errors import sentence
+from cogkit.functions import Block, Function, Primitive, leaves_of, nodes_of
+from cogkit.lowering.lower import Request, lower
+from cogkit.op import FREE
+from cogkit.variables import Constant, Input, Variable
+
+__all__ = ['Executable', 'Run', 'random_state', 'set_seed']
+
+
+class Run(NamedTuple):
+    """What random numbers depend on besides the node and the element."""
+    seed: int
+    step: int
+    sample: int = 0
+
+
+class _RandomState:
+    seed = 0
+    step = 0
+
+
+random_state = _RandomState()   # seed of the process, and runs of plans so far
+
+
+def set_seed(seed: int) -> None:
+    """Sets the one seed: initial values, dropout and random ops of what is built and run from here on repeat for equal seeds."""
+    from cogkit import initializer
+    from cogkit.ops import randomness
+    random_state.seed, random_state.step = int(seed), 0
+    randomness.restart()
+    initializer.restart(int(seed))
+
+
+class Executable:
+    """A graph with what is wanted of it, ready to run; a plan is made for each new kind of feed and kept.
+
+    `run` gives a list of arrays: outputs, then sums (scalars), then gradients. Arrays of gradients and sums belong to the plan
+    when `reuse` is set: the next run overwrites them. effects_of: variables that are computed for what they write alone.
+    """
+
+    def __init__(self, outputs: Sequence[Variable] = (), sums: Sequence[Variable] = (), roots: Any = None, wrt: Sequence[Variable] = (),
+                 training: bool = False, effects: bool = True, effects_of: Sequence[Variable] = (), reuse: bool = False, engine: str | None = None):
+        if isinstance(roots, Variable):
+            roots = {roots: None}
+        self.request = Request(tuple(outputs), tuple(sums), tuple((roots or {}).items()), tuple(wrt), training, effects, tuple(effects_of))
+        self.reuse = reuse
+        self.engine = engine or current_engine()
+        wanted = [*outputs, *sums, *(roots or {}), *effects_of]
+        self.roots: list[Primitive] = list({id(v.owner): v.owner for v in wanted if v.is_output}.values())
+        self.arguments: list[Variable] = [v for v in {id(v): v for r in self.roots for v in leaves_of(r)}.values() if v.is_input]
+        self.arguments += [v for v in wanted if v.is_input and not any(v is a for a in self.arguments)]
+        self.arguments += [v for v in (roots or {}).values() if v is not None]
+        self._set = {id(v) for v in self.arguments}
+        self._free = [v for v in self.arguments if FREE in (v._shape or ())]
+        self._plans: dict[Any, Any] = {}
+        self._edits = variables.edits
+        self._stamp = self._fingerprint()
+
+    def _fingerprint(self) -> tuple:
+        found: list[Any] = []
+        stack = list(self.roots)
+        while stack:
+            for n in nodes_of(stack.pop()):
+                found.append((id(n), tuple(map(id, n.operands)), tuple(sorted((k, str(v)) for k, v in n.attributes.items()))))
+                found.extend(v.version for v in n.operands if isinstance(v, Constant) and v.shape == ())
+                if isinstance(n, Block):
+                    stack.append(n.composite.root)
+        return tuple(found)
+
+    def run(self, feeds: dict[Variable, Any], step: int | None = None, sample: int = 0) -> list[np.ndarray]:
+        """Runs the plan for these feeds. step: what random numbers depend on; None takes the process' counter.
+
+        Raises `ValueError` for missing, unknown or ill-shaped feeds.
+        """
+        arrays, types, sizes = bind_feeds(feeds)
+        plan = self.plan(types)
+        if step is None:
+            random_state.step += 1
+            step = random_state.step
+        return plan.run(arrays, sizes, Run(random_state.seed, step, sample))
+
+    def plan(self, types: dict) -> Any:
+        """The plan for feeds of these types."""
+        if self._edits != variables.edits:
+            stamp = self._fingerprint()
+            if stamp != self._stamp:
+                self._plans.clear()
+                self._stamp = stamp
+            self._edits = variables.edits
+        key = tuple(types[v].shape for v in self._free if v in types)
+        plan = self._plans.get(key)
+        if plan is None or len(types) != len(self.arguments):
+            self._check(types)
+            graph = lower(self.request, types)
+            plan = ENGINES[self.engine](graph)
+            if self.reuse and hasattr(plan, 'keep_outputs'):
+                plan.keep_outputs(len(self.request.outputs))
+            self._plans[key] = plan
+        return plan
+
+    def _check(self, types: dict) -> None:
+        for v in self.arguments:
+            if v not in types:
+                raise ValueError(sentence('Input', v.name, v.where, 'data for this input', 'none', 'feed it: {variable: array}'))
+        for v in types:
+            if id(v) not in self._set:
+                raise ValueError(sentence('Input', v.name, v.where, 'inputs of the function: ' + ', '.join(a.name or a.uid for a in self.arguments),
+                                          f'data for {v!r}'))
+
+
+class _Cache:
+    """Executables of one function, by what is wanted."""
+
+    def __init__(self, limit: int = 32):
+        self.limit = limit
+        self.items: dict[Any, Executable] = {}
+
+    def get(self, key: Any, make: Any) -> Executable:
+        found = self.items.pop(key, None)
+        if found is None:
+            found = make()
+            while len(self.items) >= self.limit:
+                self.items.pop(next(iter(self.items)))
+        self.items[key] = found
+        return found
+
+
+def _cache(f: Function) -> _Cache:
+    cache = f.__dict__.get('_executables')
+    if cache is None:
+        cache = f.__dict__['_executables'] = _Cache()
+    return cache
+
+
+def feed_map(f: Function, arguments: Any) -> dict[Variable, Any]:
+    """The fed variables of a call: a dict as given (names allowed), or the data of the only argument."""
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, dict):
+        free = f.arguments
+        if len(free) != 1:
+            raise ValueError(sentence(f.op_name, f.name, f.root.where, f'a dict that feeds {", ".join(v.name or v.uid for v in free) or "nothing"}',
+                                      type(arguments).__name__))
+        return {free[0]: arguments}
+    out = {}
+    for k, data in arguments.items():
+        if isinstance(k, str):
+            found = [v for v in f.arguments if v.name == k]
+            if len(found) != 1:
+                raise ValueError(sentence(f.op_name, f.name, f.root.where, 'inputs named ' + ', '.join(v.name or v.uid for v in f.arguments), repr(k)))
+            k = found[0]
+        elif isinstance(k, Function):
+            k = k.output
+        out[k] = data
+    return out
+
+
+def _variables(f: Function, what: Any) -> list[Variable]:
+    if what is None:
+        return list(f.outputs)
+    if isinstance(what, (Variable, Function)):
+        what = [what]
+    return [w.output if isinstance(w, Function) else w for w in what]
+
+
+class _State(NamedTuple):
+    feeds: dict
+    step: int
+
+
+class Runtime:
+    """What `Function` asks of the engine."""
+
+    def evaluate(self, f: Function, arguments: Any, outputs: Any, training: bool) -> dict[Variable, np.ndarray]:
+        """The values of outputs, as {variable: array}."""
+        wanted = _variables(f, outputs)
+        feeds = feed_map(f, arguments)
+        key = ('eval', tuple(map(id, wanted)), current_engine())
+        e = _cache(f).get(key, lambda: Executable(wanted, training=training))
+        return dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
+
+    @staticmethod
+    def _used(e: Executable, feeds: dict, f: Function) -> dict:
+        """Leaves out feeds of the function that the wanted outputs do not need; refuses others."""
+        if len(feeds) == len(e.arguments):
+            return feeds
+        mine = {id(v) for v in f.arguments}
+        return {v: d for v, d in feeds.items() if id(v) in e._set or id(v) not in mine}
+
+    def forward(self, f: Function, arguments: Any, outputs: Any, keep: Any) -> tuple[Any, dict]:
+        """Values in training mode, and the state that `backward` takes."""
+        wanted = _variables(f, outputs)
+        feeds = feed_map(f, arguments)
+        training = keep is not None and len(list(keep)) > 0
+        e = _cache(f).get(('forward', tuple(map(id, wanted)), training, current_engine()), lambda: Executable(wanted, training=training))
+        values = dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
+        return (_State(feeds, random_state.step) if training else None), values
+
+    def backward(self, f: Function, state: _State, roots: Any, wrt: Any) -> dict[Variable, np.ndarray]:
+        """Gradients for given gradients of outputs."""
+        if state is None:
+            raise ValueError(sentence(f.op_name, f.name, f.root.where, 'the state of a forward with keep_for_backward', 'None'))
+        if not isinstance(roots, dict):
+            roots = {f.output: roots}
+        wrt = _variables(f, wrt)
+        outs = [v.output if isinstance(v, Function) else v for v in roots]
+        fed = [_gradient_input(f, v) for v in outs]
+        e = _cache(f).get(('backward', tuple(map(id, outs)), tuple(map(id, wrt)), current_engine()),
+                          lambda: Executable(roots=dict(zip(outs, fed, strict=True)), wrt=wrt, training=True, effects=False))
+        feeds = dict(state.feeds)
+        feeds.update(zip(fed, roots.values(), strict=True))
+        return dict(zip(wrt, e.run(self._used(e, feeds, f), step=state.step), strict=True))
+
+    def grad(self, f: Function, at: Any, wrt: Any, outputs: Any, root: Any) -> Any:
+        """Gradient of the sum of one output."""
+        feeds = feed_map(f, at)
+        root = f.output if root is None else root.output if isinstance(root, Function) else root
+        if wrt is None:
+            wanted = [v for v in f.inputs if v.needs_gradient and not v.is_placeholder]
+            if not wanted:
+                raise ValueError(sentence(f.op_name, f.name, f.root.where, 'a variable that needs a gradient', 'none',
+                                          'make the input with needs_gradient=True'))
+        else:
+            wanted = _variables(f, wrt)
+        outs = [] if outputs is None else _variables(f, outputs)
+        key = ('grad', id(root), tuple(map(id, wanted)), tuple(map(id, outs)), current_engine())
+        e = _cache(f).get(key, lambda: Executable(outs, roots=root, wrt=wanted, training=True))
+        found = e.run(self._used(e, feeds, f))
+        gradients: Any = dict(zip(wanted, found[len(outs):], strict=True))
+        if len(gradients) == 1:
+            gradients = next(iter(gradients.values()))
+        if outputs is None:
+            return gradients
+        values: Any = dict(zip(outs, found, strict=False))
+        return gradients, next(iter(values.values())) if len(values) == 1 else values
+
+    def explain(self, f: Function, feed: Any) -> str:
+        """What will run for a feed (default: a batch of one)."""
+        feeds = feed_map(f, feed) if feed is not None else {v: np.zeros((1, *(1 if n == FREE else n for n in v.shape)), v.dtype)
+                                                            for v in f.arguments}
+        arrays, types, sizes = bind_feeds(feeds)
+        return Executable(list(f.outputs)).plan(types).explain(sizes)
+
+    def save(self, f: Function, filename: str, format: Any) -> None:
+        """See `cogkit.store`."""
+        from cogkit.store import save
+        save(f, filename)
+
+    def load(self, model: Any, format: Any) -> Function:
+        """See `cogkit.store`."""
+        from cogkit.store import load_model
+        return load_model(model)
+
+    def restore(self, f: Function, filename: str) -> None:
+        """See `cogkit.store`."""
+        from cogkit.store import restore
+        restore(f, filename)
+
+
+def _gradient_input(f: Function, v: Variable) -> Variable:
+    """The input through which the gradient of an output is fed; one for each, kept."""
+    kept = f.__dict__.setdefault('_gradient_inputs', {})
+    if id(v) not in kept:
+        t = v.type
+        kept[id(v)] = Input(t.shape, t.dtype, False, False, t.axes, 'gradient')
+    return kept[id(v)]
+
+
+
+functions.runtime = Runtime()

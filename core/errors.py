@@ -1,0 +1,47 @@
+"""Errors of cogkit and the one form in which they speak.
+
+`ValueError` for values, `TypeError` for kinds; the classes below for files, data, devices and ranks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["DataError", "DeviceError", "ModelFileError", "RankError"]
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_HOUSES = tuple(os.path.join(os.path.dirname(_PACKAGE), d) + os.sep for d in ("layers", "parallel")) + (_PACKAGE + os.sep,)
+
+
+class DataError(ValueError):
+    """A data set, stream or sample is missing, malformed or not what its description says."""
+
+
+class ModelFileError(DataError):
+    """A model or checkpoint file is cut, forged, of an unknown version, or does not fit the model."""
+
+
+class DeviceError(RuntimeError):
+    """A device or engine is missing or cannot do what was asked of it."""
+
+
+class RankError(RuntimeError):
+    """A rank of a parallel training is gone, late, or disagrees with the others."""
+
+
+def user_line() -> str:
+    """`file.py:12` of the innermost caller outside cogkit, '' when there is none."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_HOUSES) and not name.startswith("<frozen"):
+            return f"{os.path.basename(name)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def sentence(label: str, name: str, where: str, wish: str, fact: str, way: str = "") -> str:
+    """One sentence with the place, the wish, the fact and the way out."""
+    place = label + (f" '{name}'" if name else "") + (f" ({where})" if where else "")
+    return f"{place}: expected {wish}, got {fact}" + (f"; {way}" if way else "")

@@ -1,0 +1,767 @@
+"""Functions: the nodes of a graph, and graphs of nodes seen as one.
+
+A `Primitive` is one op over operands; a `Block` is a primitive whose meaning is a graph of its own; a `Function` is the graph that
+ends in a primitive. Ops return functions. Nothing runs here: `runtime`, set by the engine, computes values.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from cogkit import variables
+from cogkit.errors import sentence, user_line
+from cogkit.op import OPS, Op, Type
+from cogkit.variables import Constant, Operators, Output, Parameter, Placeholder, Variable
+
+__all__ = ["BlockFunction", "CloneMethod", "Function", "apply"]
+
+runtime: Any = None  # set by the engine: evaluates functions; functions never import it
+
+
+class CloneMethod(Enum):
+    """What `clone` does with parameters: share them, copy them, or freeze copies as constants."""
+
+    share = "share"
+    clone = "clone"
+    freeze = "freeze"
+
+
+class Primitive:
+    """One op over operands. `types` and `outputs` follow from the op's record; `attributes` are its settings."""
+
+    composite: Function | None = None  # the inner graph, for a block
+
+    def __init__(self, op: Op, operands: Sequence[Variable], attributes: dict[str, Any], name: str = "", outputs: int = 1):
+        self.op = op
+        self.operands = list(operands)
+        self.attributes = attributes
+        self.name = name
+        self.where = user_line()
+        self._types: list[Type] | None = None
+        self.outputs: list[Variable] = [Output(self, i, name) for i in range(outputs)]
+        self.types  # infer now, so that an error shows where the node is made
+
+    @property
+    def label(self) -> str:
+        """CNTK's name of the op."""
+        return self.op.label
+
+    @property
+    def uid(self) -> str:
+        """A name that is unique in this process."""
+        return f"{self.label}{self.outputs[0].serial}"
+
+    @property
+    def types(self) -> list[Type]:
+        """The output types; unknown parts are None until placeholders are replaced."""
+        if self._types is None:
+            types = [v.type for v in self.operands]
+            if any(t.shape is None or t.axes is None for t in types):
+                return [Type(None, next((t.dtype for t in types if t.dtype is not None), None), None)] * len(self.outputs)
+            self._types = self._infer(types)
+        return self._types
+
+    def _infer(self, types: list[Type]) -> list[Type]:
+        try:
+            if self.op.bind is not None and any(n == -1 for t in types for n in t.shape):
+                for v, shape in zip(self.operands, self.op.bind(types, self.attributes), strict=True):
+                    if isinstance(v, Parameter) and shape != v.shape:
+                        v.bind_shape(shape)
+                types = [v.type for v in self.operands]
+            return self.op.infer(types, self.attributes)
+        except ValueError as e:
+            if len(e.args) == 1 and isinstance(e.args[0], tuple):
+                raise ValueError(sentence(self.label, self.name, self.where, *e.args[0])) from None
+            raise
+
+    def copy(self, operands: Sequence[Variable], method: CloneMethod, known: dict) -> Primitive:
+        """The same op over other operands."""
+        return Primitive(self.op, operands, dict(self.attributes), self.name, len(self.outputs))
+
+    def forget(self) -> None:
+        """Drops the inferred types after an edit."""
+        self._types = None
+
+
+class Combined(Primitive):
+    """Several values seen as the outputs of one function: the outputs are the operands themselves."""
+
+    def __init__(self, operands: Sequence[Variable], name: str = ""):
+        super().__init__(OPS["combine"], operands, {}, name, 0)
+        self.outputs = self.operands
+
+    @property
+    def uid(self) -> str:
+        return f"Combine{self.operands[0].serial}"
+
+    @property
+    def types(self) -> list[Type]:
+        return [v.type for v in self.operands]
+
+    def copy(self, operands, method, known):
+        return Combined(operands, self.name)
+
+
+class Block(Primitive):
+    """A node whose meaning is a graph of its own over placeholders, each standing for one operand."""
+
+    def __init__(
+        self, label: str, composite: Function, arguments: Sequence[tuple[Placeholder, Variable]], name: str = "", attributes=None
+    ):
+        self.composite = composite
+        self.inner = [p for p, _ in arguments]
+        self._label = label
+        for p, v in arguments:
+            p.stands_for = v
+        super().__init__(OPS["block"], [v for _, v in arguments], attributes or {}, name, len(composite.outputs))
+
+    @property
+    def label(self) -> str:
+        return self._label
+
+    @property
+    def types(self) -> list[Type]:
+        if self._types is None:
+            types = [v.type for v in self.composite.outputs]
+            if any(t.shape is None or t.axes is None for t in types):
+                refresh(self.composite)
+                types = [v.type for v in self.composite.outputs]
+            if any(t.shape is None or t.axes is None for t in types):
+                return types
+            self._types = types
+        return self._types
+
+    def copy(self, operands, method, known):
+        inner = [_bound_placeholder(p) for p in self.inner]
+        composite = _clone(self.composite, method, dict(zip(self.inner, inner, strict=True)), known)
+        return Block(self._label, composite, list(zip(inner, operands, strict=True)), self.name, dict(self.attributes))
+
+    def forget(self):
+        self._types = None
+        for node in nodes_of(self.composite.root):
+            node.forget()
+
+
+class BoundPlaceholder(Placeholder):
+    """A block's placeholder: its type is that of the operand it stands for."""
+
+    stands_for: Variable | None = None
+
+    @property
+    def type(self) -> Type:
+        return super().type if self.stands_for is None else self.stands_for.type
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether a gradient can flow through this value."""
+        return True if self.stands_for is None else self.stands_for.needs_gradient
+
+    @needs_gradient.setter
+    def needs_gradient(self, value):
+        pass
+
+
+def _bound_placeholder(like: Variable | None = None, name: str = "") -> BoundPlaceholder:
+    return BoundPlaceholder(None if like is None else like._shape, None, True, False, None, name if like is None else like.name)
+
+
+def nodes_of(*roots: Primitive) -> list[Primitive]:
+    """All primitives that the roots need, producers first; blocks are not entered."""
+    order: list[Primitive] = []
+    done: set[int] = set()
+    stack: list[tuple[Primitive, bool]] = [(r, False) for r in reversed(roots)]
+    while stack:
+        node, leaving = stack.pop()
+        if leaving:
+            order.append(node)
+            continue
+        if id(node) in done:
+            continue
+        done.add(id(node))
+        stack.append((node, True))
+        for v in reversed(node.operands):
+            if v.is_output and id(v.owner) not in done:
+                stack.append((v.owner, False))
+    return order
+
+
+def leaves_of(root: Primitive, inside_blocks: bool = True) -> list[Variable]:
+    """Inputs, parameters, constants and placeholders that the root needs, a node's own before those of its operands."""
+    found: dict[int, Variable] = {}
+    done: set[int] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if id(node) in done:
+            continue
+        done.add(id(node))
+        for v in node.operands:
+            if not v.is_output:
+                found.setdefault(id(v), v)
+        if inside_blocks and isinstance(node, Block):
+            inner = {id(p) for p in node.inner}
+            for v in leaves_of(node.composite.root):
+                if id(v) not in inner:
+                    found.setdefault(id(v), v)
+        stack.extend(v.owner for v in reversed(node.operands) if v.is_output and id(v.owner) not in done)
+    return list(found.values())
+
+
+def refresh(function: Function) -> None:
+    """Infers the types of a graph again, producers first."""
+    for node in nodes_of(function.root):
+        if isinstance(node, Block):
+            refresh(node.composite)
+        node.types
+
+
+def to_variable(value: Any, dtype: Any = None) -> Variable:
+    """The variable that an operand stands for: itself, a function's one output, or a constant of a number or array."""
+    if isinstance(value, Variable):
+        return value
+    if isinstance(value, Function):
+        return value.output
+    if isinstance(value, (str, bytes, dict)) or value is None or callable(value):
+        raise TypeError(f"operand: expected a variable, a function, a number or an array, got {type(value).__name__}")
+    array = np.asarray(value)
+    if dtype is None:
+        dtype = np.float64 if getattr(value, "dtype", None) == np.float64 else np.float32
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"operand: expected numbers, got an array of {array.dtype}")
+    return Constant(array, dtype=dtype)
+
+
+def to_variables(*values: Any) -> list[Variable]:
+    """`to_variable` of several operands; numbers take the element type of the variables beside them."""
+    dtype = next(
+        (
+            v.dtype
+            for v in (x.output if isinstance(x, Function) else x for x in values)
+            if isinstance(v, Variable) and v.dtype is not None
+        ),
+        None,
+    )
+    return [to_variable(v, dtype) for v in values]
+
+
+def apply(op: str, operands: Sequence[Any], name: str = "", outputs: int = 1, **attributes: Any) -> Function:
+    """The function of one op over operands; how every op of the public face makes its node."""
+    return Function(Primitive(OPS[op], to_variables(*operands), attributes, name, outputs))
+
+
+class Function(Operators):
+    """A graph of nodes seen as one function of its free inputs.
+
+    Calling it with variables or functions applies it (parameters are shared); calling it with arrays evaluates it.
+    `Function(f)` of a Python function, also as a decorator, makes its arguments placeholders and its result the graph.
+    """
+
+    def __init__(self, root: Primitive | Callable, signature: Sequence[Variable] | None = None, **kwargs: Any):
+        if not isinstance(root, Primitive):
+            made = _from_python(root, **kwargs)
+            self.root, self._signature = made.root, made._signature
+        else:
+            self.root = root
+            self._signature = signature
+
+    # what it is ----------------------------------------------------------------------------------------------------
+
+    @property
+    def root_function(self) -> Function:
+        """The last node as a function of its own operands."""
+        return Node(self.root)
+
+    @property
+    def name(self) -> str:
+        """The name given by the user, or ''."""
+        return self.root.name
+
+    @name.setter
+    def name(self, value: str) -> None:
+        if self.root.name and self.root.name != value:
+            raise ValueError(
+                sentence(
+                    self.op_name,
+                    self.name,
+                    self.root.where,
+                    "a function without a name",
+                    f"a new name {value!r}",
+                    "names are given once; use C.alias(x, name)",
+                )
+            )
+        self.root.name = value
+        for v in self.root.outputs:
+            if v.owner is self.root:
+                v._name = value
+
+    op_name = property(lambda self: self.root.label, doc="CNTK's name of the last node's op.")
+    uid = property(lambda self: "Composite" + self.root.uid, doc="A name that is unique in this process.")
+    is_primitive = property(lambda self: False, doc="Whether this is one node.")
+    is_composite = property(lambda self: True, doc="Whether this is a graph seen as one function.")
+    is_block = property(lambda self: False, doc="Whether this is a node with a graph of its own.")
+    attributes = property(lambda self: dict(self.root.attributes), doc="The last node's settings.")
+
+    @property
+    def outputs(self) -> tuple[Variable, ...]:
+        """The values it computes."""
+        return tuple(self.root.outputs)
+
+    @property
+    def output(self) -> Variable:
+        """The one value it computes; `ValueError` when there are several."""
+        if len(self.root.outputs) != 1:
+            raise ValueError(
+                sentence(
+                    self.op_name,
+                    self.name,
+                    self.root.where,
+                    "a function with one output",
+                    f"{len(self.root.outputs)} outputs",
+                    "name one of .outputs",
+                )
+            )
+        return self.root.outputs[0]
+
+    def _leaves(self) -> list[Variable]:
+        return leaves_of(self.root)
+
+    @property
+    def inputs(self) -> tuple[Variable, ...]:
+        """Everything it needs from outside: arguments, parameters and constants."""
+        return tuple(self._leaves())
+
+    @property
+    def arguments(self) -> tuple[Variable, ...]:
+        """The variables to be fed or replaced: inputs and placeholders."""
+        found = [v for v in self._leaves() if v.is_input or v.is_placeholder]
+        if self._signature:
+            first = [v for v in self._signature if any(v is f for f in found)]
+            found = first + [v for v in found if not any(v is f for f in first)]
+        return tuple(found)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What learners change."""
+        return tuple(v for v in self._leaves() if v.is_parameter)
+
+    @property
+    def constants(self) -> tuple[Constant, ...]:
+        """Fixed values."""
+        return tuple(v for v in self._leaves() if v.is_constant)
+
+    @property
+    def placeholders(self) -> tuple[Variable, ...]:
+        """What stands for variables given later."""
+        return tuple(v for v in self._leaves() if v.is_placeholder)
+
+    @property
+    def signature(self) -> tuple[Variable, ...]:
+        """The arguments in the order of a call."""
+        return self.arguments
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("__") or key in ("root", "_signature"):
+            raise AttributeError(key)
+        outputs = self.root.outputs
+        if len(outputs) == 1 and key in (
+            "shape",
+            "dtype",
+            "dynamic_axes",
+            "needs_gradient",
+            "is_sparse",
+            "type",
+            "owner",
+            "is_output",
+            "is_parameter",
+            "is_constant",
+            "is_input",
+            "is_placeholder",
+        ):
+            return getattr(outputs[0], key)
+        if len(outputs) > 1:
+            for v in outputs:
+                if v.name == key:
+                    return v
+        for v in self._leaves():
+            if v.name == key:
+                return v
+        inner = self.find_by_name(key, depth=1)
+        if inner is not None:
+            return inner
+        raise AttributeError(f"Function '{self.name or self.op_name}' has no attribute, parameter or node named {key!r}")
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(map(repr, self.arguments))
+        outputs = ", ".join(repr(v) for v in self.root.outputs)
+        return f"{self.op_name}{'(' + repr(self.name) + ')' if self.name else ''}: {arguments} -> {outputs}"
+
+    # making others of it -------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Applied to variables or functions, a new function; to arrays, values."""
+        mapping = self.argument_map(*args, **kwargs)
+        if (
+            mapping
+            and not any(isinstance(v, (Variable, Function)) for v in mapping.values())
+            and not any(p.is_placeholder for p in mapping)
+        ):
+            return self.eval(mapping)
+        return self.clone(CloneMethod.share, {p: to_variables(v)[0] for p, v in mapping.items()})
+
+    def argument_map(self, *args: Any, **kwargs: Any) -> dict[Variable, Any]:
+        """Pairs the arguments with the values of a call; `TypeError` when they do not match."""
+        parameters = self.arguments
+        if len(args) > len(parameters):
+            raise TypeError(
+                sentence(self.op_name, self.name, self.root.where, f"at most {len(parameters)} arguments", str(len(args)))
+            )
+        mapping = dict(zip(parameters, args, strict=False))
+        for key, value in kwargs.items():
+            found = [p for p in parameters if p.name == key]
+            if len(found) != 1 or found[0] in mapping:
+                raise TypeError(
+                    sentence(
+                        self.op_name,
+                        self.name,
+                        self.root.where,
+                        "arguments named " + ", ".join(p.name or p.uid for p in parameters),
+                        repr(key),
+                    )
+                )
+            mapping[found[0]] = value
+        if len(mapping) < len(parameters) and not (kwargs and not args):
+            missing = [p.name or p.uid for p in parameters if p not in mapping]
+            raise TypeError(
+                sentence(
+                    self.op_name,
+                    self.name,
+                    self.root.where,
+                    f"{len(parameters)} arguments",
+                    str(len(mapping)),
+                    "missing: " + ", ".join(missing),
+                )
+            )
+        return mapping
+
+    def clone(self, method: CloneMethod | str = CloneMethod.clone, substitutions: dict | None = None) -> Function:
+        """A copy of the graph with parameters shared, copied or frozen, and some variables replaced.
+
+        substitutions: variable -> variable or function. Raises `ValueError` for a variable that is not in the graph.
+        """
+        method = CloneMethod[method] if isinstance(method, str) else method
+        mapping: dict[Variable, Variable] = {}
+        for k, v in (substitutions or {}).items():
+            mapping[k.output if isinstance(k, Function) else k] = to_variables(v)[0]
+        reachable = {id(v) for v in self._leaves()} | {id(v) for n in nodes_of(self.root) for v in n.outputs}
+        for k in mapping:
+            if id(k) not in reachable:
+                raise ValueError(
+                    sentence(self.op_name, self.name, self.root.where, "substitutions of variables in the graph", repr(k))
+                )
+        made = _clone(self, method, mapping, {})
+        refresh(made)
+        return made
+
+    def replace_placeholders(self, substitutions: dict) -> Function:
+        """Puts variables in the place of placeholders, in this very graph; plans of it are dropped."""
+        mapping = {}
+        for k, v in substitutions.items():
+            k = k.output if isinstance(k, Function) else k
+            if not k.is_placeholder:
+                raise ValueError(
+                    sentence(
+                        self.op_name,
+                        self.name,
+                        self.root.where,
+                        "a placeholder to replace",
+                        repr(k),
+                        "use clone with substitutions for other variables",
+                    )
+                )
+            mapping[id(k)] = to_variables(v)[0]
+        known = {id(v) for v in self._leaves()}
+        for k in substitutions:
+            if id(k) not in known:
+                raise ValueError(sentence(self.op_name, self.name, self.root.where, "a placeholder of this function", repr(k)))
+        nodes = nodes_of(self.root)
+        for node in nodes:
+            node.operands[:] = [mapping.get(id(v), v) for v in node.operands]
+            if isinstance(node, Block):
+                for p, v in zip(node.inner, node.operands, strict=True):
+                    p.stands_for = v
+            node.forget()
+        if self._signature:
+            self._signature = [mapping.get(id(v), v) for v in self._signature]
+        variables.edits += 1
+        refresh(self)
+        return self
+
+    def replace_placeholder(self, substitution: Any) -> Function:
+        """Replaces the one placeholder; `ValueError` when there is none or more than one."""
+        found = self.placeholders
+        if len(found) != 1:
+            raise ValueError(sentence(self.op_name, self.name, self.root.where, "exactly one placeholder", str(len(found))))
+        return self.replace_placeholders({found[0]: substitution})
+
+    def find_all_with_name(self, name: str, depth: int = 0) -> list[Any]:
+        """All nodes and variables of that name; depth: how many levels of blocks to enter, -1 for all."""
+        found: dict[int, Any] = {}
+        self._find(name, depth, found)
+        return list(found.values())
+
+    def _find(self, name: str, depth: int, found: dict[int, Any]) -> None:
+        for node in reversed(nodes_of(self.root)):
+            if node.name == name:
+                found.setdefault(id(node), Node(node))
+            for v in (*node.operands, *node.outputs):
+                if v.name == name and not (v.is_output and v.owner.name == name):
+                    found.setdefault(id(v), v)
+            if depth != 0 and isinstance(node, Block):
+                node.composite._find(name, depth - 1, found)
+
+    def find_by_name(self, name: str, depth: int = 0) -> Any:
+        """The one node or variable of that name, or None; `ValueError` when there are several."""
+        found = self.find_all_with_name(name, depth)
+        if len(found) > 1:
+            raise ValueError(
+                sentence(
+                    self.op_name,
+                    self.name,
+                    self.root.where,
+                    f"one node named {name!r}",
+                    f"{len(found)}",
+                    "use find_all_with_name",
+                )
+            )
+        return found[0] if found else None
+
+    def __rshift__(self, other: Callable) -> Function:
+        return other(self)
+
+    def __lshift__(self, other: Any) -> Function:
+        return self(other)
+
+    # values --------------------------------------------------------------------------------------------------------
+
+    def eval(self, arguments: Any = None, outputs: Any = None, device=None, as_numpy: bool = True) -> Any:
+        """The value of the outputs for fed arguments; an array for one output, else a dict variable -> array.
+
+        arguments: {variable: data}, or the data of the only argument. Raises `ValueError` for missing or ill-shaped feeds.
+        """
+        values = runtime.evaluate(self, arguments, outputs, training=False)
+        return next(iter(values.values())) if len(values) == 1 else values
+
+    def forward(
+        self, arguments: Any, outputs: Any = None, keep_for_backward: Any = None, device=None, as_numpy: bool = True
+    ) -> tuple[Any, dict]:
+        """Computes outputs and keeps what `backward` needs: (state, {output: array}); state is None when nothing is kept."""
+        return runtime.forward(self, arguments, outputs, keep_for_backward)
+
+    def backward(self, state: Any, root_gradients: Any, variables: Any, as_numpy: bool = True) -> dict:
+        """Gradients of the kept outputs with respect to `variables`, as {variable: array}."""
+        return runtime.backward(self, state, root_gradients, variables)
+
+    def grad(
+        self, at: Any, wrt: Any = None, outputs: Any = None, device=None, as_numpy: bool = True, grad_root: Any = None
+    ) -> Any:
+        """Gradient of the (one) output, summed over its elements, with respect to `wrt` (default: all parameters and arguments that need one).
+
+        Returns an array for one variable, else {variable: array}; with `outputs`, a pair (gradients, {output: value}).
+        """
+        return runtime.grad(self, at, wrt, outputs, grad_root)
+
+    def explain(self, feed: Any = None) -> str:
+        """What will run: each pass, instructions, formats, fused groups, buffers, peak memory."""
+        return runtime.explain(self, feed)
+
+    def save(self, filename: str, format: Any = None, use_external_files_to_store_parameters: bool = False) -> None:
+        """Writes the model as one file; see `cogkit.store`."""
+        runtime.save(self, filename, format)
+
+    @staticmethod
+    def load(model: Any, device=None, format: Any = None) -> Function:
+        """Reads a model that `save` wrote."""
+        return runtime.load(model, format)
+
+    def restore(self, filename: str) -> None:
+        """Takes the parameter values from a file that `save` wrote for the same graph."""
+        runtime.restore(self, filename)
+
+    def set_attribute(self, name: str, value: Any) -> None:
+        """Changes a setting of the last node, e.g. `dropoutRate`; plans are dropped."""
+        if name not in self.root.attributes:
+            raise ValueError(
+                sentence(
+                    self.op_name, self.name, self.root.where, f"an attribute among {sorted(self.root.attributes)}", repr(name)
+                )
+            )
+        self.root.attributes[name] = value
+        variables.edits += 1
+
+
+class Node(Function):
+    """One node seen as a function of its own operands."""
+
+    is_primitive = property(lambda self: not isinstance(self.root, Block), doc="Whether this is one node.")
+    is_composite = property(lambda self: False, doc="Whether this is a graph seen as one function.")
+    is_block = property(lambda self: isinstance(self.root, Block), doc="Whether this is a node with a graph of its own.")
+    uid = property(lambda self: self.root.uid, doc="A name that is unique in this process.")
+    root_function = property(lambda self: self, doc="Itself.")
+
+    def __init__(self, root: Primitive):
+        super().__init__(root)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Node) and other.root is self.root
+
+    def __hash__(self) -> int:
+        return hash(id(self.root))
+
+    @property
+    def inputs(self) -> tuple[Variable, ...]:
+        """Its operands; for a block also the parameters inside."""
+        extra: list[Variable] = []
+        if isinstance(self.root, Block):
+            inner = {id(p) for p in self.root.inner}
+            extra = [v for v in leaves_of(self.root.composite.root) if id(v) not in inner]
+        return (*self.root.operands, *extra)
+
+    @property
+    def block_root(self) -> Function:
+        """The last node of a block's inner graph."""
+        if not isinstance(self.root, Block):
+            raise ValueError(sentence(self.op_name, self.name, self.root.where, "a block", "a primitive"))
+        return Node(self.root.composite.root)
+
+    @property
+    def block_composite(self) -> Function:
+        """A block's inner graph."""
+        return self.root.composite
+
+    @property
+    def block_arguments_mapping(self) -> list[tuple[Variable, Variable]]:
+        """Pairs (placeholder of the inner graph, operand it stands for)."""
+        return list(zip(self.root.inner, self.root.operands, strict=True))
+
+
+def _clone(function: Function, method: CloneMethod, mapping: dict[Variable, Variable], known: dict) -> Function:
+    """Copies a graph; `mapping` is of this level only, `known` pairs old leaves with new ones on all levels."""
+
+    def leaf(v: Variable) -> Variable:
+        if v in mapping:
+            return mapping[v]
+        if v in known:
+            return known[v]
+        new = v
+        if isinstance(v, Parameter) and method is not CloneMethod.share:
+            if method is CloneMethod.freeze:
+                new = Constant(v.data, dtype=v.dtype, name=v.name)
+            else:
+                new = Parameter(v.shape, v._init if v._data is None else v.data, v.dtype, name=v.name)
+        elif isinstance(v, Constant) and method is not CloneMethod.share and v.version != 0:
+            new = Constant(v.data, dtype=v.dtype, name=v.name)
+        elif v.is_placeholder:
+            new = type(v)(v._shape, v._dtype, True, v.is_sparse, v._axes, v.name)
+        known[v] = new
+        return new
+
+    made: dict[Variable, Variable] = {}
+    root = function.root
+    for node in nodes_of(function.root):
+        if isinstance(node, Combined):
+            operands = [made[v] if v in made else leaf(v) for v in node.operands]
+        else:
+            operands = [mapping[v] if v in mapping else made[v] if v in made else leaf(v) for v in node.operands]
+        copy = node.copy(operands, method, known)
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            if old.owner is node:
+                made[old] = new
+        if node is function.root:
+            root = copy
+    signature = None
+    if function._signature:
+        signature = [mapping.get(v) or known.get(v) or v for v in function._signature]
+        signature = [v for v in signature if v.is_placeholder or v.is_input]
+    return Function(root, signature)
+
+
+def _from_python(f: Callable, name: str = "", label: str | None = None, attributes: dict | None = None) -> Function:
+    """The graph of a Python function over placeholders named as its arguments; a block where `label` is given."""
+    if isinstance(f, Function):
+        return f
+    if not callable(f):
+        raise TypeError(f"Function: expected a Python function, got {type(f).__name__}")
+    names = [
+        p.name
+        for p in inspect.signature(f).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    arguments = [_bound_placeholder(name=n) for n in names]
+    result = f(*arguments)
+    if isinstance(result, (tuple, list)):
+        result = combine(result)
+    if isinstance(result, Variable):
+        result = Function(Primitive(OPS["alias"], [result], {}, ""))
+    if not isinstance(result, Function):
+        raise TypeError(
+            f"Function: expected {getattr(f, '__name__', 'the body')} to return a function or variable, got {type(result).__name__}"
+        )
+    if label is None:
+        if name:
+            result = Function(Primitive(OPS["alias"], [result.output], {}, name))
+        return Function(result.root, arguments)
+    return as_block(result, [(p, _bound_placeholder(p)) for p in arguments], label, name, attributes)
+
+
+def BlockFunction(op_name: str, name: str = "", attributes: dict | None = None) -> Callable[[Callable], Function]:
+    """Decorator: a Python function becomes a block named `op_name` whose arguments are placeholders."""
+    return lambda f: _from_python(f, name, op_name, attributes)
+
+
+def as_block(
+    composite: Function,
+    block_arguments_map: Iterable[tuple[Any, Any]],
+    block_op_name: str,
+    block_instance_name: str = "",
+    attributes: dict | None = None,
+) -> Function:
+    """One node that stands for the whole graph; the map pairs each of its placeholders with the operand that it stands for."""
+    pairs = []
+    own = list(block_arguments_map)
+    swap = {}
+    for p, v in own:
+        bound = p if isinstance(p, BoundPlaceholder) else _bound_placeholder(p)
+        if bound is not p:
+            swap[p] = bound
+        pairs.append((bound, to_variables(v)[0]))
+    if swap:
+        composite = _clone(composite, CloneMethod.share, swap, {})
+    node = Block(block_op_name, composite, pairs, block_instance_name, attributes)
+    signature = [v for _, v in pairs if v.is_placeholder or v.is_input]
+    return Function(node, signature)
+
+
+def combine(*operands: Any, name: str = "") -> Function:
+    """Several functions seen as one with all their outputs, in order."""
+    flat: list[Variable] = []
+    for item in _flatten(operands):
+        if isinstance(item, Function):
+            flat.extend(item.outputs)
+        else:
+            flat.append(to_variable(item))
+    if not flat:
+        raise ValueError("combine: expected at least one function or variable, got none")
+    return Function(Combined(flat, name))
+
+
+def _flatten(items: Iterable[Any]) -> Iterator[Any]:
+    for item in items:
+        if isinstance(item, (list, tuple)):
+            yield from _flatten(item)
+        else:
+            yield item

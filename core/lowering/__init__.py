@@ -1,0 +1,1 @@
+"""From the user's graph to what an engine runs: one pass a file."""

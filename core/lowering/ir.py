@@ -1,0 +1,278 @@
+"""The lowered graph: a flat list of primitive nodes over typed values, producers first.
+
+Nodes are made through `Graph.node`, which infers types, shares equal nodes and folds what is known; gradient rules and expansions of ops
+write ordinary arithmetic on values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cogkit.op import OPS, Op, Type
+
+__all__ = ["Graph", "Node", "Value"]
+
+
+class Node:
+    """One primitive: an op, the values it reads, its settings, the values it makes."""
+
+    __slots__ = ("attrs", "graph", "inputs", "leaf", "op", "origin", "outputs", "serial")
+
+    def __init__(
+        self, graph: Graph, op: Op | None, inputs: Sequence[Value], attrs: dict[str, Any], types: Sequence[Type], leaf: Any = None
+    ):
+        self.graph, self.op, self.inputs, self.attrs, self.leaf = graph, op, list(inputs), attrs, leaf
+        self.outputs = [Value(self, i, t) for i, t in enumerate(types)]
+        self.origin = graph.origin
+        self.serial = graph.count
+        graph.count += 1
+
+    @property
+    def name(self) -> str:
+        """Name of the op, or the kind of leaf."""
+        return self.op.name if self.op is not None else self.leaf.kind.lower()
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"%{v.number}" for v in self.inputs)
+        settings = "".join(f" {k}={v}" for k, v in self.attrs.items() if k != "type")
+        outputs = ", ".join(f"%{v.number}:{v.type}" for v in self.outputs)
+        name = f" '{self.leaf.name or self.leaf.uid}'" if self.leaf is not None else ""
+        return f"{outputs} = {self.name}{name}({inputs}){settings}"
+
+
+def _unary(op):
+    return lambda self: self.graph.node(op, [self])
+
+
+def _binary(op):
+    return lambda self, other: self.graph.node(op, [self, other])
+
+
+def _reverse(op):
+    return lambda self, other: self.graph.node(op, [other, self])
+
+
+class Value:
+    """One typed result of a node; arithmetic on it makes nodes."""
+
+    __slots__ = ("index", "producer", "type")
+    __hash__ = object.__hash__
+
+    def __init__(self, producer: Node, index: int, type_: Type):
+        self.producer, self.index, self.type = producer, index, type_
+
+    graph = property(lambda self: self.producer.graph)
+    number = property(lambda self: f"{self.producer.serial}" + (f".{self.index}" if self.index else ""))
+
+    def node(self, op: str, **attrs: Any) -> Any:
+        """A node of this one input."""
+        return self.graph.node(op, [self], **attrs)
+
+    def reshape(self, shape: Sequence[int]) -> Value:
+        """The same elements in another static shape."""
+        return self.graph.node("reshape", [self], shape=tuple(shape), begin=None, end=None)
+
+    def expand(self, type_: Type) -> Value:
+        """Broadcast to a type."""
+        return self if self.type == type_ else self.graph.node("expand", [self], type=type_)
+
+    def cast(self, dtype: Any) -> Value:
+        """The same numbers in another element type."""
+        return self if np.dtype(dtype) == self.type.dtype else self.graph.node("cast", [self], dtype=np.dtype(dtype).name)
+
+    def select(self, a: Any, b: Any) -> Value:
+        """a where this is not 0, else b."""
+        return self.graph.node("select", [self, a, b])
+
+    for _n in (
+        "exp",
+        "log",
+        "sqrt",
+        "rsqrt",
+        "reciprocal",
+        "abs",
+        "sign",
+        "floor",
+        "ceil",
+        "sin",
+        "cos",
+        "sinh",
+        "cosh",
+        "sigmoid",
+        "tanh",
+        "relu",
+        "stop",
+    ):
+        locals()[_n] = _unary(_n)
+    for _n in ("eq", "ne", "min", "max", "logaddexp"):
+        locals()[_n] = _binary(_n)
+    __neg__ = _unary("neg")
+    __add__, __radd__ = _binary("add"), _reverse("add")
+    __sub__, __rsub__ = _binary("sub"), _reverse("sub")
+    __mul__, __rmul__ = _binary("mul"), _reverse("mul")
+    __truediv__, __rtruediv__ = _binary("div"), _reverse("div")
+    __pow__ = _binary("pow")
+    __gt__, __lt__, __ge__, __le__ = _binary("gt"), _binary("lt"), _binary("ge"), _binary("le")
+
+    def __repr__(self) -> str:
+        return f"%{self.number}:{self.type}"
+
+
+class Graph:
+    """The program being lowered. `outputs` are wanted values, `effects` nodes that write parameters or constants."""
+
+    def __init__(self):
+        self.nodes: list[Node] = []
+        self.leaves: dict[Any, Value] = {}  # variable -> value
+        self.outputs: list[Value] = []
+        self.effects: list[Node] = []
+        self.origin: Any = None  # the user's node being lowered, for messages and explain
+        self.count = 0
+        self._known: dict[tuple, list[Value]] = {}
+
+    def leaf(self, variable: Any, type_: Type) -> Value:
+        """The value of an input, parameter or constant."""
+        if variable not in self.leaves:
+            node = Node(self, None, [], {}, [type_], variable)
+            self.nodes.append(node)
+            self.leaves[variable] = node.outputs[0]
+        return self.leaves[variable]
+
+    def fill(self, number: float, type_: Type) -> Value:
+        """A number everywhere."""
+        return self.node("fill", [], value=float(number), type=type_)
+
+    def random(self, op: str, type_: Type, purpose: int) -> Value:
+        """Random numbers of a type."""
+        return self.node(op, [], purpose=int(purpose), type=type_)
+
+    def node(self, op: str, inputs: Sequence[Any], **attrs: Any) -> Any:
+        """The value (or list of values) of an op; an equal node that is there already is taken."""
+        record = OPS[op]
+        values = self._values(inputs)
+        if record.kernel == "expand":
+            return record.expand(self, values, attrs, False)
+        short = simplify(self, op, values, attrs)
+        if short is not None:
+            return short
+        key = (op, tuple(id(v) for v in values), tuple(sorted(attrs.items(), key=lambda kv: kv[0])))
+        known = self._known.get(key) if op != "assign" else None
+        if known is None:
+            types = record.infer([v.type for v in values], attrs)
+            made = Node(self, record, values, attrs, types)
+            self.nodes.append(made)
+            if op == "assign":
+                self.effects.append(made)
+            known = made.outputs
+            self._known[key] = known
+        return known[0] if len(known) == 1 else known
+
+    def _values(self, inputs: Sequence[Any]) -> list[Value]:
+        dtype = next((v.type.dtype for v in inputs if isinstance(v, Value)), None)
+        return [v if isinstance(v, Value) else self.fill(v, Type((), dtype, ())) for v in inputs]
+
+    def prune(self) -> None:
+        """Drops what neither an output nor an effect needs."""
+        needed = {id(v.producer) for v in self.outputs} | {id(n) for n in self.effects}
+        kept = []
+        for n in reversed(self.nodes):
+            if id(n) in needed:
+                kept.append(n)
+                needed.update(id(v.producer) for v in n.inputs)
+        self.nodes = kept[::-1]
+
+    def __str__(self) -> str:
+        lines = [repr(n) for n in self.nodes]
+        lines.append("outputs " + ", ".join(f"%{v.number}" for v in self.outputs))
+        return "\n".join(lines)
+
+
+def _number(v: Value) -> float | None:
+    return v.producer.attrs["value"] if v.producer.name == "fill" else None
+
+
+def _same(v: Value, w: Value) -> bool:
+    """Whether an op on both has v's type."""
+    s, t = v.type, w.type
+    if len(t.shape) > len(s.shape) or (t.axes and t.axes != s.axes):
+        return False
+    return all(b in (1, a) for a, b in zip(s.shape[len(s.shape) - len(t.shape) :], t.shape, strict=True))
+
+
+_FOLD = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "neg": lambda a: -a,
+    "div": lambda a, b: a / b if b else math.nan if a == 0 or a != a else math.copysign(math.inf, a) * math.copysign(1, b),
+}
+
+
+def simplify(g: Graph, op: str, x: list[Value], attrs: dict[str, Any]) -> Value | None:
+    """A shorter way to the same value, or None."""
+    if op in _FOLD:
+        numbers = [_number(v) for v in x]
+        if all(n is not None for n in numbers) and len({v.type for v in x}) == 1:
+            return g.fill(_FOLD[op](*numbers), x[0].type)
+        if op in ("add", "mul"):
+            neutral = 0.0 if op == "add" else 1.0
+            if numbers[1] == neutral and _same(x[0], x[1]):
+                return x[0]
+            if numbers[0] == neutral and _same(x[1], x[0]):
+                return x[1]
+        elif op in ("sub", "div") and numbers[1] == (0.0 if op == "sub" else 1.0) and _same(x[0], x[1]):
+            return x[0]
+        elif op == "neg" and x[0].producer.name == "neg":
+            return x[0].producer.inputs[0]
+    elif op == "reshape":
+        shape = OPS["reshape"].infer([x[0].type], attrs)[0].shape
+        if shape == x[0].type.shape:
+            return x[0]
+        if x[0].producer.name == "reshape":
+            return x[0].producer.inputs[0].reshape(shape)
+        if _number(x[0]) is not None:
+            return g.fill(_number(x[0]), x[0].type._replace(shape=shape))
+    elif op == "expand":
+        if x[0].type == attrs["type"]:
+            return x[0]
+        if _number(x[0]) is not None:
+            return g.fill(_number(x[0]), attrs["type"])
+    elif op.startswith("reduce_") and not attrs["rows"] and all(x[0].type.shape[a] == 1 for a in attrs["axes"]):
+        return x[0]
+    return None
+
+
+def sum_to(v: Value, type_: Type) -> Value:
+    """The sum of v over all that a broadcast from `type_` repeats: the transpose of broadcasting.
+
+    Factors that do not vary over what is summed are taken out of the sum, so that equal sums are shared and passes over data saved.
+    """
+    if v.type.shape == type_.shape and v.type.axes == type_.axes:
+        return v
+    rows = bool(v.type.axes) and not type_.axes
+    lead = len(v.type.shape) - len(type_.shape)
+    axes = tuple(i for i, n in enumerate(v.type.shape) if i < lead or (type_.shape[i - lead] == 1 and n != 1))
+    return _sum(v, axes, rows).reshape(type_.shape)
+
+
+def _sum(v: Value, axes: tuple[int, ...], rows: bool) -> Value:
+    g, rank, p = v.graph, len(v.type.shape), v.producer
+
+    def fixed(u: Value) -> bool:
+        lead = rank - len(u.type.shape)
+        return not (rows and u.type.axes) and all(a < lead or u.type.shape[a - lead] == 1 for a in axes)
+
+    def whole(u: Value) -> bool:
+        return u.type.shape == v.type.shape and u.type.axes == v.type.axes
+
+    if p.name == "neg":
+        return -_sum(p.inputs[0], axes, rows)
+    if p.name in ("mul", "div") and whole(p.inputs[0]) and fixed(p.inputs[1]):
+        return g.node(p.name, [_sum(p.inputs[0], axes, rows), p.inputs[1]])
+    if p.name == "mul" and whole(p.inputs[1]) and fixed(p.inputs[0]):
+        return _sum(p.inputs[1], axes, rows) * p.inputs[0]
+    return g.node("reduce_sum", [v], axes=axes, rows=rows)

@@ -1,0 +1,10 @@
+"""All ops: one file a family, an op is one record."""
+
+from cogkit.ops.convolution import *  # noqa: F403
+from cogkit.ops.graph import *  # noqa: F403
+from cogkit.ops.linear import *  # noqa: F403
+from cogkit.ops.normalization import *  # noqa: F403
+from cogkit.ops.pointwise import *  # noqa: F403
+from cogkit.ops.randomness import *  # noqa: F403
+from cogkit.ops.reduction import *  # noqa: F403
+from cogkit.ops.shape import *  # noqa: F403

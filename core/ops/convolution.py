@@ -1,0 +1,529 @@
+"""Convolution, transposed convolution and pooling over 1 to 3 spatial axes, channels first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cogkit.functions import Function, apply, to_variables
+from cogkit.op import FREE, INFERRED, Op, Type, common_dtype, join_axes
+
+__all__ = ["AVG_POOLING", "MAX_POOLING", "MAX_UNPOOLING", "convolution", "convolution_transpose", "pooling", "unpooling"]
+
+MAX_POOLING, AVG_POOLING, MAX_UNPOOLING = 0, 1, 0
+
+
+def same_pads(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int, int]:
+    """Output size and pads of automatic padding, CNTK's way: kernel centres are spread evenly over the input."""
+    out = -(-size // stride)
+    start = (size - ((out - 1) * stride + 1)) // 2
+    reach = (kernel - 1) * dilation
+    lo = reach // 2 - start
+    return out, lo, (out - 1) * stride + reach + 1 - size - lo
+
+
+def valid_size(size: int, kernel: int, stride: int, dilation: int = 1, ceil: bool = False) -> int:
+    """Output size without padding; raises `ValueError` for a kernel larger than the input."""
+    reach = (kernel - 1) * dilation + 1
+    if reach > size:
+        raise ValueError((f"a window of at most {size}", f"{reach}", "pad the input (auto_padding) or use a smaller one"))
+    return -(-(size - reach) // stride) + 1 if ceil else (size - reach) // stride + 1
+
+
+# primitives: x (C, spatial), w (O, C/groups, kernel), y (O, spatial); pads: a pair (before, after) for each spatial axis ----------
+
+
+def _conv_type(types, attrs):
+    x, w = types
+    spatial = []
+    for n, k, s, d, (lo, hi) in zip(x.shape[1:], w.shape[2:], attrs["strides"], attrs["dilation"], attrs["pads"], strict=True):
+        spatial.append((n + lo + hi - (k - 1) * d - 1) // s + 1)
+    return [Type((w.shape[0], *spatial), common_dtype(types), join_axes(types))]
+
+
+def _geometry(n):
+    return {k: n.attrs[k] for k in ("strides", "dilation", "pads", "groups")}
+
+
+def _conv_gradient(n, dy):
+    x, w = n.inputs
+    g = dy.graph
+    return [
+        g.node("conv_dx", [dy, w], shape=x.type.shape, **_geometry(n)),
+        g.node("conv_dw", [x, dy], shape=w.type.shape, **_geometry(n)),
+    ]
+
+
+def _conv_dx_gradient(n, ddx):
+    dy, w = n.inputs
+    g = ddx.graph
+    return [g.node("conv", [ddx, w], **_geometry(n)), g.node("conv_dw", [ddx, dy], shape=w.type.shape, **_geometry(n))]
+
+
+def _conv_dw_gradient(n, ddw):
+    x, dy = n.inputs
+    g = ddw.graph
+    return [g.node("conv_dx", [dy, ddw], shape=x.type.shape, **_geometry(n)), g.node("conv", [x, ddw], **_geometry(n))]
+
+
+Op("conv", "Convolution", _conv_type, _conv_gradient, "conv", "cross-correlation, as in CNTK v2")
+Op(
+    "conv_dx",
+    "Convolution",
+    lambda types, attrs: [Type(attrs["shape"], types[0].dtype, types[0].axes)],
+    _conv_dx_gradient,
+    "conv",
+    "the transpose of conv in x",
+)
+Op(
+    "conv_dw",
+    "Convolution",
+    lambda types, attrs: [Type(attrs["shape"], types[0].dtype, ())],
+    _conv_dw_gradient,
+    "conv",
+    "the transpose of conv in w, summed over rows",
+)
+
+
+def _pool_type(types, attrs):
+    x = types[0]
+    spatial = [
+        (n + lo + hi - k) // s + 1
+        for n, k, s, (lo, hi) in zip(x.shape[1:], attrs["window"], attrs["strides"], attrs["pads"], strict=True)
+    ]
+    return [Type((x.shape[0], *spatial), x.dtype, x.axes)]
+
+
+def _pool_gradient(n, dy):
+    g = dy.graph
+    if n.attrs["mode"] == "max":
+        return [g.node("max_pool_dx", [dy, n.inputs[0], n.outputs[0]], **n.attrs)]
+    return [g.node("avg_pool_dx", [dy], shape=n.inputs[0].type.shape, **n.attrs)]
+
+
+def _max_dx_gradient(n, ddx):
+    dy, x, y = n.inputs
+    return [ddx.graph.node("max_pool_pick", [ddx, x, y], **n.attrs), None, None]
+
+
+def _max_pick_gradient(n, dy):
+    _, x, y = n.inputs
+    return [dy.graph.node("max_pool_dx", [dy, x, y], **n.attrs), None, None]
+
+
+Op("pool", "Pooling", _pool_type, _pool_gradient, "pool", "definition; attrs mode max, avg_exclude_pad or avg_include_pad")
+Op(
+    "max_pool_dx",
+    "Pooling",
+    lambda types, attrs: [types[1]],
+    _max_dx_gradient,
+    "pool",
+    "the gradient goes to the first largest entry of a window",
+)
+Op(
+    "max_pool_pick",
+    "Pooling",
+    lambda types, attrs: [types[2]],
+    _max_pick_gradient,
+    "pool",
+    "the entry of another tensor where x is largest",
+)
+Op(
+    "avg_pool_dx",
+    "Pooling",
+    lambda types, attrs: [Type(attrs["shape"], types[0].dtype, types[0].axes)],
+    lambda n, ddx: [ddx.graph.node("pool", [ddx], **{k: v for k, v in n.attrs.items() if k != "shape"})],
+    "pool",
+    "the transpose of average pooling",
+)
+
+
+# the ops of the graph ------------------------------------------------------------------------------------------------------------
+
+
+def _spread(value, rank, what):
+    """One value an axis from one for all, or from a shorter list that is aligned at the last axis."""
+    value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if len(value) == 1:
+        return value * rank
+    if len(value) > rank:
+        if len(value) == rank + 1:  # CNTK lets a value for the channel axis lead
+            return value[1:]
+        raise ValueError((f"{what} for at most {rank} spatial axes", str(value), ""))
+    return (value[0],) * (rank - len(value)) + value
+
+
+def _conv_plan(types, attrs):
+    """Output type, spatial geometry, and the crops that negative pads stand for."""
+    w, x = types
+    channels = attrs["reduction_rank"]
+    rank = len(w.shape) - 1 - channels
+    if rank < 0 or len(x.shape) != rank + channels:
+        raise ValueError(
+            (
+                f"an operand of rank {rank + channels} for a kernel {w.shape}",
+                str(x.shape),
+                "images are (channels, height, width); move channels first with C.transpose(x, (2, 0, 1))"
+                if len(x.shape) == 3
+                else "the kernel is (filters, channels, spatial...)",
+            )
+        )
+    groups = attrs["groups"]
+    if channels:
+        c = w.shape[1]
+        if c not in (INFERRED, FREE) and x.shape[0] not in (INFERRED, FREE) and c * groups != x.shape[0]:
+            wish = "(" + ", ".join([str(c * groups), *"DHW"[3 - rank :]]) + ")"
+            way = "move channels first with C.transpose(x, (2, 0, 1))" if len(x.shape) == 3 and x.shape[-1] == c * groups else ""
+            raise ValueError((wish, str(x.shape), way))
+    if w.shape[0] % groups:
+        raise ValueError((f"a number of filters divisible by groups = {groups}", str(w.shape[0]), ""))
+    strides = _spread(attrs["strides"], rank, "strides")
+    dilation = _spread(attrs["dilation"], rank, "dilation")
+    auto = _spread(attrs["auto_padding"], rank, "auto_padding")
+    return channels, rank, groups, strides, dilation, auto
+
+
+def _convolution_type(types, attrs):
+    w, x = types
+    channels, rank, _, strides, dilation, auto = _conv_plan(types, attrs)
+    spatial = []
+    for n, k, s, d, a in zip(x.shape[channels:], w.shape[1 + channels :], strides, dilation, auto, strict=True):
+        spatial.append(FREE if n == FREE else same_pads(n, k, s, d)[0] if a else valid_size(n, k, s, d))
+    return [Type((w.shape[0], *spatial), common_dtype(types), join_axes(types))]
+
+
+def _convolution_bind(types, attrs):
+    w, x = types[0].shape, types[1].shape
+    if attrs["reduction_rank"] and len(w) > 1 and w[1] == INFERRED and len(x) == len(w) - 1:
+        if x[0] % attrs["groups"]:
+            raise ValueError((f"channels divisible by groups = {attrs['groups']}", str(x[0]), ""))
+        w = (w[0], x[0] // attrs["groups"], *w[2:])
+    return [w, x]
+
+
+def _crop(x, pads, first):
+    """Takes away what negative pads cut off; gives the pads that remain."""
+    out = []
+    for i, (lo, hi) in enumerate(pads):
+        n = x.type.shape[first + i]
+        if lo < 0 or hi < 0:
+            x = x.node("take", axis=first + i, first=max(-lo, 0), count=n - max(-lo, 0) - max(-hi, 0), stride=1)
+        out.append((max(lo, 0), max(hi, 0)))
+    return x, tuple(out)
+
+
+def _convolution_expand(g, inputs, attrs, training):
+    w, x = inputs
+    types = [w.type, x.type]
+    out = _convolution_type(types, attrs)[0]
+    channels, rank, groups, strides, dilation, auto = _conv_plan(types, attrs)
+    if not channels:
+        x = x.reshape(shape=(1, *x.type.shape))
+        w = w.reshape(shape=(w.type.shape[0], 1, *w.type.shape[1:]))
+    if rank == 0:
+        x, w = x.reshape(shape=(*x.type.shape, 1)), w.reshape(shape=(*w.type.shape, 1))
+        strides, dilation, auto = (1,), (1,), (False,)
+    pads = []
+    for n, k, s, d, a in zip(x.type.shape[1:], w.type.shape[2:], strides, dilation, auto, strict=True):
+        if a:
+            pads.append(same_pads(n, k, s, d)[1:])
+        else:  # what the last step leaves over is not read
+            pads.append((0, (valid_size(n, k, s, d) - 1) * s + (k - 1) * d + 1 - n))
+    x, pads = _crop(x, [(lo, hi if a else 0) for (lo, hi), a in zip(pads, auto, strict=True)], 1)
+    y = g.node("conv", [x, w], strides=strides, dilation=dilation, pads=pads, groups=groups)
+    return y.reshape(shape=out.shape)
+
+
+Op("convolution", "Convolution", _convolution_type, None, "expand", "CNTK v2", expand=_convolution_expand, bind=_convolution_bind)
+
+
+def _transpose_plan(types, attrs):
+    w, x = types
+    channels = attrs["reduction_rank"]
+    rank = len(w.shape) - 1 - channels
+    if len(x.shape) != rank + 1:
+        raise ValueError(
+            (
+                f"an operand of rank {rank + 1} for a kernel {w.shape}",
+                str(x.shape),
+                "the kernel is (channels in, filters, spatial...)",
+            )
+        )
+    if w.shape[0] not in (INFERRED, FREE) and x.shape[0] != FREE and w.shape[0] != x.shape[0]:
+        raise ValueError(
+            (f"{w.shape[0]} channels", f"{x.shape[0]} in {x.shape}", "the kernel is (channels in, filters, spatial...)")
+        )
+    strides = _spread(attrs["strides"], rank, "strides")
+    dilation = _spread(attrs["dilation"], rank, "dilation")
+    auto = _spread(attrs["auto_padding"], rank, "auto_padding")
+    wished = attrs["output_shape"]
+    if wished is not None:
+        wished = tuple(wished)[-rank:]
+    spatial, pads = [], []
+    for i, (n, k, s, d, a) in enumerate(zip(x.shape[1:], w.shape[2:], strides, dilation, auto, strict=True)):
+        if n == FREE:
+            spatial.append(FREE)
+            pads.append((0, 0))
+            continue
+        full = (n - 1) * s + (k - 1) * d + 1
+        size = wished[i] if wished and wished[i] > 0 else n * s if a else full
+        if a or wished:
+            out, lo, hi = same_pads(size, k, s, d)
+            if not a:
+                lo, hi = (full - size) // 2, full - size - (full - size) // 2
+            elif out != n:
+                raise ValueError((f"an output size that a stride of {s} takes to {n}", str(size), ""))
+        else:
+            lo, hi = 0, 0
+        spatial.append(size)
+        pads.append((lo, hi))
+    return rank, strides, dilation, spatial, pads
+
+
+def _transposed_type(types, attrs):
+    rank, _, _, spatial, _ = _transpose_plan(types, attrs)
+    return [Type((types[0].shape[1], *spatial), common_dtype(types), join_axes(types))]
+
+
+def _transposed_bind(types, attrs):
+    w, x = types[0].shape, types[1].shape
+    return [(x[0], *w[1:]) if w and w[0] == INFERRED else w, x]
+
+
+def _transposed_expand(g, inputs, attrs, training):
+    w, x = inputs
+    _, strides, dilation, spatial, pads = _transpose_plan([w.type, x.type], attrs)
+    padded = [n - min(lo, 0) - min(hi, 0) for n, (lo, hi) in zip(spatial, pads, strict=True)]
+    y = g.node(
+        "conv_dx",
+        [x, w],
+        shape=(w.type.shape[1], *padded),
+        strides=strides,
+        dilation=dilation,
+        pads=tuple((max(lo, 0), max(hi, 0)) for lo, hi in pads),
+        groups=1,
+    )
+    for i, ((lo, hi), n) in enumerate(zip(pads, spatial, strict=True)):
+        if lo < 0 or hi < 0:
+            y = y.node("take", axis=1 + i, first=max(-lo, 0), count=n, stride=1)
+    return y
+
+
+Op(
+    "convolution_transpose",
+    "ConvolutionTranspose",
+    _transposed_type,
+    None,
+    "expand",
+    "CNTK v2",
+    expand=_transposed_expand,
+    bind=_transposed_bind,
+)
+
+
+def _pooling_plan(types, attrs):
+    x = types[0]
+    window = attrs["window"]
+    rank = len(window)
+    if rank > len(x.shape):
+        raise ValueError((f"an operand of rank >= {rank} for the window {tuple(window)}", str(x.shape), ""))
+    lead = len(x.shape) - rank
+    strides = _spread(attrs["strides"], rank, "strides")
+    auto = _spread(attrs["auto_padding"], rank, "auto_padding")
+    spatial, pads = [], []
+    for n, k, s, a in zip(x.shape[lead:], window, strides, auto, strict=True):
+        if n == FREE:
+            spatial.append(FREE)
+            pads.append((0, 0))
+        elif a:
+            out, lo, hi = same_pads(n, k, s)
+            spatial.append(out)
+            pads.append((lo, hi))
+        else:
+            out = valid_size(n, k, s, ceil=attrs["ceil"])
+            spatial.append(out)
+            pads.append((0, max(0, (out - 1) * s + k - n)))
+    return lead, strides, spatial, pads
+
+
+def _pooling_type(types, attrs):
+    lead, _, spatial, _ = _pooling_plan(types, attrs)
+    return [Type((*types[0].shape[:lead], *spatial), types[0].dtype, types[0].axes)]
+
+
+def _unit_lead(window, strides, pads):
+    """Leading window axes of size 1 are no spatial axes."""
+    n = 0
+    while n < len(window) - 1 and window[n] == 1 and strides[n] == 1 and pads[n] == (0, 0):
+        n += 1
+    return n
+
+
+def _pooling_expand(g, inputs, attrs, training):
+    x = inputs[0]
+    out = _pooling_type([x.type], attrs)[0]
+    lead, strides, _, pads = _pooling_plan([x.type], attrs)
+    window = tuple(attrs["window"])
+    skip = _unit_lead(window, strides, pads)
+    lead, window, strides, pads = lead + skip, window[skip:], strides[skip:], pads[skip:]
+    channels = 1
+    for n in x.type.shape[:lead]:
+        channels *= n
+    x = x.reshape(shape=(channels, *x.type.shape[lead:]))
+    x, pads = _crop(x, pads, 1)
+    mode = "max" if attrs["mode"] == MAX_POOLING else "avg_include_pad" if attrs["include_pad"] else "avg_exclude_pad"
+    y = g.node("pool", [x], mode=mode, window=window, strides=tuple(strides), pads=pads)
+    return y.reshape(shape=out.shape)
+
+
+Op("pooling", "Pooling", _pooling_type, None, "expand", "CNTK v2", expand=_pooling_expand)
+
+
+def _unpooling_type(types, attrs):
+    return [types[1]]
+
+
+def _unpooling_expand(g, inputs, attrs, training):
+    v, x = inputs
+    lead, strides, _, pads = _pooling_plan([x.type], attrs)
+    channels = 1
+    for n in x.type.shape[:lead]:
+        channels *= n
+    flat = x.reshape(shape=(channels, *x.type.shape[lead:]))
+    v = v.reshape(shape=(channels, *v.type.shape[lead:]))
+    geometry = {"mode": "max", "window": tuple(attrs["window"]), "strides": tuple(strides), "pads": tuple(pads)}
+    y = g.node("pool", [flat], **geometry)
+    return g.node("max_pool_dx", [v, flat, y], **geometry).reshape(shape=x.type.shape)
+
+
+Op("unpooling", "Unpooling", _unpooling_type, None, "expand", "CNTK v2", expand=_unpooling_expand)
+
+
+# the public face -----------------------------------------------------------------------------------------------------------------
+
+
+def _numbers(value: Any) -> tuple:
+    return tuple(int(v) for v in value) if isinstance(value, (list, tuple)) else (int(value),)
+
+
+def _flags(value: Any) -> tuple:
+    return tuple(bool(v) for v in value) if isinstance(value, (list, tuple)) else (bool(value),)
+
+
+def convolution(
+    convolution_map: Any,
+    operand: Any,
+    strides: Any = (1,),
+    sharing: Any = (True,),
+    auto_padding: Any = (True,),
+    sequential: bool = False,
+    dilation: Any = (1,),
+    reduction_rank: int = 1,
+    groups: int = 1,
+    max_temp_mem_size_in_samples: int = 0,
+    name: str = "",
+) -> Function:
+    """Convolution (cross-correlation) of `operand` (channels, spatial...) with `convolution_map` (filters, channels / groups, kernel...).
+
+    strides, dilation, auto_padding: one for all spatial axes or one each (a leading one for the channels is accepted and ignored).
+    auto_padding: output size = ceil(input / stride). reduction_rank 0: operand without a channel axis. Result: (filters, spatial...).
+    Raises `ValueError` where shapes do not fit.
+    """
+    if not all(_flags(sharing)):
+        raise ValueError(
+            "Convolution: expected sharing = True, got False; kernels that differ from place to place are not supported"
+        )
+    if sequential:
+        raise ValueError("Convolution: expected sequential = False, got True; sequence convolutions need a sequence axis")
+    return apply(
+        "convolution",
+        [convolution_map, operand],
+        name,
+        strides=_numbers(strides),
+        auto_padding=_flags(auto_padding),
+        dilation=_numbers(dilation),
+        reduction_rank=int(reduction_rank),
+        groups=int(groups),
+    )
+
+
+def convolution_transpose(
+    convolution_map: Any,
+    operand: Any,
+    strides: Any = (1,),
+    sharing: Any = (True,),
+    auto_padding: Any = (True,),
+    output_shape: Any = None,
+    dilation: Any = (1,),
+    reduction_rank: int = 1,
+    max_temp_mem_size_in_samples: int = 0,
+    name: str = "",
+) -> Function:
+    """The transpose of a convolution: `operand` (channels, spatial...), `convolution_map` (channels, filters, kernel...).
+
+    output_shape: spatial sizes where a stride leaves a choice; without it auto_padding gives input * stride.
+    """
+    if output_shape is not None:
+        output_shape = _numbers(output_shape)
+        if not any(output_shape):
+            output_shape = None
+    return apply(
+        "convolution_transpose",
+        [convolution_map, operand],
+        name,
+        strides=_numbers(strides),
+        auto_padding=_flags(auto_padding),
+        output_shape=output_shape,
+        dilation=_numbers(dilation),
+        reduction_rank=int(reduction_rank),
+    )
+
+
+def pooling(
+    operand: Any,
+    pooling_type: int,
+    pooling_window_shape: Any,
+    strides: Any = (1,),
+    auto_padding: Any = (False,),
+    ceil_out_dim: bool = False,
+    include_pad: bool = False,
+    name: str = "",
+) -> Function:
+    """Largest value (`C.MAX_POOLING`) or mean (`C.AVG_POOLING`) of windows over the last axes.
+
+    ceil_out_dim: a last window that hangs over the edge counts. include_pad: pads count in the mean. At a tie of the largest values the
+    gradient goes to the first. Raises `ValueError` for a window that does not fit.
+    """
+    if pooling_type not in (MAX_POOLING, AVG_POOLING):
+        raise ValueError(f"Pooling: expected C.MAX_POOLING or C.AVG_POOLING, got {pooling_type!r}")
+    return apply(
+        "pooling",
+        [operand],
+        name,
+        mode=int(pooling_type),
+        window=_numbers(pooling_window_shape),
+        strides=_numbers(strides),
+        auto_padding=_flags(auto_padding),
+        ceil=bool(ceil_out_dim),
+        include_pad=bool(include_pad),
+    )
+
+
+def unpooling(
+    operand: Any,
+    pooling_input: Any,
+    unpooling_type: int,
+    unpooling_window_shape: Any,
+    strides: Any = (1,),
+    auto_padding: Any = (False,),
+    name: str = "",
+) -> Function:
+    """Puts `operand` where max pooling of `pooling_input` found the largest values, zeros elsewhere."""
+    return apply(
+        "unpooling",
+        to_variables(operand, pooling_input),
+        name,
+        window=_numbers(unpooling_window_shape),
+        strides=_numbers(strides),
+        auto_padding=_flags(auto_padding),
+        ceil=False,
+    )

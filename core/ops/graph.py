@@ -1,0 +1,141 @@
+"""Ops that make, name and group variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cogkit import functions
+from cogkit.axis import Axis
+from cogkit.default_options import default_override_or, get_default_override
+from cogkit.functions import Function, apply
+from cogkit.op import Op, constant_gradient
+from cogkit.variables import Constant, Input, Parameter, Placeholder, Variable, sanitize_shape
+
+__all__ = [
+    "alias",
+    "as_block",
+    "as_composite",
+    "assign",
+    "combine",
+    "constant",
+    "input",
+    "input_variable",
+    "ones_like",
+    "output_variable",
+    "parameter",
+    "placeholder",
+    "zeros_like",
+]
+
+as_block = functions.as_block
+
+
+def _same(types, attrs):
+    return [types[0]]
+
+
+def _none(types, attrs):
+    raise TypeError("a block or combination has no types of its own")
+
+
+def _assign_type(types, attrs):
+    target, value = types
+    if target.shape != value.shape or target.dtype != value.dtype or value.axes:
+        raise ValueError((f"a value of the type {target} of its target", str(value), "reduce over the batch first"))
+    return [target]
+
+
+Op("alias", "Alias", _same, lambda n, dy: [dy], "view", "identity")
+Op("combine", "Combine", _none, None, "expand", "CNTK v2", expand=lambda g, x, attrs, training: x)
+Op("block", "Block", _none, None, "expand", "CNTK v2", expand=lambda g, x, attrs, training: x)
+Op("assign", "Assign", _assign_type, constant_gradient, "assign", "CNTK v2")
+Op("fill", "Fill", lambda types, attrs: [attrs["type"]], constant_gradient, "pointwise", "a number everywhere")
+
+
+def input_variable(
+    shape: Any,
+    dtype: Any = default_override_or(np.float32),
+    needs_gradient: bool = False,
+    is_sparse: bool = False,
+    dynamic_axes: Any = (Axis.default_batch_axis(),),
+    name: str = "",
+) -> Variable:
+    """A value fed at each call.
+
+    shape: of one sample (number or tuple; `C.FreeDimension` for sizes that differ from feed to feed). dynamic_axes: the batch axis
+    unless said otherwise. Raises `ValueError` or `TypeError` for a shape or type that makes no sense.
+    """
+    axes = (dynamic_axes,) if isinstance(dynamic_axes, Axis) else tuple(dynamic_axes)
+    return Input(sanitize_shape(shape), get_default_override(input_variable, dtype=dtype), needs_gradient, is_sparse, axes, name)
+
+
+input = input_variable
+
+
+def output_variable(shape: Any, dtype: Any, dynamic_axes: Any, needs_gradient: bool = True, name: str = "") -> Variable:
+    """Describes an output of a user function."""
+    return Variable(shape, dtype, needs_gradient, False, dynamic_axes, name)
+
+
+def placeholder(shape: Any = None, dynamic_axes: Any = None, name: str = "") -> Variable:
+    """Stands for a variable given later by `replace_placeholders` or by a call."""
+    return Placeholder(shape, None, True, False, dynamic_axes, name)
+
+
+def parameter(shape: Any = None, init: Any = None, dtype: Any = None, device=None, name: str = "") -> Parameter:
+    """A value that learners change; see `Parameter`."""
+    return Parameter(shape, init, default_override_or(np.float32) if dtype is None else dtype, device, name)
+
+
+def constant(value: Any = None, shape: Any = None, dtype: Any = None, device=None, name: str = "") -> Constant:
+    """A value that no learner changes; see `Constant`."""
+    return Constant(value, shape, default_override_or(np.float32) if dtype is None else dtype, device, name)
+
+
+def alias(x: Any, name: str = "") -> Function:
+    """x under another name."""
+    return apply("alias", [x], name)
+
+
+def combine(*operands: Any, name: str = "") -> Function:
+    """Several functions seen as one with all their outputs, in order."""
+    return functions.combine(*operands, name=name)
+
+
+def as_composite(root_function: Function, name: str = "") -> Function:
+    """The graph that ends in a node, as a function of its free inputs."""
+    return Function(root_function.root)
+
+
+def assign(ref: Any, input: Any, name: str = "") -> Function:
+    """Writes `input` into the parameter or constant `ref` when run; its value is `input`.
+
+    Everything else in the graph that reads `ref` sees the value from before. Raises `TypeError` for another kind of target.
+    """
+    if not isinstance(ref, (Parameter, Constant)):
+        raise TypeError(f"assign: expected a parameter or constant as target, got {ref!r}")
+    ref.assigned = True
+    return apply("assign", [ref, input], name)
+
+
+def _like(value: float):
+    def expand(g, x, attrs, training):
+        return g.fill(value, x[0].type)
+
+    return expand
+
+
+Op("zeros_like", "ZerosLike", _same, constant_gradient, "expand", "CNTK v2", expand=_like(0.0))
+Op("ones_like", "OnesLike", _same, constant_gradient, "expand", "CNTK v2", expand=_like(1.0))
+
+
+def zeros_like(x: Any, name: str = "") -> Function:
+    """0 in the shape and row space of x."""
+    return apply("zeros_like", [x], name)
+
+
+def ones_like(x: Any, name: str = "") -> Function:
+    """1 in the shape and row space of x."""
+    return apply("ones_like", [x], name)

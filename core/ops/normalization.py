@@ -1,0 +1,146 @@
+"""Batch normalisation. Layer normalisation is a layer made of other ops."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from cogkit.functions import Function, apply, to_variable
+from cogkit.op import INFERRED, Op, Type
+from cogkit.variables import Constant
+
+__all__ = ["batch_normalization"]
+
+
+def _stats_shape(x, attrs):
+    return (x.shape[0],) if attrs["spatial"] and x.shape else x.shape
+
+
+def _type(types, attrs):
+    x = types[0]
+    want = _stats_shape(x, attrs)
+    size = math.prod(want)
+    for name, t in zip(("scale", "bias", "running_mean", "running_inv_std"), types[1:5], strict=True):
+        if t.shape != want and not (math.prod(t.shape) == size and not attrs["spatial"]):
+            raise ValueError(
+                (
+                    f"{name} of shape {want} for an operand {x.shape}",
+                    str(t.shape),
+                    "spatial normalisation has one value a channel, the first axis" if attrs["spatial"] else "",
+                )
+            )
+    return [x]
+
+
+def _bind(types, attrs):
+    want = _stats_shape(types[0], attrs)
+    flat = (math.prod(want),)
+    return [types[0].shape] + [(flat if len(t.shape) == 1 else want) if INFERRED in t.shape else t.shape for t in types[1:]]
+
+
+def _moments_type(types, attrs):
+    t = types[0]
+    shape = tuple(1 if i in attrs["axes"] else n for i, n in enumerate(t.shape))
+    one = Type(shape, t.dtype, ())
+    return [one, one]
+
+
+def _moments_gradient(n, dmean, dvar):
+    x = n.inputs[0]
+    m = x.node("row_count") * float(math.prod(x.type.shape[i] for i in n.attrs["axes"]))
+    dx = None
+    if dmean is not None:
+        dx = (dmean / m).expand(x.type)
+    if dvar is not None:
+        d = (x - n.outputs[0]) * (dvar * 2.0 / m)
+        dx = d if dx is None else d + dx
+    return [dx]
+
+
+# mean and biased variance over all rows and some static axes, which stay with size 1
+Op("moments", "Moments", _moments_type, _moments_gradient, "moments", "definition")
+
+
+def _expand(g, inputs, attrs, training):
+    x, scale, bias, running_mean, running_var, running_count = inputs
+    t = x.type
+    axes = tuple(range(1, len(t.shape))) if attrs["spatial"] else ()
+    shape = tuple(1 if i in axes else n for i, n in enumerate(t.shape))
+    w, b = scale.reshape(shape=shape), bias.reshape(shape=shape)
+    if not training:
+        inverse = (running_var.reshape(shape=shape) + attrs["epsilon"]).rsqrt()
+        return (x - running_mean.reshape(shape=shape)) * (inverse * w) + b
+    mean, var = g.node("moments", [x], axes=axes)
+    y = (x - mean) * ((var + attrs["epsilon"]).rsqrt() * w) + b
+    # running statistics: an exponential average; the very first minibatch replaces them
+    rows = x.node("row_count")
+    values = rows * float(math.prod(t.shape[i] for i in axes))
+    tc = attrs["normalization_time_constant"]
+    count = running_count.reshape(shape=())
+    if tc == 0:
+        alpha = rows * 0.0 + 1.0
+    elif math.isinf(tc):
+        alpha = rows * 0.0
+    elif tc < 0:
+        alpha = rows / (count + rows)
+    else:
+        alpha = 1.0 - (rows * (-1.0 / tc)).exp()
+    alpha = count.eq(0.0).select(1.0, alpha)
+    unbiased = var * (values / (values - 1.0).max(1.0))
+    for running, now in ((running_mean, mean), (running_var, unbiased)):
+        now = now.stop().reshape(shape=running.type.shape)
+        g.node("assign", [running, running + (now - running) * alpha])
+    g.node("assign", [running_count, running_count + rows])
+    return y
+
+
+Op(
+    "batch_normalization",
+    "BatchNormalization",
+    _type,
+    None,
+    "expand",
+    "Ioffe and Szegedy 2015, arXiv:1502.03167; running statistics as CNTK v2",
+    expand=_expand,
+    bind=_bind,
+    stateful=True,
+)
+
+
+def batch_normalization(
+    operand: Any,
+    scale: Any,
+    bias: Any,
+    running_mean: Any,
+    running_inv_std: Any,
+    spatial: bool,
+    normalization_time_constant: float = 5000,
+    blend_time_constant: float = 0,
+    epsilon: float = 0.00001,
+    use_cudnn_engine: bool = False,
+    disable_regularization: bool = False,
+    name: str = "",
+    running_count: Any = None,
+) -> Function:
+    """Normalises each channel (spatial) or each element over the minibatch, then scales and shifts it. Ioffe and Szegedy 2015.
+
+    operand: (channels, ...). scale, bias, running_mean, running_inv_std: (channels,), or the operand's shape where not spatial;
+    `running_inv_std` holds the running *variance*, as in CNTK. Training uses the minibatch's mean and biased variance and moves the running
+    statistics (unbiased variance) by 1 - exp(-samples / normalization_time_constant), 0: replace, -1: plain average, inf: freeze after the
+    first; evaluation uses the running ones. blend_time_constant must be 0 (CNTK's CPU engine ignores it).
+    Raises `ValueError` where shapes do not fit.
+    """
+    if running_count is None:
+        running_count = Constant(0, (), name="aggregate_count")
+    for v in (running_mean, running_inv_std, running_count):
+        to_variable(v).assigned = True
+    return apply(
+        "batch_normalization",
+        [operand, scale, bias, running_mean, running_inv_std, running_count],
+        name,
+        spatial=bool(spatial),
+        normalization_time_constant=float(normalization_time_constant),
+        blend_time_constant=float(blend_time_constant),
+        epsilon=float(epsilon),
+        disable_regularization=bool(disable_regularization),
+    )

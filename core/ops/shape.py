@@ -1,0 +1,512 @@
+"""Ops that move values: views, slices, pads, splices, permutations, one-hot and gather."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+from cogkit.axis import Axis
+from cogkit.functions import Function, apply, to_variable, to_variables
+from cogkit.op import FREE, INFERRED, Op, Type, common_dtype, constant_gradient, join_axes
+from cogkit.ops.reduction import static_axis
+from cogkit.variables import sanitize_shape
+
+__all__ = [
+    "CONSTANT_PAD",
+    "REFLECT_PAD",
+    "SYMMETRIC_PAD",
+    "expand_dims",
+    "flatten",
+    "gather",
+    "getitem",
+    "one_hot",
+    "pad",
+    "reshape",
+    "slice",
+    "splice",
+    "squeeze",
+    "swapaxes",
+    "transpose",
+]
+
+CONSTANT_PAD, REFLECT_PAD, SYMMETRIC_PAD = 0, 1, 2
+
+
+def _size(shape):
+    n = 1
+    for k in shape:
+        n *= k
+    return n
+
+
+# views ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _view(name, label, infer, source="definition"):
+    Op(name, label, infer, lambda n, dy: [dy.reshape(shape=n.inputs[0].type.shape)], "view", source)
+
+
+def _reshape_type(types, attrs):
+    t = types[0]
+    rank = len(t.shape)
+    begin = 0 if attrs.get("begin") is None else static_axis(attrs["begin"], rank, 1 if attrs["begin"] >= 0 else 0)
+    end = rank if attrs.get("end") is None else static_axis(attrs["end"], rank, 1 if attrs["end"] >= 0 else 0)
+    if end < begin:
+        raise ValueError(("begin_axis <= end_axis", f"{begin} and {end}", ""))
+    old, new = t.shape[begin:end], list(attrs["shape"])
+    if new.count(INFERRED) > 1:
+        raise ValueError(("at most one inferred size", f"{tuple(new)}", ""))
+    if FREE in old:
+        if INFERRED in new:
+            new[new.index(INFERRED)] = FREE
+        elif FREE not in new:
+            pass
+    else:
+        have = _size(old)
+        if INFERRED in new:
+            rest = _size(n for n in new if n != INFERRED)
+            if rest == 0 or have % rest:
+                raise ValueError(
+                    (f"a shape of {have} elements", f"{tuple(attrs['shape'])}", "the inferred size would not be whole")
+                )
+            new[new.index(INFERRED)] = have // rest
+        elif _size(new) != have:
+            raise ValueError((f"a shape of {have} elements", f"{tuple(new)} for {old}", ""))
+    return [Type(t.shape[:begin] + tuple(new) + t.shape[end:], t.dtype, t.axes)]
+
+
+_view("reshape", "Reshape", _reshape_type)
+
+
+def _expand_dims_type(types, attrs):
+    t = types[0]
+    at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], len(t.shape), 1)
+    return [Type(t.shape[:at] + (1,) + t.shape[at:], t.dtype, t.axes)]
+
+
+_view("expand_dims", "ExpandDims", _expand_dims_type)
+
+
+def _squeeze_type(types, attrs):
+    t = types[0]
+    if attrs["axes"] is None:
+        return [Type(tuple(n for n in t.shape if n != 1), t.dtype, t.axes)]
+    at = {static_axis(a, len(t.shape)) for a in attrs["axes"]}
+    for a in at:
+        if t.shape[a] != 1:
+            raise ValueError((f"size 1 at axis {a}", f"{t.shape[a]} in {t.shape}", ""))
+    return [Type(tuple(n for i, n in enumerate(t.shape) if i not in at), t.dtype, t.axes)]
+
+
+_view("squeeze", "Squeeze", _squeeze_type)
+
+
+def _flatten_type(types, attrs):
+    t = types[0]
+    at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], len(t.shape), 1)
+    return [Type((_size(t.shape[:at]), _size(t.shape[at:])), t.dtype, t.axes)]
+
+
+_view("flatten", "Flatten", _flatten_type)
+
+
+# movement ------------------------------------------------------------------------------------------------------------------------
+
+
+def _transpose_type(types, attrs):
+    t = types[0]
+    perm = tuple(static_axis(a, len(t.shape)) for a in attrs["perm"])
+    if sorted(perm) != list(range(len(t.shape))):
+        raise ValueError((f"a permutation of the {len(t.shape)} static axes", f"{tuple(attrs['perm'])}", ""))
+    return [Type(tuple(t.shape[i] for i in perm), t.dtype, t.axes)]
+
+
+def _transpose_gradient(n, dy):
+    perm = [static_axis(a, len(n.inputs[0].type.shape)) for a in n.attrs["perm"]]
+    return [dy.node("transpose", perm=tuple(perm.index(i) for i in range(len(perm))))]
+
+
+Op("transpose", "TransposeAxes", _transpose_type, _transpose_gradient, "transpose", "definition")
+
+
+def _swap_type(types, attrs):
+    t = types[0]
+    a, b = (static_axis(attrs[k], len(t.shape)) for k in ("axis1", "axis2"))
+    shape = list(t.shape)
+    shape[a], shape[b] = shape[b], shape[a]
+    return [Type(tuple(shape), t.dtype, t.axes)]
+
+
+def _swap_expand(g, x, attrs, training):
+    perm = list(range(len(x[0].type.shape)))
+    a, b = (static_axis(attrs[k], len(perm)) for k in ("axis1", "axis2"))
+    perm[a], perm[b] = perm[b], perm[a]
+    return x[0].node("transpose", perm=tuple(perm))
+
+
+Op("swapaxes", "TransposeAxes", _swap_type, None, "expand", "definition", expand=_swap_expand)
+
+
+def bounds(size: int, begin: int, end: int, stride: int) -> tuple[int, int]:
+    """First index and count of a slice of one axis, CNTK's way: end 0 is the end of the axis, negative bounds count from it."""
+    lo = begin + size if begin < 0 else begin
+    hi = end + size if end <= 0 else end
+    if not (0 <= lo <= hi <= size) or stride == 0:
+        raise ValueError((f"bounds within the axis of size {size}", f"[{begin}:{end}:{stride}]", ""))
+    count = (hi - lo + abs(stride) - 1) // abs(stride)
+    return (lo if stride > 0 else hi - 1), count
+
+
+def _slice_type(types, attrs):
+    t = types[0]
+    shape = list(t.shape)
+    for a, b, e, s in zip(attrs["axes"], attrs["begin"], attrs["end"], attrs["strides"], strict=True):
+        i = static_axis(a, len(shape))
+        if shape[i] != FREE:
+            shape[i] = bounds(shape[i], b, e, s)[1]
+    return [Type(tuple(shape), t.dtype, t.axes)]
+
+
+def _slice_expand(g, x, attrs, training):
+    y = x[0]
+    for a, b, e, s in zip(attrs["axes"], attrs["begin"], attrs["end"], attrs["strides"], strict=True):
+        i = static_axis(a, len(y.type.shape))
+        first, count = bounds(y.type.shape[i], b, e, s)
+        if (first, count, s) != (0, y.type.shape[i], 1):
+            y = y.node("take", axis=i, first=first, count=count, stride=s)
+    return y
+
+
+Op("slice", "Slice", _slice_type, None, "expand", "CNTK v2", expand=_slice_expand)
+
+
+def _take_type(types, attrs):
+    t = types[0]
+    i = attrs["axis"]
+    return [Type(t.shape[:i] + (attrs["count"],) + t.shape[i + 1 :], t.dtype, t.axes)]
+
+
+def _put_type(types, attrs):
+    t = types[0]
+    i = attrs["axis"]
+    return [Type(t.shape[:i] + (attrs["size"],) + t.shape[i + 1 :], t.dtype, t.axes)]
+
+
+Op(
+    "take",
+    "Slice",
+    _take_type,
+    lambda n, dy: [
+        dy.node(
+            "put",
+            axis=n.attrs["axis"],
+            first=n.attrs["first"],
+            stride=n.attrs["stride"],
+            size=n.inputs[0].type.shape[n.attrs["axis"]],
+        )
+    ],
+    "take",
+    "every stride-th entry of one axis",
+)
+Op(
+    "put",
+    "Unslice",
+    _put_type,
+    lambda n, dy: [
+        dy.node(
+            "take",
+            axis=n.attrs["axis"],
+            first=n.attrs["first"],
+            stride=n.attrs["stride"],
+            count=n.inputs[0].type.shape[n.attrs["axis"]],
+        )
+    ],
+    "put",
+    "the transpose of take: zeros between",
+)
+
+
+def _splice_type(types, attrs):
+    rank = max(len(t.shape) for t in types)
+    extra = 1 if attrs["axis"] is None or not -rank <= attrs["axis"] < rank else 0
+    if attrs["axis"] is None:
+        at = 0
+    else:
+        at = static_axis(attrs["axis"], rank, extra)
+    shapes = []
+    for t in types:
+        s = (1,) * (rank - len(t.shape)) + t.shape
+        shapes.append((1, *s) if extra and at == 0 else (*s, 1) if extra else s)
+    out = list(shapes[0])
+    for s in shapes[1:]:
+        for i in range(len(out)):
+            if i != at and s[i] != out[i]:
+                raise ValueError((f"shapes equal but for axis {at}", " and ".join(str(t.shape) for t in types), ""))
+        out[at] += s[at]
+    return [Type(tuple(out), common_dtype(types), join_axes(types))]
+
+
+def _splice_expand(g, x, attrs, training):
+    types = [v.type for v in x]
+    out = _splice_type(types, attrs)[0]
+    rank = max(len(t.shape) for t in types)
+    extra = len(out.shape) - rank
+    at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], rank, extra)
+    parts = []
+    for v in x:
+        s = (1,) * (rank - len(v.type.shape)) + v.type.shape
+        v = v.reshape(shape=(1, *s) if extra and at == 0 else (*s, 1) if extra else s)
+        if v.type.axes != out.axes:
+            v = v.expand(Type(v.type.shape, v.type.dtype, out.axes))
+        parts.append(v)
+    return g.node("concat", parts, axis=at) if len(parts) > 1 else parts[0]
+
+
+def _concat_type(types, attrs):
+    at = attrs["axis"]
+    t = types[0]
+    return [Type(t.shape[:at] + (sum(u.shape[at] for u in types),) + t.shape[at + 1 :], t.dtype, t.axes)]
+
+
+def _concat_gradient(n, dy):
+    out, first = [], 0
+    for v in n.inputs:
+        count = v.type.shape[n.attrs["axis"]]
+        out.append(dy.node("take", axis=n.attrs["axis"], first=first, count=count, stride=1))
+        first += count
+    return out
+
+
+Op("splice", "Splice", _splice_type, None, "expand", "CNTK v2", expand=_splice_expand)
+Op("concat", "Splice", _concat_type, _concat_gradient, "concat", "definition")
+
+
+def _pad_type(types, attrs):
+    t = types[0]
+    pattern = attrs["pattern"]
+    if len(pattern) != len(t.shape):
+        raise ValueError((f"a pair for each of the {len(t.shape)} static axes", f"{len(pattern)} pairs", ""))
+    for (lo, hi), n in zip(pattern, t.shape, strict=True):
+        most = n - 1 if attrs["mode"] == REFLECT_PAD else n if attrs["mode"] == SYMMETRIC_PAD else None
+        if lo < 0 or hi < 0 or (most is not None and max(lo, hi) > most):
+            raise ValueError((f"pads in [0, {'...' if most is None else most}]", f"{(lo, hi)} for size {n}", ""))
+    return [Type(tuple(n + lo + hi for n, (lo, hi) in zip(t.shape, pattern, strict=True)), t.dtype, t.axes)]
+
+
+def _pad_expand(g, x, attrs, training):
+    y = x[0]
+    for i, (lo, hi) in enumerate(attrs["pattern"]):
+        n = y.type.shape[i]
+        if lo == hi == 0:
+            continue
+        if attrs["mode"] == CONSTANT_PAD:
+            value = attrs["value"]
+            y = (y - value if value else y).node("put", axis=i, first=lo, stride=1, size=n + lo + hi)
+            y = y + value if value else y
+            continue
+        skip = 1 if attrs["mode"] == REFLECT_PAD else 0  # the border itself is not repeated
+        parts = [y]
+        if lo:
+            parts.insert(0, y.node("take", axis=i, first=lo - 1 + skip, count=lo, stride=-1))
+        if hi:
+            parts.append(y.node("take", axis=i, first=n - 1 - skip, count=hi, stride=-1))
+        y = g.node("concat", parts, axis=i)
+    return y
+
+
+Op("pad", "Pad", _pad_type, None, "expand", "CNTK v2", expand=_pad_expand)
+
+
+def _one_hot_type(types, attrs):
+    t = types[0]
+    at = static_axis(attrs["axis"], len(t.shape), 1)
+    return [Type(t.shape[:at] + (attrs["num_class"],) + t.shape[at:], t.dtype, t.axes)]
+
+
+def _one_hot_expand(g, x, attrs, training):
+    x = x[0]
+    shape = x.type.shape
+    at = static_axis(attrs["axis"], len(shape), 1)
+    return x.reshape(shape=shape[:at] + (1,) + shape[at:]).node("one_hot", classes=attrs["num_class"], axis=at)
+
+
+def _one_hot_primitive(types, attrs):
+    t = types[0]
+    at = attrs["axis"]
+    return [Type(t.shape[:at] + (attrs["classes"],) + t.shape[at + 1 :], t.dtype, t.axes)]
+
+
+Op("one_hot_op", "OneHotOp", _one_hot_type, constant_gradient, "expand", "CNTK v2", expand=_one_hot_expand)
+Op(
+    "one_hot",
+    "OneHotOp",
+    _one_hot_primitive,
+    constant_gradient,
+    "one_hot",
+    "classes in place of an axis of size 1 that holds indices",
+)
+
+
+def _gather_type(types, attrs):
+    ref, idx = types
+    if ref.axes:
+        raise ValueError(("a reference without rows (a parameter or constant)", str(ref), ""))
+    at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], len(ref.shape))
+    return [Type(idx.shape + ref.shape[1:] if at == 0 else idx.shape + ref.shape[:at] + ref.shape[at + 1 :], ref.dtype, idx.axes)]
+
+
+def _gather_expand(g, x, attrs, training):
+    ref, idx = x
+    at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], len(ref.type.shape))
+    if at:
+        perm = (at, *(i for i in range(len(ref.type.shape)) if i != at))
+        ref = ref.node("transpose", perm=perm)
+    return g.node("gather", [ref, idx])
+
+
+def _gather_primitive(types, attrs):
+    return [Type(types[1].shape + types[0].shape[1:], types[0].dtype, types[1].axes)]
+
+
+def _scatter_type(types, attrs):
+    return [Type(attrs["shape"], types[1].dtype, ())]
+
+
+Op("gather_op", "GatherOp", _gather_type, None, "expand", "CNTK v2", expand=_gather_expand)
+Op(
+    "gather",
+    "GatherOp",
+    _gather_primitive,
+    lambda n, dy: [dy.graph.node("scatter_add", [n.inputs[1], dy], shape=n.inputs[0].type.shape), None],
+    "gather",
+    "entries of the first axis",
+)
+Op(
+    "scatter_add",
+    "ScatterAdd",
+    _scatter_type,
+    lambda n, dy: [None, dy.graph.node("gather", [dy, n.inputs[0]])],
+    "scatter_add",
+    "the transpose of gather: sums into the first axis",
+)
+
+
+# the public face -----------------------------------------------------------------------------------------------------------------
+
+
+def _axis_index(axis: Any) -> Any:
+    return (
+        None
+        if axis is None or axis == Axis.new_leading_axis()
+        else axis.static_axis_index()
+        if isinstance(axis, Axis)
+        else int(axis)
+    )
+
+
+def reshape(x: Any, shape: Any, begin_axis: Any = None, end_axis: Any = None, name: str = "") -> Function:
+    """x with other static axes, in row-major order; one size may be `C.InferredDimension`.
+
+    begin_axis, end_axis: reshape only the static axes [begin, end). Raises `ValueError` when the number of elements differs.
+    """
+    begin = None if begin_axis is None else _axis_index(begin_axis)
+    end = (
+        None if end_axis is None or (isinstance(end_axis, Axis) and end_axis == Axis.end_static_axis()) else _axis_index(end_axis)
+    )
+    return apply("reshape", [x], name, shape=sanitize_shape(shape), begin=begin, end=end)
+
+
+def expand_dims(x: Any, axis: Any, name: str = "") -> Function:
+    """x with a new static axis of size 1 at `axis`."""
+    return apply("expand_dims", [x], name, axis=_axis_index(axis))
+
+
+def squeeze(x: Any, axes: Any = None, name: str = "") -> Function:
+    """x without static axes of size 1: the named ones, or all. Raises `ValueError` for an axis of another size."""
+    if axes is not None:
+        axes = tuple(_axis_index(a) for a in (axes if isinstance(axes, (list, tuple)) else (axes,)))
+    return apply("squeeze", [x], name, axes=axes)
+
+
+def flatten(x: Any, axis: Any = None, name: str = "") -> Function:
+    """x as a matrix: the static axes before `axis`, and those from it on."""
+    return apply("flatten", [x], name, axis=_axis_index(axis))
+
+
+def transpose(x: Any, perm: Any, name: str = "") -> Function:
+    """x with its static axes in another order. perm: a permutation of them."""
+    return apply("transpose", [x], name, perm=tuple(_axis_index(a) for a in perm))
+
+
+def swapaxes(x: Any, axis1: Any = 0, axis2: Any = 1, name: str = "") -> Function:
+    """x with two static axes swapped."""
+    return apply("swapaxes", [x], name, axis1=_axis_index(axis1), axis2=_axis_index(axis2))
+
+
+def slice(x: Any, axis: Any, begin_index: Any, end_index: Any, strides: Any = None, name: str = "") -> Function:
+    """x between bounds of one static axis or several; end 0 is the axis' end, negative bounds count from it, negative strides go backwards."""
+
+    def many(v):
+        return tuple(v) if isinstance(v, (list, tuple)) else (v,)
+
+    axes = tuple(_axis_index(a) for a in many(axis))
+    strides = (1,) * len(axes) if strides is None else tuple(int(s) for s in many(strides))
+    return apply(
+        "slice",
+        [x],
+        name,
+        axes=axes,
+        begin=tuple(int(b) for b in many(begin_index)),
+        end=tuple(int(e) for e in many(end_index)),
+        strides=strides,
+    )
+
+
+def getitem(x: Any, key: Any) -> Function:
+    """`x[...]` on static axes; an index keeps its axis with size 1, a list picks entries."""
+    x = to_variable(x)
+    keys = key if isinstance(key, tuple) else (key,)
+    if Ellipsis in keys:
+        at = keys.index(Ellipsis)
+        full = builtin_slice(None)
+        keys = keys[:at] + (full,) * (len(x.shape) - len(keys) + 1) + keys[at + 1 :]
+    y = Function(x.owner) if x.is_output and len(x.owner.outputs) == 1 else apply("alias", [x])
+    for axis, k in enumerate(keys):
+        if isinstance(k, builtin_slice):
+            if k == builtin_slice(None):
+                continue
+            y = slice(y, axis, k.start or 0, 0 if k.stop is None else k.stop, k.step or 1)
+        elif isinstance(k, (list, tuple)):
+            y = splice(*[slice(y, axis, i, i + 1 if i != -1 else 0) for i in k], axis=axis)
+        elif isinstance(k, int):
+            y = slice(y, axis, k, k + 1 if k != -1 else 0)
+        else:
+            raise TypeError(f"[]: expected an index, a slice or a list of indices, got {type(k).__name__}")
+    return y
+
+
+builtin_slice = builtins.slice
+
+
+def splice(*inputs: Any, axis: Any = -1, name: str = "") -> Function:
+    """The operands one after another along a static axis; a new leading axis may be named too."""
+    flat = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], (list, tuple)) else inputs
+    return apply("splice", list(flat), name, axis=_axis_index(axis))
+
+
+def pad(x: Any, pattern: Any, mode: int = CONSTANT_PAD, constant_value: float = 0, name: str = "") -> Function:
+    """x with static axes made longer. pattern: a pair (before, after) for each; mode: `CONSTANT_PAD`, `REFLECT_PAD`, `SYMMETRIC_PAD`."""
+    pairs = tuple((int(a), int(b)) for a, b in pattern)
+    if mode not in (CONSTANT_PAD, REFLECT_PAD, SYMMETRIC_PAD):
+        raise ValueError(f"Pad: expected a mode among CONSTANT_PAD, REFLECT_PAD and SYMMETRIC_PAD, got {mode!r}")
+    return apply("pad", [x], name, pattern=pairs, mode=int(mode), value=float(constant_value))
+
+
+def one_hot(x: Any, num_classes: int, sparse_output: bool = False, axis: Any = -1, name: str = "") -> Function:
+    """Indices as vectors with one 1, along a new static axis. Indices outside [0, num_classes) give zeros."""
+    return apply("one_hot_op", [x], name, num_class=int(num_classes), axis=_axis_index(axis))
+
+
+def gather(reference: Any, indices: Any, axis: Any = None, name: str = "") -> Function:
+    """Entries of `reference` along a static axis (the first) at `indices`; the shape is that of the indices, then the rest."""
+    return apply("gather_op", to_variables(reference, indices), name, axis=_axis_index(axis))

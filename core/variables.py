@@ -1,0 +1,410 @@
+"""Variables: the values of a graph's nodes - inputs, parameters, constants, placeholders and outputs."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from cogkit.axis import Axis
+from cogkit.default_options import default_override_or, get_default_override
+from cogkit.errors import sentence, user_line
+from cogkit.op import FREE, INFERRED, Type, row_space
+
+edits = 0  # counts edits of graphs and of constants: a plan is checked again after one
+
+__all__ = ["Constant", "FreeDimension", "InferredDimension", "Parameter", "Record", "Variable"]
+
+InferredDimension = INFERRED
+FreeDimension = FREE
+_serial = itertools.count()
+_DTYPES = {"float32": np.float32, "float64": np.float64, "float": np.float32, "double": np.float64}
+
+
+def sanitize_dtype(dtype: Any) -> np.dtype | None:
+    """A NumPy element type from CNTK's or NumPy's ways to name one; `TypeError` for one that no engine has."""
+    if dtype is None:
+        return None
+    try:
+        found = np.dtype(_DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype)
+    except TypeError:
+        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}") from None
+    if found not in (np.float32, np.float64):
+        raise TypeError(f"dtype: expected float32 or float64, got {found.name}; engines compute in these two")
+    return found
+
+
+def sanitize_shape(shape: Any) -> tuple[int, ...]:
+    """A shape from a number or a sequence of numbers; `ValueError` for sizes that make no sense."""
+    sizes = (shape,) if np.isscalar(shape) else tuple(shape)
+    out = []
+    for n in sizes:
+        if not isinstance(n, (int, np.integer)) or isinstance(n, (bool, np.bool_)) or n < FREE or n == -2:
+            raise ValueError(f"shape: expected sizes >= 0 (or C.InferredDimension, C.FreeDimension), got {shape!r}")
+        out.append(int(n))
+    return tuple(out)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array whose data start on a cache line (64 bytes)."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+class Operators:
+    """Arithmetic on variables and functions, each an op."""
+
+    __array_priority__ = 1000  # NumPy arrays leave the operation to us
+    __array_ufunc__ = None
+
+    def __add__(self, other):
+        return _ops().plus(self, other)
+
+    def __radd__(self, other):
+        return _ops().plus(other, self)
+
+    def __sub__(self, other):
+        return _ops().minus(self, other)
+
+    def __rsub__(self, other):
+        return _ops().minus(other, self)
+
+    def __mul__(self, other):
+        return _ops().element_times(self, other)
+
+    def __rmul__(self, other):
+        return _ops().element_times(other, self)
+
+    def __truediv__(self, other):
+        return _ops().element_divide(self, other)
+
+    def __rtruediv__(self, other):
+        return _ops().element_divide(other, self)
+
+    def __matmul__(self, other):
+        return _ops().times(self, other)
+
+    def __rmatmul__(self, other):
+        return _ops().times(other, self)
+
+    def __pow__(self, other):
+        return _ops().pow(self, other)
+
+    def __rpow__(self, other):
+        return _ops().pow(other, self)
+
+    def __neg__(self):
+        return _ops().negate(self)
+
+    def __abs__(self):
+        return _ops().abs(self)
+
+    def __getitem__(self, key):
+        """Slices static axes: an index keeps its axis at size 1, a list picks entries, as in CNTK."""
+        return _ops().getitem(self, key)
+
+
+def _ops():
+    from cogkit import ops
+
+    return ops
+
+
+class Variable(Operators):
+    """A value in a graph. Made by `input_variable`, `parameter`, `constant`, `placeholder`, or as an output of a function.
+
+    shape: of one sample, without dynamic axes. dynamic_axes: its row space. `uid` is unique in the process.
+    """
+
+    kind = "Variable"
+
+    def __init__(
+        self, shape=None, dtype=None, needs_gradient: bool = False, is_sparse: bool = False, dynamic_axes=None, name: str = ""
+    ):
+        self._shape = None if shape is None else sanitize_shape(shape)
+        self._dtype = sanitize_dtype(dtype)
+        self._axes = None if dynamic_axes is None else tuple(dynamic_axes)
+        self.needs_gradient = needs_gradient
+        self.is_sparse = is_sparse
+        self._name = name
+        self.serial = next(_serial)
+        self.where = user_line()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample; () while a placeholder's is not known."""
+        t = self.type
+        return () if t.shape is None else t.shape
+
+    @property
+    def dtype(self) -> type | None:
+        """Element type: `numpy.float32` or `numpy.float64`; None while it is not known."""
+        t = self.type
+        return None if t.dtype is None else t.dtype.type
+
+    @property
+    def dynamic_axes(self) -> tuple[Axis, ...]:
+        """Batch axis and sequence axis of the value."""
+        t = self.type
+        return Axis.unknown_dynamic_axes() if t.axes is None else t.axes
+
+    @property
+    def type(self) -> Type:
+        """Shape, element type and row space in one record."""
+        return Type(self._shape, self._dtype, self._axes)
+
+    @property
+    def name(self) -> str:
+        """The name given by the user, or ''."""
+        return self._name
+
+    @name.setter
+    def name(self, value: str) -> None:
+        if self._name and value != self._name:
+            raise ValueError(
+                sentence(
+                    self.kind,
+                    self._name,
+                    self.where,
+                    "a variable without a name",
+                    f"a new name {value!r}",
+                    "names are given once; use C.alias(x, name)",
+                )
+            )
+        self._name = value
+
+    @property
+    def uid(self) -> str:
+        """A name that is unique in this process."""
+        return f"{self.kind}{self.serial}"
+
+    @property
+    def owner(self):
+        """The function whose output this is, or None."""
+        return None
+
+    is_input = property(lambda self: self.kind == "Input", doc="Whether the value is fed.")
+    is_output = property(lambda self: self.kind == "Output", doc="Whether the value is computed.")
+    is_parameter = property(lambda self: self.kind == "Parameter", doc="Whether the value is learned.")
+    is_constant = property(lambda self: self.kind == "Constant", doc="Whether the value is fixed.")
+    is_placeholder = property(lambda self: self.kind == "Placeholder", doc="Whether the value stands for one given later.")
+
+    def as_parameter(self):
+        """This variable as a `Parameter`; `TypeError` if it is none."""
+        if not self.is_parameter:
+            raise TypeError(sentence(self.kind, self.name, self.where, "a parameter", self.kind.lower()))
+        return self
+
+    def as_constant(self):
+        """This variable as a `Constant`; `TypeError` if it is none."""
+        if not self.is_constant:
+            raise TypeError(sentence(self.kind, self.name, self.where, "a constant", self.kind.lower()))
+        return self
+
+    def __repr__(self) -> str:
+        t = self.type
+        shape = "[???]" if t.shape is None else "[" + " x ".join({FREE: "?", INFERRED: "*"}.get(n, str(n)) for n in t.shape) + "]"
+        return f"{self.kind}('{self.name or self.uid}', {row_space(t.axes) or '[]'}, {shape})"
+
+    def __len__(self):
+        raise TypeError(f"{self!r} has no length")
+
+    def __iter__(self):
+        raise TypeError(f"{self!r} is not iterable; use C.slice or [] with bounds")
+
+
+class Input(Variable):
+    """A value fed at each call."""
+
+    kind = "Input"
+
+
+class Placeholder(Variable):
+    """Stands for a variable that `replace_placeholders` or a call gives later."""
+
+    kind = "Placeholder"
+
+
+class Output(Variable):
+    """An output of a function; its type follows from the function's inputs."""
+
+    kind = "Output"
+
+    def __init__(self, owner, index: int, name: str):
+        self._owner = owner
+        self.index = index
+        self._name = name
+        self.is_sparse = False
+        self.serial = next(_serial)
+        self.where = owner.where
+
+    @property
+    def type(self) -> Type:
+        return self._owner.types[self.index]
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether a gradient can flow through this value."""
+        return any(v.needs_gradient for v in self._owner.operands)
+
+    @property
+    def owner(self):
+        return self._owner
+
+
+class _Valued(Variable):
+    """A variable that holds its value: an aligned array that stays where it is, so that plans may point at it."""
+
+    def __init__(self, shape, init, dtype, needs_gradient, name):
+        super().__init__(shape, dtype, needs_gradient=needs_gradient, dynamic_axes=(), name=name)
+        self._init = init
+        self._data: np.ndarray | None = None
+        self.version = 0  # counts the writes from outside of plans
+        self.assigned = False  # whether an op writes it
+        if self._known() and not callable(init):
+            self._fill()
+
+    def _known(self) -> bool:
+        return self._shape is not None and all(n >= 0 for n in self._shape)
+
+    def _fill(self) -> None:
+        init = self._init
+        data = aligned_empty(self._shape, self._dtype)
+        if callable(init):
+            data[...] = init(self._shape, self._dtype)
+        else:
+            try:
+                data[...] = init
+            except ValueError:
+                raise ValueError(
+                    sentence(
+                        self.kind,
+                        self._name,
+                        self.where,
+                        f"an initial value that fits shape {self._shape}",
+                        f"shape {np.shape(init)}",
+                    )
+                ) from None
+        self._data = data
+        self._init = None
+
+    def bind_shape(self, shape: tuple[int, ...]) -> None:
+        """Fills in inferred dimensions; `ValueError` where a known one differs."""
+        if self._shape is not None and (
+            len(shape) != len(self._shape) or any(a >= 0 and a != b for a, b in zip(self._shape, shape, strict=True))
+        ):
+            raise ValueError(sentence(self.kind, self._name, self.where, f"shape {self._shape}", f"{shape}"))
+        self._shape = tuple(shape)
+
+    @property
+    def data(self) -> np.ndarray:
+        """The live array that plans read and write; initialised at first use."""
+        if self._data is None:
+            if not self._known():
+                raise ValueError(
+                    sentence(
+                        self.kind,
+                        self._name,
+                        self.where,
+                        "a known shape",
+                        f"{self._shape}",
+                        "apply the function to an input first, so that the shape is inferred",
+                    )
+                )
+            self._fill()
+        return self._data
+
+    @property
+    def value(self) -> np.ndarray:
+        """The value, as a copy."""
+        return self.data.copy()
+
+    @value.setter
+    def value(self, new: Any) -> None:
+        new = np.asarray(new.asarray() if hasattr(new, "asarray") else new)
+        if self._data is None and self._known():
+            self._data = aligned_empty(self._shape, self._dtype)
+        elif self._data is None:
+            self.bind_shape(new.shape)
+            self._data = aligned_empty(self._shape, self._dtype)
+        if new.shape != self._shape and new.ndim:
+            raise ValueError(sentence(self.kind, self._name, self.where, f"a value of shape {self._shape}", f"{new.shape}"))
+        self._data[...] = new
+        self.version += 1
+        if self.kind == "Constant":
+            global edits
+            edits += 1  # plans may have folded a scalar constant
+
+    def asarray(self) -> np.ndarray:
+        """The value, as a copy."""
+        return self.value
+
+
+class Parameter(_Valued):
+    """A value that learners change.
+
+    shape: sizes; `C.InferredDimension` for those that the first use decides. init: a number, an array, or an initialiser
+    (`C.glorot_uniform()`), called once the shape is known. Raises `ValueError` when neither shape nor an array is given.
+    """
+
+    kind = "Parameter"
+
+    def __init__(self, shape=None, init=None, dtype=default_override_or(np.float32), device=None, name: str = ""):
+        dtype = get_default_override(Parameter, dtype=dtype)
+        init = init.asarray() if hasattr(init, "asarray") else init
+        if shape is None:
+            if init is None:
+                raise ValueError("Parameter: expected a shape or an initial array, got neither")
+            init = np.asarray(init)
+            shape = init.shape
+            if dtype is None:
+                dtype = init.dtype if init.dtype == np.float64 else np.float32
+        super().__init__(shape, 0 if init is None else init, np.float32 if dtype is None else dtype, True, name)
+
+
+class Constant(_Valued):
+    """A value that no learner changes; ops such as `assign` and batch normalisation may.
+
+    value: a number, an array or an initialiser. shape: of the constant, where `value` is a number.
+    """
+
+    kind = "Constant"
+
+    def __init__(self, value=None, shape=None, dtype=default_override_or(np.float32), device=None, name: str = ""):
+        given = dtype
+        dtype = get_default_override(Constant, dtype=dtype)
+        value = value.asarray() if hasattr(value, "asarray") else value
+        if value is None:
+            raise ValueError("Constant: expected a value, got none")
+        if not callable(value):
+            if (given is None or isinstance(given, default_override_or)) and getattr(value, "dtype", None) == np.float64:
+                dtype = np.float64
+            value = np.asarray(value)
+        if shape is None:
+            if callable(value):
+                raise ValueError("Constant: expected a shape beside an initialiser, got none")
+            shape = value.shape
+        super().__init__(shape, value, np.float32 if dtype is None else dtype, False, name)
+
+
+class Record(dict):
+    """Named values whose items are attributes; cannot be changed. `r.updated_with(name=value)` makes another."""
+
+    def __init__(self, **args: Any):
+        super().__init__(args)
+
+    def __getattr__(self, key: str) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            raise AttributeError(f"Record has no item {key!r}; it has {', '.join(self)}") from None
+
+    def __setitem__(self, key, value):
+        raise TypeError("Record: expected no change, got an assignment; use updated_with")
+
+    def updated_with(self, **kwargs: Any) -> Record:
+        """A copy with some items replaced."""
+        return Record(**{**self, **kwargs})
