@@ -45,7 +45,7 @@ def close(got, want, case, what):
     )
 
 
-PAIRS = [(c, d) for c in CASES if c.golden and not c.departs for d in (("f4", "f8") if c.f8 else ("f4",))]
+PAIRS = [(c, d) for c in CASES if c.golden and not (c.departs and not c.where) for d in (("f4", "f8") if c.f8 else ("f4",))]
 
 
 @pytest.mark.parametrize(("case", "dtype"), PAIRS, ids=[f"{c.name}-{d}" for c, d in PAIRS])
@@ -58,7 +58,8 @@ def test_op(case, dtype):
     got = record(C, case, np.dtype(dtype).type)
     assert set(got) == set(want)
     for key in sorted(want, key=lambda k: (k[0] == "d", k)):
-        close(np.asarray(got[key]), want[key], case, key)
+        if key not in case.where:
+            close(np.asarray(got[key]), want[key], case, key)
 
 
 def test_every_golden_has_a_case():

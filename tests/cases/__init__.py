@@ -37,7 +37,7 @@ class Case:
 
     diff: it has gradients.  golden: CNTK can run it.  fd: finite differences hold (no kink, no jump near the values).
     mode: 'eval', or 'train' for ops that differ while training.  later: an op that may not be there yet.
-    departs: why cogkit's answer differs from CNTK's; such a case is recorded but not compared.
+    departs: why cogkit's answer differs from CNTK's; `where` names the arrays that do (y0, d1, ...; none: all of them).
     """
 
     def __init__(self, family, name, build, specs, **options):
@@ -47,7 +47,7 @@ class Case:
         self.f8 = False
         self.mode = "eval"
         self.later = self.exact = self.mixes_rows = False
-        self.departs = self.quirk = ""
+        self.departs, self.where = "", ()
         self.rtol, self.atol = 1e-5, 1e-6
         for key, value in options.items():
             if not hasattr(self, key):

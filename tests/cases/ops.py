@@ -56,7 +56,8 @@ UNARY = {
     "tanh": "any",
 }
 for op, domain in sorted(UNARY.items()):
-    row(op, named(op), X(2, 3, domain=domain), f8=True)
+    wrong = dict(departs="CNTK's derivative of tan is wrong", where=("d0",)) if op == "tan" else {}
+    row(op, named(op), X(2, 3, domain=domain), f8=True, **wrong)
     row(op + "/param", named(op), W(2, 3, domain=domain), golden=op in ("relu", "exp"))
 for op in ("sigmoid", "tanh", "softplus", "relu", "elu", "selu", "softsign"):
     row(op + "/wide", named(op), X(8, domain="wide"), fd=False)
@@ -64,7 +65,7 @@ row("elu/alpha", named("elu", 0.5), X(4, domain="nonzero"))
 row("leaky_relu/alpha", named("leaky_relu", 0.3), X(4, domain="nonzero"))
 row("selu/constants", named("selu", 1.3, 0.7), X(4, domain="nonzero"))
 row("softplus/steepness", named("softplus", 3), X(4))
-row("softsign/steepness", named("softsign", 3), X(4, domain="nonzero"))
+row("softsign/steepness", named("softsign", 3), X(4, domain="nonzero"), departs="CNTK forgets the steepness")
 row("hard_sigmoid", named("hard_sigmoid", 0.2, 0.5), X(6, domain="nonzero"))
 row("hard_sigmoid/wide", named("hard_sigmoid", 0.3, 0.4), X(12, domain="wide"))
 row("param_relu", lambda C, x, a: C.param_relu(a, x), X(2, 3, domain="nonzero"), W(2, 3, domain="positive"))
@@ -91,6 +92,8 @@ row(
     X(4, domain="distinct"),
     W(4, value=[-0.33] * 4),
     W(4, value=[0.13] * 4),
+    departs="CNTK gives the bounds no gradient",
+    where=("d1", "d2"),
 )
 row("cast/same", lambda C, x: C.cast(x, np.float64), X(3), later=True, diff=False)
 
@@ -245,7 +248,8 @@ for op in ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_log_
     )
     row(op + "/all_axes", lambda C, x, op=op: getattr(C, op)(x, C.Axis.all_axes()), X(2, 3, domain=domain), mixes_rows=True)
 row("reduce_log_sum_exp/wide", named("reduce_log_sum_exp"), X(6, domain="wide"), fd=False)
-row("reduce_prod/zero", named("reduce_prod"), X(4, value=[[1, 0, 2, 3], [0, 0, 1, 2]]), rows=2, fd=False)
+row("reduce_prod/zero", named("reduce_prod"), X(4, value=[[1, 0, 2, 3], [0, 0, 1, 2]]), rows=2,
+    departs="CNTK gives the one value 0 no gradient", where=("d0",))
 row("reduce_max/ties", named("reduce_max"), X(4, value=[[1, 3, 3, 2]]), rows=1, fd=False)
 row("reduce_min/ties", named("reduce_min"), X(4, value=[[1, 3, 1, 2]]), rows=1, fd=False)
 row("reduce_l2/zero", named("reduce_l2"), X(4, value=[[0, 0, 0, 0], [3, 4, 0, 0]]), rows=2, fd=False, diff=False)
@@ -568,12 +572,13 @@ row("softmax/param", named("softmax"), W(5))
 row("log_softmax", named("log_softmax"), X(5), f8=True)
 row("log_softmax/all", named("log_softmax"), X(2, 3))
 row("log_softmax/wide", named("log_softmax"), X(6, domain="wide"), fd=False)
+CROSSED = "CNTK multiplies every row of the matrix with every row; cogkit works along the last axis"
 CE = named("cross_entropy_with_softmax")
 row("cross_entropy_with_softmax", CE, X(5), X(5, domain="onehot", grad=False), f8=True)
 row("cross_entropy_with_softmax/soft", CE, X(5), X(5, domain="soft", grad=False), f8=True)
 row("cross_entropy_with_softmax/gradient_of_labels", CE, X(5), X(5, domain="soft"))
 row("cross_entropy_with_softmax/not_normalised", CE, X(5), X(5, domain="positive", grad=False))
-row("cross_entropy_with_softmax/matrix", CE, X(2, 3), X(2, 3, domain="soft", grad=False))
+row("cross_entropy_with_softmax/matrix", CE, X(2, 3), X(2, 3, domain="soft", grad=False), departs=CROSSED)
 row("cross_entropy_with_softmax/axis0", named("cross_entropy_with_softmax", axis=0), X(2, 3), X(2, 3, domain="soft", grad=False))
 row("cross_entropy_with_softmax/axis1", named("cross_entropy_with_softmax", axis=1), X(2, 3), X(2, 3, domain="soft", grad=False))
 row("cross_entropy_with_softmax/wide", CE, X(6, domain="wide"), X(6, domain="onehot", grad=False), fd=False)
@@ -617,6 +622,7 @@ row(
     X(5, domain="distinct"),
     X(5, domain="onehot"),
     rows=8,
+    departs="CNTK gives one sum for the minibatch; cogkit a value per sample, as for topN=1",
     **ERR,
 )
 row(
@@ -625,6 +631,7 @@ row(
     X(3, 4, domain="distinct"),
     X(3, 4, domain="onehot"),
     rows=5,
+    departs=CROSSED,
     **ERR,
 )
 row(

@@ -1,0 +1,217 @@
+"""Laws over the table of op cases: engines agree, gradients are slopes, any number of rows and threads, same bits again."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from cases import Built, as_array, draw, record, stream, values
+from cases.ops import CASES
+from test_goldens import here
+
+import cogkit as C
+
+F4, F8 = np.float32, np.float64
+OTHERS = [name for name in C.device.engines() if name != "reference"] if hasattr(C.device, "engines") else ["cpu"]
+EVERY = ["reference", *OTHERS]
+
+
+def each(rows):
+    return pytest.mark.parametrize("case", rows, ids=[c.name for c in rows])
+
+
+def on(engine, case, dtype, rows=None, gradients=True):
+    with C.device.use_engine(engine):
+        return record(C, case, dtype, rows, gradients)
+
+
+def agree(got, want, case, what, loose=1.0):
+    """Every array of two records: equal up to the case's tolerance, in float64 up to that type's."""
+    assert set(got) == set(want)
+    for key in sorted(want):
+        a, b = np.asarray(got[key]), np.asarray(want[key])
+        assert a.shape == b.shape, f"{what} {key}: shape {a.shape} against {b.shape}"
+        assert a.dtype == b.dtype, f"{what} {key}: {a.dtype} against {b.dtype}"
+        if case.exact and key[0] != "d":
+            np.testing.assert_array_equal(a, b, err_msg=f"{what} {key}")
+            continue
+        scale = max(1.0, float(np.max(np.abs(b[np.isfinite(b)]), initial=0)))
+        shrink = 1e-7 if b.dtype == F8 else 1.0
+        np.testing.assert_allclose(
+            a, b, rtol=max(case.rtol * loose * shrink, 1e-11), atol=case.atol * scale * loose * shrink, err_msg=f"{what} {key}"
+        )
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+@each(CASES)
+def test_engine_equals_reference(case, engine):
+    here(case)
+    for dtype in (F4, F8):
+        agree(on(engine, case, dtype), on("reference", case, dtype), case, np.dtype(dtype).name)
+
+
+FREE = [c for c in CASES if c.batched and all(s.value is None for s in c.specs if s.role == "batch")]
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+@each(FREE)
+def test_any_number_of_rows(case, engine):
+    here(case)
+    for rows in (1, 17) if case.mixes_rows else (0, 1, 17):
+        if case.mode == "train" and rows == 1:
+            continue  # the variance of one row is 0: every rounding is blown up
+        got, want = on(engine, case, F4, rows), on("reference", case, F4, rows)
+        agree(got, want, case, f"{rows} rows", 4.0)
+
+
+@each([c for c in FREE if not c.mixes_rows])
+def test_rows_are_independent(case):
+    """A row's values do not depend on the rows beside it, and gradients of parameters are sums over rows."""
+    here(case)
+    whole = Built(C, case, F4, 5)
+    outs = whole.forward()
+    for row in (0, 4):
+        operands = [v[row : row + 1] if s.role == "batch" else v for s, v in zip(case.specs, values(case, 5), strict=True)]
+        for a, b in zip(Built(C, case, F4, 1, operands).forward(), outs, strict=True):
+            np.testing.assert_allclose(a[0], b[row], rtol=case.rtol * 4, atol=case.atol * 4)
+
+
+@pytest.mark.parametrize("engine", EVERY)
+@each([c for c in CASES if c.diff and c.fd])
+def test_gradients_are_slopes(case, engine):
+    """Central differences of sum(root * y) along random directions, in float64."""
+    here(case)
+    with C.device.use_engine(engine):
+        built = Built(C, case, F8, case.rows)
+        outs, grads = built.backward()
+        root = built.root(outs[0].shape)
+        train = case.mode == "train"
+
+        def loss():
+            y = built.backward()[0][0] if train else built.forward()[0]
+            return float(np.sum(root * y))
+
+        for key, operand in built.wrt.items():
+            base = built.feed[operand] if operand in built.feed else np.array(operand.value)
+            v = np.asarray(draw(stream(case.name, "direction", key), base.shape, "any"), F8)
+            h, found = 1e-5, []
+            for x in (base + h * v, base - h * v):
+                if operand in built.feed:
+                    built.feed[operand] = x
+                else:
+                    operand.value = x
+                found.append(loss())
+            if operand in built.feed:
+                built.feed[operand] = base
+            else:
+                operand.value = base
+            slope = (found[0] - found[1]) / (2 * h)
+            assert grads[key].shape == base.shape
+            want = float(np.sum(grads[key] * v))
+            assert abs(slope - want) <= 2e-6 * max(1.0, abs(want), float(np.sum(np.abs(grads[key] * v)))), (
+                f"{key}: {want}, slope {slope}"
+            )
+
+
+@each([c for c in CASES if c.diff])
+def test_gradient_alone_equals_gradient_beside_others(case):
+    """Asking for one gradient gives the bits that asking for all gives, and `grad` gives them too."""
+    here(case)
+    built = Built(C, case, F4, case.rows)
+    if len(built.wrt) < 2 or case.mode == "train":
+        pytest.skip("one operand, or running statistics")
+    _, together = built.backward()
+    for key, operand in list(built.wrt.items()):
+        built.wrt = {key: operand}
+        np.testing.assert_allclose(built.backward()[1][key], together[key], rtol=case.rtol, atol=case.atol)
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+@each(CASES)
+def test_same_bits_again(case, engine):
+    here(case)
+    before, after = on(engine, case, F4), on(engine, case, F4)
+    for key, value in before.items():
+        assert value.tobytes() == after[key].tobytes(), key
+    with C.device.use_engine(engine):  # and the same plan run again
+        built = Built(C, case, F4, case.rows)
+        one, two = built.forward(), built.forward()
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(one, two, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------------- threads
+WIDE = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+import cogkit as C
+from cases import record
+from cases.ops import CASES
+found = {}
+for case in CASES:
+    if not (case.later and not (hasattr(C, case.op) or hasattr(C.layers, case.op))):
+        free = case.batched and all(s.value is None for s in case.specs if s.role == "batch")
+        for k, v in record(C, case, np.float32, 301 if free and not case.name.startswith("network") else None).items():
+            found[case.name + " " + k] = np.asarray(v)
+np.savez(sys.argv[2], **found)
+"""
+
+
+def test_one_thread_equals_two(tmp_path):
+    """All cases on wide minibatches, so that kernels split their work."""
+    found = []
+    for threads in ("1", "2"):
+        out = tmp_path / f"{threads}.npz"
+        env = dict(os.environ, OMP_NUM_THREADS=threads, PYTHONSAFEPATH="1")
+        subprocess.run(
+            [sys.executable, "-c", WIDE, str(pathlib.Path(__file__).parent), str(out)], check=True, env=env, timeout=600
+        )
+        with np.load(out) as z:
+            found.append({k: z[k] for k in z.files})
+    one, two = found
+    assert set(one) == set(two)
+    cases = {c.name: c for c in CASES}
+    different = []
+    for key in sorted(one):
+        a, b, case = one[key], two[key], cases[key.split(" ")[0]]
+        scale = max(1.0, float(np.max(np.abs(a[np.isfinite(a)]), initial=0)))
+        if not np.allclose(a, b, rtol=case.rtol, atol=case.atol * scale, equal_nan=True):
+            different.append(key)
+    assert not different
+
+
+# ---------------------------------------------------------------------------------------------------------- randomness
+@pytest.mark.parametrize("engine", EVERY)
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.8])
+def test_dropout_keeps_the_mean(rate, engine):
+    with C.device.use_engine(engine):
+        C.set_seed(3)
+        x = C.input_variable(1000, needs_gradient=True)
+        y = C.dropout(x, rate)
+        ones = np.ones((100, 1000), F4)
+        state, found = y.forward({x: ones}, [y.output], {y.output})
+        v = as_array(found[y.output])
+        kept = v != 0
+        np.testing.assert_allclose(v[kept], 1 / (1 - rate), rtol=1e-6)
+        assert abs(kept.mean() - (1 - rate)) < 5 * (rate * (1 - rate) / v.size) ** 0.5
+        assert abs(np.corrcoef(kept[:-1].ravel(), kept[1:].ravel())[0, 1]) < 0.02  # rows do not share a mask
+        root = np.full_like(v, 2.0)
+        np.testing.assert_allclose(y.backward(state, {y.output: root}, {x})[x], np.where(kept, 2 / (1 - rate), 0), rtol=1e-6)
+        _, again = y.forward({x: ones}, [y.output], {y.output})
+        assert not np.array_equal(as_array(again[y.output]), v)  # another step, another mask
+        np.testing.assert_array_equal(y.eval({x: ones}), ones)
+
+
+def test_dropout_repeats_with_the_seed():
+    def masks(engine):
+        with C.device.use_engine(engine):
+            C.set_seed(11)
+            x = C.input_variable(200)
+            y = C.dropout(x, 0.5)
+            return [as_array(y.forward({x: np.ones((7, 200), F4)}, [y.output], {y.output})[1][y.output]) for _ in range(2)]
+
+    a, b = masks("cpu"), masks("cpu")
+    assert all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))
+    assert all(np.array_equal(p, q) for p, q in zip(a, masks("reference"), strict=True))
