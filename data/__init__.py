@@ -1,3 +1,7 @@
 """cogkit.data: readers, transforms, the minibatch source, and one recipe a data set."""
+from cogkit.data import transforms
+from cogkit.data.deserializers import *
 from cogkit.data.format import *
 from cogkit.data.recipe import *
+from cogkit.data.source import *
+from cogkit.data.streams import *

@@ -25,7 +25,7 @@ cdef extern from "native.h" nogil:
     void cg_c32(uint64_t seed, int split, int64_t first, int64_t last, const uint8_t *items, const cg_photo *photos,
                 int64_t photo_count, uint8_t *out)
 
-__all__ = ['c32_images', 'image_batch', 'permutation', 'philox']
+__all__ = ['c32_images', 'image_batch', 'permutation', 'philox', 'random_table']
 
 cdef uint64_t MASK = 0xffffffffffffffff
 
@@ -50,6 +50,23 @@ def permutation(seed, sweep, int64_t count, int64_t start, int64_t stop):
     cdef uint64_t s = int(seed) & MASK, w = int(sweep) & MASK
     with nogil:
         cg_permutation(s, w, count, start, stop, &o[0])
+    return out
+
+
+def random_table(seed, purpose, const int64_t[::1] sample, const int64_t[::1] sweep, int64_t blocks):
+    """Random bits (n, 4 * blocks) uint64, a function of (seed, purpose, sweep, sample) alone."""
+    cdef int64_t n = sample.shape[0], i, b
+    if sweep.shape[0] != n or blocks < 1:
+        raise ValueError('random_table: expected as many sweeps as samples and one block or more')
+    out = np.empty((n, 4 * blocks), np.uint64)
+    if n == 0:
+        return out
+    cdef uint64_t[:, ::1] o = out
+    cdef uint64_t k0 = int(seed) & MASK, k1 = int(purpose) & MASK
+    with nogil:
+        for i in range(n):
+            for b in range(blocks):
+                cg_philox(k0, k1, b + 1, sweep[i], sample[i], 0, &o[i, 4 * b])
     return out
 
 
