@@ -2,30 +2,33 @@
 
 An engine compiles a lowered graph to a plan: an object with `run(feeds, sizes, run)` that gives the arrays of the graph's outputs.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ['ENGINES', 'current_engine', 'use_engine']
+__all__ = ["ENGINES", "current_engine", "use_engine"]
 
-ENGINES: dict[str, Callable[..., Any]] = {}   # name -> compile(graph) -> plan
-_current = ['cpu']
+ENGINES: dict[str, Callable[..., Any]] = {}  # name -> compile(graph) -> plan
+_current = ["cpu"]
 
 
 def _reference(graph):
     from cogkit.engine.reference import ReferencePlan
+
     return ReferencePlan(graph)
 
 
 def _cpu(graph):
     from cogkit.engine.plan import CpuPlan
+
     return CpuPlan(graph)
 
 
-ENGINES['reference'] = _reference
-ENGINES['cpu'] = _cpu
+ENGINES["reference"] = _reference
+ENGINES["cpu"] = _cpu
 
 
 def current_engine() -> str:
@@ -37,7 +40,7 @@ def current_engine() -> str:
 def use_engine(name: str) -> Iterator[None]:
     """Makes plans for another engine inside the `with` block: 'cpu' or 'reference'. Raises `ValueError` for an unknown one."""
     if name not in ENGINES:
-        raise ValueError(f'engine: expected one of {", ".join(ENGINES)}, got {name!r}')
+        raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")
     _current.append(name)
     try:
         yield
