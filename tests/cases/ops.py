@@ -146,7 +146,6 @@ row("mean", lambda C, a, b, c: C.mean(a, b, c), X(2, 3), X(2, 3), W(2, 3))
 row("pow/whole", named("pow", 3.0), X(4, domain="nonzero"))
 row("pow/of_number", lambda C, x: C.pow(2.0, x), X(4))
 row("operators/arithmetic", lambda C, x, y: (2 - x) * y / (1.5 + C.square(x)) - (-y) + 3 * x, X(2, 3), X(3))
-row("operators/comparison", lambda C, x, y: (x < y) + (x > y) + (x <= 0.5) + (x >= 0.5), X(2, 3), X(3), diff=False, golden=False)
 row("operators/power", lambda C, x: x**2, X(2, 3, domain="positive"), golden=False)
 row("operators/abs", lambda C, x: abs(x), X(2, 3, domain="nonzero"))
 row(
@@ -521,6 +520,8 @@ row(
     lambda C, x: C.unpooling(C.pooling(x, C.MAX_POOLING, (2, 2), strides=(2, 2)), x, C.MAX_UNPOOLING, (2, 2), strides=(2, 2)),
     X(2, 4, 6, domain="distinct"),
     later=True,
+    departs="CNTK's gradient is not the slope",
+    where=("d0",),
 )
 
 # ------------------------------------------------------------------------------------------------------- normalisation
