@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -17,15 +16,14 @@ from typing import Any
 import numpy as np
 
 from cogkit import ops
-from cogkit.engine.session import Program
+from cogkit.engine.session import Executable
 from cogkit.errors import ModelFileError
 from cogkit.functions import Function
 from cogkit.learners.schedules import IGNORE, ScheduleLike, TrainingParameterSchedule, learning_parameter_schedule
-from cogkit.variables import Constant, Parameter, aligned_empty
+from cogkit.ops.randomness import SentinelValueForAutoSelectRandomSeed, purpose_of
+from cogkit.variables import Constant, Parameter
 
 __all__ = ["Learner", "UserLearner"]
-
-_seeds = itertools.count(1)  # of injected noise: two learners of one process inject different numbers
 
 
 @dataclasses.dataclass
@@ -93,6 +91,7 @@ class Learner:
         self._writers: list[Any] = []
         self._written: dict[str, float] = {}
         self._gradients: dict[Parameter, np.ndarray] | None = None
+        self._gradient_constants: dict[Parameter, Constant] = {}
 
     # what it is ----------------------------------------------------------------------------------------------------
 
@@ -165,9 +164,9 @@ class Learner:
                     raise ValueError(
                         f"{self.kind}: expected parameters of known shapes, got {p!r}; apply the model to an input first"
                     )
-            self._gradients = {p: aligned_empty(p.shape, np.dtype(p.dtype)) for p in self.parameters}
-            for buffer in self._gradients.values():
-                buffer[...] = 0
+            # constants, so that plans read them where they lie; named, so that none is taken for a number of the graph's text
+            self._gradient_constants = {p: Constant(0.0, p.shape, p.dtype, name="grad") for p in self.parameters}
+            self._gradients = {p: c.data for p, c in self._gradient_constants.items()}
         return self._gradients
 
     def _take(self, gradient_values: Mapping[Parameter, Any]) -> None:
@@ -191,6 +190,21 @@ class Learner:
         gradient_values: parameter -> gradient summed over the minibatch; training_sample_count: its samples, at least 1.
         """
         raise NotImplementedError
+
+    def train(self, gradient_values: Mapping[Parameter, Any], training_sample_count: int, is_sweep_end: bool) -> bool:
+        """What a trainer calls: `update`, with the counts kept."""
+        return self.update(gradient_values, training_sample_count, is_sweep_end)
+
+    def use_buffers(self, gradients: dict[Parameter, np.ndarray]) -> None:
+        """Takes arrays that gradients will always come in, so that they are read in place; `update` still copies others.
+
+        gradients: aligned, contiguous arrays of each parameter's own shape and type.
+        """
+        self._recompile()
+        for p, array in self.gradients.items():
+            if array is not gradients[p]:
+                self._gradient_constants[p]._data = gradients[p]
+        self._gradients = {p: gradients[p] for p in self.parameters}
 
     def _count(self, n: int, is_sweep_end: bool) -> None:
         self._samples += n
@@ -271,6 +285,11 @@ class Learner:
         """Takes the numbers of a derived class."""
 
 
+def _program(updates: Sequence[Function]) -> Executable:
+    """The assignments of these functions as one executable without feeds."""
+    return Executable(effects_of=[v for f in updates for v in f.outputs], training=True)
+
+
 class Rule:
     """How one parameter changes. `step` writes it as a graph; `numbers` computes what changes with the minibatch."""
 
@@ -314,10 +333,9 @@ class GraphLearner(Learner):
         for schedule, name in zip(self._momenta, rule.momenta, strict=True):
             if not all(0 <= value <= 1 for value in schedule.to_dict()["values"]):
                 raise ValueError(f"{self.kind}: expected {name} within 0 and 1, got {schedule}")
-        self._seed = next(_seeds)
+        self._seed = purpose_of(SentinelValueForAutoSelectRandomSeed)  # two learners inject different noise
         self._states: dict[Parameter, dict[str, Constant]] | None = None
-        self._program: Program | None = None
-        self._feed: dict[str, list[np.ndarray]] = {}
+        self._program: Executable | None = None
 
     @property
     def states(self) -> dict[Parameter, dict[str, Constant]]:
@@ -362,7 +380,7 @@ class GraphLearner(Learner):
             x["noise"] = self._now(o.gaussian_noise_injection_std_dev)
         return x
 
-    def _graph(self, w: Parameter, g: Any, x: SimpleNamespace) -> list[Function]:
+    def _graph(self, i: int, w: Parameter, g: Any, x: SimpleNamespace) -> list[Function]:
         """The assignments that update one parameter."""
         has = vars(x)
         if "scale" in has:
@@ -378,7 +396,7 @@ class GraphLearner(Learner):
         states = self.states[w]
         new, changed = self.rule.step(w, g, SimpleNamespace(**states), x)
         if "noise" in has:
-            new = new + x.noise * ops.random.normal(w.shape, w.dtype)
+            new = new + x.noise * ops.random_normal(w.shape, w.dtype, seed=self._seed << 16 | i)
         if "shrink" in has:
             sign = ops.greater(new, 0.0) - ops.less(new, 0.0)
             new = sign * ops.element_max(ops.abs(new) - x.shrink, 0.0)
@@ -388,21 +406,16 @@ class GraphLearner(Learner):
         """Builds and lowers the update of all parameters; only 0-d numbers of these names will change."""
         self._scalars: dict[str, list[np.ndarray]] = {name: [] for name in names}
         x_of: dict[Any, SimpleNamespace] = {}
-        feeds: list[tuple[Any, np.ndarray]] = []
         for dtype in dict.fromkeys(p.dtype for p in self.parameters):
-            x = SimpleNamespace()
+            x_of[dtype] = x = SimpleNamespace()
             for name in names:
-                setattr(x, name, ops.input_variable((), dtype, dynamic_axes=(), name=name))
-                cell = aligned_empty((), np.dtype(dtype))
-                self._scalars[name].append(cell)
-                feeds.append((getattr(x, name), cell))
-            x_of[dtype] = x
+                number = Constant(0.0, (), dtype, name=name)
+                setattr(x, name, number)
+                self._scalars[name].append(number.data)
         updates = []
-        for p, buffer in self.gradients.items():
-            g = ops.input_variable(p.shape, p.dtype, dynamic_axes=(), name="g")
-            feeds.append((g, buffer))
-            updates += self._graph(p, g, x_of[p.dtype])
-        self._program = Program(ops.combine(updates), feeds)
+        for i, p in enumerate(self.gradients):
+            updates += self._graph(i, p, self._gradient_constants[p], x_of[p.dtype])
+        self._program = _program(updates)
 
     def _recompile(self) -> None:
         self._program = None
@@ -435,7 +448,7 @@ class GraphLearner(Learner):
         for name, value in numbers.items():
             for cell in self._scalars[name]:
                 cell[...] = value
-        self._program.run(self._seed, self._minibatches)
+        self._program.run({}, step=self._minibatches)
         self._count(n, is_sweep_end)
         return True
 
@@ -487,25 +500,24 @@ class UniversalLearner(Learner):
         names = [p for p in inspect.signature(update_func).parameters.values() if p.default is p.empty and p.kind in (0, 1)]
         if len(names) != 2:
             raise ValueError(f"universal: expected a function of (parameters, gradients), got one of {len(names)} arguments")
-        inputs = [ops.input_variable(p.shape, p.dtype, dynamic_axes=(), name="grad") for p in self.gradients]
-        made = update_func(list(self.parameters), inputs)
+        made = update_func(list(self.parameters), [self._gradient_constants[p] for p in self.gradients])
         self._function = made if isinstance(made, Function) else ops.combine(made)
-        self._feeds = list(zip(inputs, self.gradients.values(), strict=True))
-        self._seed = next(_seeds)
-        self._program: Program | None = None
+        self._seed = purpose_of(SentinelValueForAutoSelectRandomSeed)  # two learners inject different noise
+        self._program: Executable | None = None
 
     def update(self, gradient_values: Mapping[Parameter, Any], training_sample_count: int, is_sweep_end: bool = False) -> bool:
         """Runs the user's graph on these gradients; see `Learner.update`."""
         self._take(gradient_values)
         if self._program is None:
-            self._program = Program(self._function, self._feeds)
-        self._program.run(self._seed, self._minibatches)
+            self._program = _program([self._function])
+        self._program.run({}, step=self._minibatches)
         self._count(training_sample_count, is_sweep_end)
         return True
 
     def _state_variables(self) -> list[Any]:
-        own = {id(p) for p in self.parameters}
-        return [v for v in self._function.inputs if (v.is_constant or v.is_parameter) and id(v) not in own]
+        own = {id(v) for v in (*self.parameters, *self._gradient_constants.values())}
+        leaves = [v for v in self._function.inputs if v.is_constant or v.is_parameter]
+        return [v for v in leaves if v.assigned and id(v) not in own]
 
     def _arrays(self) -> list[tuple[str, np.ndarray]]:
         return [(f"{i}.{v.name}", v.data) for i, v in enumerate(self._state_variables())]
@@ -531,6 +543,13 @@ class UserLearner(Learner):
     def __init__(self, parameters: Sequence[Parameter], lr_schedule: ScheduleLike, as_numpy: bool = True):
         super().__init__(parameters, lr_schedule)
         self.as_numpy = as_numpy
+
+    def train(self, gradient_values: Mapping[Parameter, Any], training_sample_count: int, is_sweep_end: bool) -> bool:
+        """What a trainer calls: the derived class's `update`, with the counts kept."""
+        self._report("learning rate", self.learning_rate())
+        more = self.update(gradient_values, training_sample_count, is_sweep_end)
+        self._count(training_sample_count, is_sweep_end)
+        return bool(more)
 
     def update(self, gradient_values: Mapping[Parameter, Any], training_sample_count: int, sweep_end: bool = False) -> bool:
         """Changes the parameters; returns False when learning has come to its end."""

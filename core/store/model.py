@@ -133,6 +133,8 @@ class _Writer:
             made["tensor"] = f"{v.name or kind}.{len(self.leaves)}"
             if kind == "constant" and v.version:
                 made["live"] = True  # written since it was made: a clone copies it
+            if kind == "constant" and v.assigned:
+                made["assigned"] = True  # an op writes it: never a number of the graph's text
             self.tensors[made["tensor"]] = v.data
             return made
         made["shape"] = None if v._shape is None else list(v._shape)
@@ -219,6 +221,7 @@ class _Reader:
                 return Parameter(data.shape, data, data.dtype, name=name)
             made = Constant(data, data.shape, data.dtype, name=name)
             made.version = int(bool(entry.get("live", False)))
+            made.assigned = bool(entry.get("assigned", False))
             return made
         shape = None if entry["shape"] is None else tuple(int(n) for n in entry["shape"])
         axes = None if entry["axes"] is None else tuple(_axis_from_json(a) for a in entry["axes"])

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import pytest
+
 from cogkit.learners import schedules as S
 
 GOLDENS = json.loads((pathlib.Path(__file__).parent / "goldens.json").read_text())
