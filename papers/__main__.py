@@ -87,12 +87,13 @@ def _data(asked, folder: Path) -> int:
 
 
 def _run(asked, folder: Path) -> int:
-    from cogkit.papers.datasets import prepare_data
     from cogkit.papers.running import Stopped, run_once
 
     paper = read_paper(folder / asked.slug)
     row = paper.find(asked.profile, asked.run)
     if asked.stamps is None:
+        from cogkit.papers.datasets import prepare_data
+
         stamps = [prepare_data(n, s, Path("build/data") / f"{n}.{s}.json", must=True) for n, s in row.data]
     else:
         stamps = [json.loads(p.read_text(encoding="utf-8")) for p in asked.stamps]

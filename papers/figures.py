@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 from cogkit.papers.sheets import Paper  # noqa: E402
 
@@ -86,6 +87,7 @@ def draw_curves(paper: Paper, done: list[dict], folder: Path) -> list[str]:
                 panel.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
             panel.set_title(paper.metrics.get(name, name.replace("_", " ")))
             panel.set_xlabel(x_name)
+            panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(groups)))
         _save(figure, folder / "curves")
     return ["curves"]

@@ -82,7 +82,10 @@ def _inline(path: Path, prefix: str) -> str:
     text = text[text.index("<svg") :]
     for name in sorted(set(re.findall(r'\bid="([^"]+)"', text)), key=len, reverse=True):
         text = re.sub(rf'(id="|#){re.escape(name)}(?=["\)])', rf"\g<1>{prefix}-{name}", text)
-    return re.sub(r'<svg ([^>]*?)\s*height="[^"]*"([^>]*?)\s*width="[^"]*"', r'<svg role="img" \1\2', text, count=1)
+    width = float(re.search(r'width="([\d.]+)pt"', text)[1])  # type: ignore[index]
+    style = f"max-width: {1.45 * width:.0f}px; min-width: {0.85 * width:.0f}px"  # on a phone a wide figure scrolls
+    sizes = r'<svg ([^>]*?)\s*height="[^"]*"([^>]*?)\s*width="[^"]*"'
+    return re.sub(sizes, rf'<svg role="img" style="{style}" \1\2', text, count=1)
 
 
 def _provenance(runs: list[dict]) -> list[tuple[str, list[str]]]:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 FILES = {
     "README.md": "# A fit that learns\n\nMore steps fit better; the sign of noise does not matter.\n\n## Departures\n\nNone.\n",
     "published.csv": "table,row,metric,data,value,std,runs,tag,source\n"
@@ -50,9 +52,14 @@ def run(row, data, out):
 }
 
 
-def write_paper(folder: Path, **changed: str) -> Path:
-    """Writes the fake paper to `folder`; `changed` replaces texts, keys with _ for the dot: runs_csv="..."."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in FILES.items():
-        (folder / name).write_text(changed.get(name.replace(".", "_"), text), encoding="utf-8")
-    return folder
+@pytest.fixture(scope="session")
+def write_paper():
+    """write_paper(folder, **changed): the fake paper; `changed` replaces texts, with _ for the dot: runs_csv="..."."""
+
+    def write(folder: Path, **changed: str) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in FILES.items():
+            (folder / name).write_text(changed.get(name.replace(".", "_"), text), encoding="utf-8")
+        return folder
+
+    return write

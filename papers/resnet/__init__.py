@@ -1,0 +1,1 @@
+"""Deep residual learning (He et al. 2016) on small images."""
