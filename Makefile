@@ -42,8 +42,9 @@ bench: build
 
 build: .venv/built
 
-doctor: build
-	$(BIN)/python -m cogkit doctor
+# Wants nothing to be built, not even .venv.
+doctor:
+	@$(firstword $(wildcard $(BIN)/python) $(PYTHON)) core/doctor.py
 
 # All of them run, whichever fails first.
 lint: .venv/installed

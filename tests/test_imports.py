@@ -23,9 +23,9 @@ FOLDERS = {
 # A part that is named nowhere (variables, functions, ops, losses, ...) is "graph".
 RANKS = [
     ["graph"],
-    ["lowering"],
-    ["engine", "device"],
-    ["learners", "store"],
+    ["lowering", "store"],
+    ["engine"],
+    ["learners", "random"],
     ["train", "compress"],
     ["logging", "debugging", "doctor"],
     ["face"],
@@ -125,7 +125,8 @@ PLANTED = {
     "ops to engine, in a function": ("core/ops/dense.py", "def f():\n    from cogkit.engine import session"),
     "lowering to engine, relative": ("core/lowering/fuse.py", "from ..engine import plan"),
     "engine to train": ("core/engine/plan.py", "import cogkit.train.trainer"),
-    "learners to store": ("core/learners/sgd.py", "from cogkit import store"),
+    "store to lowering": ("core/store/model.py", "from cogkit import lowering"),
+    "learners to train": ("core/learners/sgd.py", "from cogkit import train"),
     "graph to engine, by name": ("core/variables.py", "import importlib\nimportlib.import_module('cogkit.engine.session')"),
     "core to layers": ("core/ops/dense.py", "from cogkit.layers.dense import Dense"),
     "core to the face": ("core/train/trainer.py", "import cogkit as C"),

@@ -156,6 +156,23 @@ def test_the_doctor_prints_a_table_where_everything_is_missing(tmp_path):
     assert all("report this line" not in line for line in rows.values())
 
 
+def test_the_doctor_runs_where_an_extension_is_broken(tmp_path):
+    """`import cogkit` fails there; the command that says why must not."""
+    package = tmp_path / "cogkit"
+    shutil.copytree(ROOT / "core", package)
+    for folder in ("layers", "data", "parallel", "papers"):
+        (package / folder).symlink_to(ROOT / folder)
+    built = list((package / "engine").rglob("*.so"))
+    for library in built:
+        library.write_bytes(b"")
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "cogkit", "doctor"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    row = next(line for line in done.stdout.splitlines() if line.startswith("engine cpu"))
+    assert "MISSING" in row and all(library.name.split(".")[0] in row for library in built), row
+
+
 def test_the_doctor_finds_what_is_here():
     done = subprocess.run([sys.executable, "-m", "cogkit", "doctor"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
