@@ -232,8 +232,8 @@ namespace {
 struct Candidate {
     double cost = 1e300;
     std::string name;
-    Desc x, w, y, b, scratchpad;
-    dnnl::primitive primitive;
+    Desc x, w, y, scratchpad;
+    std::function<dnnl::primitive()> make; /* generates the code: only for the one that is chosen */
 };
 
 /* Share of a core's peak that an implementation reaches, roughly; only the order of two candidates matters.
@@ -262,16 +262,19 @@ struct ConvTraits {
     double flops;
     Candidate best;
 
-    template <class PD>
-    void consider(PD pd, const Desc &px, const Desc &pw, const Desc &py, const Desc &pb, const dnnl::primitive &primitive) {
+    template <class Primitive, class PD>
+    void consider(const PD &pd, const Desc &px, const Desc &pw, const Desc &py) {
         Candidate c;
         c.name = pd.impl_info_str();
         c.cost = flops / (250e9 * efficiency(c.name, s.w[1], s.w[0] / s.groups)) + reorder_seconds(x, px) +
                  reorder_seconds(y, py) + reorder_seconds(w, pw);
         if (c.cost >= best.cost) return;
-        c.x = px, c.w = pw, c.y = py, c.b = pb;
+        c.x = px, c.w = pw, c.y = py;
         c.scratchpad = pd.scratchpad_desc();
-        c.primitive = primitive;
+        /* next_impl() changes the description itself, which copies of the C++ handle share. */
+        dnnl_primitive_desc_t kept;
+        dnnl::error::wrap_c_api(dnnl_primitive_desc_clone(&kept, pd.get()), "cannot keep a primitive description");
+        c.make = [pd = PD(kept)] { return Primitive(pd); };
         best = c;
     }
 };
@@ -357,7 +360,7 @@ std::unique_ptr<Program> convolution(const ConvSpec &s) {
                 dnnl::convolution_forward::primitive_desc pd(cpu(), dnnl::prop_kind::forward_training, direct, dx, aw, bias, dy,
                                                              s.strides, dilation, s.pad_lo, s.pad_hi, attr);
                 for (int i = 0; i < 3; ++i) {
-                    t.consider(pd, pd.src_desc(), pd.weights_desc(), pd.dst_desc(), bias, dnnl::convolution_forward(pd));
+                    t.consider<dnnl::convolution_forward>(pd, pd.src_desc(), pd.weights_desc(), pd.dst_desc());
                     if (!pd.next_impl()) break;
                 }
                 continue;
@@ -368,14 +371,14 @@ std::unique_ptr<Program> convolution(const ConvSpec &s) {
                 dnnl::convolution_backward_data::primitive_desc pd(cpu(), direct, dx, aw, dy, s.strides, dilation, s.pad_lo,
                                                                    s.pad_hi, hint, attr);
                 for (int i = 0; i < 3; ++i) {
-                    t.consider(pd, pd.diff_src_desc(), pd.weights_desc(), pd.diff_dst_desc(), bias, dnnl::convolution_backward_data(pd));
+                    t.consider<dnnl::convolution_backward_data>(pd, pd.diff_src_desc(), pd.weights_desc(), pd.diff_dst_desc());
                     if (!pd.next_impl()) break;
                 }
             } else {
                 dnnl::convolution_backward_weights::primitive_desc pd(cpu(), direct, dx, aw, bias, dy, s.strides, dilation,
                                                                       s.pad_lo, s.pad_hi, hint, attr);
                 for (int i = 0; i < 3; ++i) {
-                    t.consider(pd, pd.src_desc(), pd.diff_weights_desc(), pd.diff_dst_desc(), bias, dnnl::convolution_backward_weights(pd));
+                    t.consider<dnnl::convolution_backward_weights>(pd, pd.src_desc(), pd.diff_weights_desc(), pd.diff_dst_desc());
                     if (!pd.next_impl()) break;
                 }
             }
@@ -396,13 +399,13 @@ std::unique_ptr<Program> convolution(const ConvSpec &s) {
         if (s.sum && out != y) p.reorder(y, out);
         Args args{{DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DST, out}};
         if (s.bias) args.emplace_back(DNNL_ARG_BIAS, p.operand(bias, 2));
-        p.add(c.primitive, c.scratchpad, args);
+        p.add(c.make(), c.scratchpad, args);
         if (out != y) p.reorder(out, y);
     } else if (kind == Conv::backward_data) {
         const int dy = p.input(t.y, c.y, 0), w = p.input(t.w, c.w, 1);
         const int dx = p.operand(t.x, 2);
         const int out = c.x == t.x && !s.sum ? dx : p.temporary(c.x);
-        p.add(c.primitive, c.scratchpad, {{DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DIFF_SRC, out}});
+        p.add(c.make(), c.scratchpad, {{DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DIFF_SRC, out}});
         if (out != dx) p.reorder(out, dx, s.sum);
     } else {
         const int x = p.input(t.x, c.x, 0), dy = p.input(t.y, c.y, 1);
@@ -415,7 +418,7 @@ std::unique_ptr<Program> convolution(const ConvSpec &s) {
             out_b = s.sum ? p.temporary(bias) : db;
             args.emplace_back(DNNL_ARG_DIFF_BIAS, out_b);
         }
-        p.add(c.primitive, c.scratchpad, args);
+        p.add(c.make(), c.scratchpad, args);
         if (out != dw) p.reorder(out, dw, s.sum);
         if (out_b != db) p.reorder(out_b, db, true);
     }

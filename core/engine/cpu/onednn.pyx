@@ -154,7 +154,8 @@ cdef class Convolution(_Call):
 cdef class MatMul(_Call):
     """c = op(a) @ op(b) + bias, row-major; a (M, K) or (K, M) if transpose_a, b (K, N) or (N, K) if transpose_b.
 
-    Raises ValueError. Buffers a, b, [bias (N,)], c. batch > 1: batch_a and batch_b are elements between two matrices (None: dense, 0: one for all).
+    Raises ValueError. Buffers a, b, [bias (N,)], c. batch > 1: batch_a, batch_b and batch_c are elements between two
+    matrices (None: dense, 0: one for all).
     lda, ldb, ldc: elements between two rows (0: dense). sum: add to c, before relu. relu: max(0, .) of the result.
     """
 
