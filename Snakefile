@@ -2,6 +2,7 @@
 #
 # A run is trained anew when its row, its paper's code or the hash of its data changed; not for a touched file or an edited
 # comment. Training keeps its checkpoints under build/papers, outside the declared outputs, so a killed run continues there.
+import fcntl
 import json
 import os
 import sys
@@ -14,6 +15,17 @@ python = sys.executable
 os.environ["PYTHONSAFEPATH"] = (
     "1"  # from the root of the repository, `import layers` would load a second copy
 )
+
+# A killed Snakemake leaves its lock files behind and would then refuse to go on. This lock goes with its process: whoever gets it
+# is alone here, and may clear them away.
+Path(".snakemake").mkdir(exist_ok=True)
+alone = open(".snakemake/alone", "w")
+try:
+    fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for stale in Path(".snakemake/locks").glob("*"):
+        stale.unlink()
+except BlockingIOError:
+    pass
 
 try:
     papers = {
