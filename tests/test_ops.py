@@ -8,11 +8,13 @@ import sys
 import numpy as np
 import pytest
 from cases import Built, as_array, draw, record, stream, values
-from cases.ops import CASES
+from cases.graphs import GRAPHS
+from cases.ops import CASES as OPS
 from test_goldens import here
 
 import cogkit as C
 
+CASES = OPS + GRAPHS
 F4, F8 = np.float32, np.float64
 OTHERS = [name for name in C.device.engines() if name != "reference"] if hasattr(C.device, "engines") else ["cpu"]
 EVERY = ["reference", *OTHERS]
@@ -148,9 +150,10 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 import cogkit as C
 from cases import record
+from cases.graphs import GRAPHS
 from cases.ops import CASES
 found = {}
-for case in CASES:
+for case in CASES + GRAPHS:
     if not (case.later and not (hasattr(C, case.op) or hasattr(C.layers, case.op))):
         free = case.batched and all(s.value is None for s in case.specs if s.role == "batch")
         for k, v in record(C, case, np.float32, 301 if free and not case.name.startswith("network") else None).items():
