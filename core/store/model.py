@@ -11,6 +11,7 @@ import enum
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,7 @@ class _Writer:
         self.leaves: list[dict[str, Any]] = []
         self.nodes: list[dict[str, Any]] = []
         self.tensors: dict[str, np.ndarray] = {}
+        self.values: dict[str, Any] = {}  # tensor name -> parameter or constant
         self.leaf_index: dict[int, int] = {}
         self.node_index: dict[int, int] = {}
 
@@ -136,6 +138,7 @@ class _Writer:
             if kind == "constant" and v.assigned:
                 made["assigned"] = True  # an op writes it: never a number of the graph's text
             self.tensors[made["tensor"]] = v.data
+            self.values[made["tensor"]] = v
             return made
         made["shape"] = None if v._shape is None else list(v._shape)
         made["dtype"] = None if v._dtype is None else v._dtype.name
@@ -171,11 +174,51 @@ class _Writer:
 
 def graph_to_json(function: Function) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(graph as plain data, tensors by name). Raises ModelFileError for what has no stored form."""
+    graph, tensors, _ = _write(function)
+    return graph, tensors
+
+
+def _write(function: Function) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
     writer = _Writer()
     root = writer.graph(function.root)
     signature = [writer.operand(v) for v in function._signature or () if not v.is_output]
     graph = {"leaves": writer.leaves, "nodes": writer.nodes, "root": root, "signature": signature}
-    return graph, writer.tensors
+    return graph, writer.tensors, writer.values
+
+
+def values_of(function: Function) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, str]]:
+    """(parameters and constants by the name of their tensor, all tensors, metadata of the file) of a function.
+
+    The graph is in the metadata where it has a stored form; where it has none (user functions) the values are named all the same.
+    """
+    try:
+        graph, tensors, values = _write(function)
+    except ModelFileError:
+        leaves = [v for v in leaves_of(function.root) if v.is_parameter or v.is_constant]
+        values = {f"{v.name or v.kind.lower()}.{i}": v for i, v in enumerate(leaves)}
+        return values, {name: v.data for name, v in values.items()}, {"format": "cogkit values", "version": str(VERSION)}
+    text = json.dumps(graph, separators=(",", ":"), allow_nan=False)
+    return values, tensors, {"format": "cogkit model", "version": str(VERSION), "graph": text}
+
+
+def match_values(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray], place: str) -> list[tuple[Any, np.ndarray]]:
+    """Pairs (parameter or constant, stored array); ModelFileError that names the first difference."""
+    stored = [name for name in arrays if not name.startswith("attribute.")]
+    pairs = []
+    for name, v in values.items():
+        array = arrays.get(name)
+        if array is None:
+            other = next((n for n in stored if n not in values), "nothing")
+            raise ModelFileError(f"{place}: expected a tensor '{name}' for {v!r}, got '{other}'; the file is of another model")
+        if array.shape != v.shape or array.dtype != v.dtype:
+            found = f"{array.dtype.name} {array.shape}"
+            wish = f"{np.dtype(v.dtype).name} {v.shape}"
+            raise ModelFileError(f"{place}: expected {wish} for {v!r}, got {found}; the file is of another model")
+        pairs.append((v, array))
+    if len(stored) != len(values):
+        extra = next(n for n in stored if n not in values)
+        raise ModelFileError(f"{place}: expected {len(values)} tensors, got '{extra}' too; the file is of another model")
+    return pairs
 
 
 def save(
@@ -285,20 +328,20 @@ def graph_from_json(graph: Any, tensors: dict[str, np.ndarray], place: str) -> F
         ) from None
 
 
-def read_model(source: str | os.PathLike | bytes) -> tuple[Function, str]:
-    """(function, place for messages) of a file or its bytes."""
+def read_arrays(source: str | os.PathLike | bytes, formats: Sequence[str]) -> tuple[dict[str, str], dict[str, np.ndarray], str]:
+    """(metadata, arrays, place for messages) of a file of one of these formats and a version that is known."""
     place = "model in memory" if isinstance(source, (bytes, bytearray, memoryview)) else str(source)
-    metadata, tensors = read_tensors(source)
-    if metadata.get("format") != "cogkit model":
+    metadata, arrays = read_tensors(source)
+    if metadata.get("format") not in formats:
         found = metadata.get("format", "tensors without a graph")
-        raise ModelFileError(f"{place}: expected a cogkit model, got {found[:60]!r}; write it with Function.save")
+        raise ModelFileError(f"{place}: expected a {formats[0]}, got {found[:60]!r}; write it with Function.save")
     version = metadata.get("version", "")
     if version not in {str(n) for n in range(1, VERSION + 1)}:
         raise ModelFileError(
             f"{place}: expected a model of version 1 to {VERSION}, got version {version[:20]!r}; "
             "read it with the cogkit that wrote it, or a newer one"
         )
-    return graph_from_json(read_json(metadata.get("graph", ""), place), tensors, place), place
+    return metadata, arrays, place
 
 
 def load_model(model: str | os.PathLike | bytes, device: Any = None, format: ModelFormat = ModelFormat.CNTKv2) -> Function:
@@ -308,7 +351,8 @@ def load_model(model: str | os.PathLike | bytes, device: Any = None, format: Mod
     """
     if format is not None and ModelFormat(format) is ModelFormat.ONNX:
         raise ModelFileError("load_model: expected cogkit's own format, got ONNX; leave `format` out")
-    return read_model(model)[0]
+    metadata, arrays, place = read_arrays(model, ["cogkit model"])
+    return graph_from_json(read_json(metadata.get("graph", ""), place), arrays, place)
 
 
 def restore(function: Function, filename: str | os.PathLike) -> None:
@@ -316,31 +360,6 @@ def restore(function: Function, filename: str | os.PathLike) -> None:
 
     Raises ModelFileError that names the first difference; nothing is changed then.
     """
-    other, place = read_model(filename)
-    pairs = match_values(values_of(function), values_of(other), place)
-    for mine, theirs in pairs:
-        mine.value = theirs.data
-
-
-def values_of(function: Function) -> list[Any]:
-    """Parameters and constants in the order of the graph."""
-    return [v for v in leaves_of(function.root) if v.is_parameter or v.is_constant]
-
-
-def match_values(mine: list[Any], theirs: list[Any], place: str) -> list[tuple[Any, Any]]:
-    """Pairs of the same value in two graphs; ModelFileError that names the first difference."""
-    for a, b in zip(mine, theirs, strict=False):
-        for what, x, y in (
-            ("a", a.kind, b.kind),
-            ("name", a.name, b.name),
-            ("shape", a.shape, b.shape),
-            ("type", a.dtype, b.dtype),
-        ):
-            if x != y:
-                what = "" if what == "a" else what + " "
-                raise ModelFileError(f"{place}: expected {what}{x!r} for {a!r}, got {y!r}; the file is of another model")
-    if len(mine) != len(theirs):
-        raise ModelFileError(
-            f"{place}: expected {len(mine)} parameters and constants, got {len(theirs)}; the file is of another model"
-        )
-    return list(zip(mine, theirs, strict=True))
+    _, arrays, place = read_arrays(filename, ["cogkit model"])
+    for v, array in match_values(values_of(function)[0], arrays, place):
+        v.value = array

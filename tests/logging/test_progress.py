@@ -3,6 +3,7 @@
 import io
 
 import pytest
+
 from cogkit.logging import progress as P
 
 

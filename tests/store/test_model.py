@@ -172,6 +172,10 @@ def header(path, change):
     path.write_bytes(len(new).to_bytes(8, "little") + new + data[8 + length :])
 
 
+def end(h):
+    return max(e["data_offsets"][1] for name, e in h.items() if name != "__metadata__")
+
+
 HEADERS = {
     "overflowing shape": (lambda h: h["W.1"].update(shape=[2**62, 4, 3]), "has 48 bytes, where its shape .* takes"),
     "negative size": (lambda h: h["W.1"].update(shape=[-4, -3]), "has a shape that is none"),
@@ -183,8 +187,8 @@ HEADERS = {
     "bool size": (lambda h: h["W.1"].update(shape=[True, 12]), "has a shape that is none"),
     "metadata": (lambda h: h.update(__metadata__={"version": 1}), "expected texts as metadata"),
     "extra tensor": (
-        lambda h: h.update(z={"dtype": "F32", "shape": [2**40], "data_offsets": [64, 64 + 2**42]}),
-        "bytes of tensors",
+        lambda h: h.update(z={"dtype": "F32", "shape": [2**40], "data_offsets": [end(h), end(h) + 2**42]}),
+        "expected 4398046511.* bytes of tensors",
     ),
 }
 

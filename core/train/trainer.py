@@ -1,0 +1,391 @@
+"""Trainer and Evaluator: one minibatch in, parameters changed, loss and metric out.
+
+A training minibatch is two plans: one computes the sums of loss and metric and all gradients, one a learner updates its
+parameters from the arrays that the first left. Everything that depends only on which variables are fed is found once.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cogkit.engine.session import Executable, Run, random_state
+from cogkit.engine.values import bind_feeds
+from cogkit.functions import Function, nodes_of
+from cogkit.learners.learner import Learner
+from cogkit.ops import combine
+from cogkit.train.checkpoint import read_checkpoint, write_checkpoint
+from cogkit.variables import Parameter, Variable
+
+__all__ = ["Evaluator", "Trainer"]
+
+
+def _function(value: Any, what: str) -> Function:
+    if isinstance(value, Function):
+        return value
+    if isinstance(value, Variable):
+        return combine([value])
+    raise TypeError(f"Trainer: expected a function or variable as {what}, got {type(value).__name__}")
+
+
+def _criterion(criterion: Any) -> tuple[Function, Function | None]:
+    """(loss, metric or None) of a function with one or two outputs, or of a tuple of one or two."""
+    if isinstance(criterion, Variable):
+        criterion = (criterion,)
+    parts = list(criterion.outputs if isinstance(criterion, Function) else criterion)
+    if len(parts) == 2 and parts[1] is None:
+        parts.pop()
+    if len(parts) not in (1, 2):
+        raise ValueError(f"Trainer: expected a criterion of one or two outputs (loss, metric), got {len(parts)}")
+    made = [_function(part, "criterion") for part in parts]
+    for f, what in zip(made, ("loss", "metric"), strict=False):
+        if len(f.outputs) != 1:
+            raise ValueError(f"Trainer: expected a {what} with one output, got {len(f.outputs)}; pass (loss, metric) as a tuple")
+        left = f.placeholders
+        if left:
+            raise ValueError(
+                f"Trainer: expected a {what} of inputs, got one of placeholders {left[0]!r}; apply the criterion to inputs first"
+            )
+    return made[0], made[1] if len(made) == 2 else None
+
+
+def _counted(f: Function) -> tuple[Any, ...]:
+    """The row space whose rows are the samples of a criterion: its own, or where reduced that of the nearest value with one."""
+    axes = f.output.dynamic_axes
+    if axes:
+        return axes
+    for node in reversed(nodes_of(f.root)):
+        for v in node.operands:
+            if v.dynamic_axes:
+                return v.dynamic_axes
+    return ()
+
+
+class _Step:
+    """One executable with what is known of the feeds it was given before."""
+
+    def __init__(self, place: str, executable: Executable, axes: tuple[Any, ...], known: Sequence[Variable], training: bool):
+        self.place, self.executable, self.axes, self.known, self.training = place, executable, axes, known, training
+        self.keys: tuple[Any, ...] | None = None
+        self.used: list[tuple[Any, Variable]] = []
+        self.rows = next((v for v in executable.arguments if v._axes == axes), None)
+
+    def _learn(self, keys: tuple[Any, ...]) -> None:
+        """Finds which fed key is which argument; ValueError for unknown, repeated and missing ones."""
+        pairs: dict[Variable, Any] = {}
+        names = ", ".join(v.name or v.uid for v in self.known)
+        for key in keys:
+            v = key
+            if isinstance(key, str):
+                found = [a for a in self.known if a.name == key]
+                if len(found) != 1:
+                    raise ValueError(f"{self.place}: expected the names of inputs ({names}), got {key!r}")
+                v = found[0]
+            elif isinstance(key, Function):
+                v = key.output
+            if not any(v is a for a in self.known):
+                raise ValueError(f"{self.place}: expected data for the inputs {names}, got some for {v!r} too; leave it out")
+            if v in pairs:
+                raise ValueError(f"{self.place}: expected each input once, got {v!r} twice")
+            pairs[v] = key
+        for v in self.executable.arguments:
+            if v not in pairs:
+                raise ValueError(f"{self.place}: expected data for {v!r}, got none; feed it: {{variable: array}}")
+        self.used = [(pairs[v], v) for v in self.executable.arguments]
+        self.keys = keys
+
+    def run(self, arguments: Any, step: int) -> tuple[list[np.ndarray], int, bool | None]:
+        """(arrays, samples, whether the sweep ends - None where the data do not say)."""
+        if not isinstance(arguments, Mapping):
+            free = [v for v in self.known if any(v is a for a in self.executable.arguments)]
+            if isinstance(arguments, tuple):
+                raise ValueError(f"{self.place}: expected a dict that feeds the inputs, got a tuple; sequences always begin anew")
+            if len(free) != 1:
+                raise ValueError(f"{self.place}: expected a dict that feeds {len(free)} inputs, got {type(arguments).__name__}")
+            arguments = {free[0]: arguments}
+        keys = tuple(arguments)
+        if keys != self.keys:
+            self._learn(keys)
+        feeds, sweep = {}, None
+        for key, v in self.used:
+            value = arguments[key]
+            if hasattr(value, "end_of_sweep"):  # data of a minibatch source
+                sweep = bool(value.end_of_sweep) or bool(sweep)
+                value = value.asarray()
+            feeds[v] = value
+        arrays, types, sizes = bind_feeds(feeds)
+        plan = self.executable.plan(types)
+        samples = sizes.get(self.axes, 1)
+        if self.training and samples < 1:
+            raise ValueError(f"{self.place}: expected at least one sample, got none")
+        return plan.run(arrays, sizes, Run(random_state.seed, step, 0)), samples, sweep
+
+
+def _writers(writers: Any) -> list[Any]:
+    if writers is None:
+        return []
+    return list(writers) if isinstance(writers, (list, tuple)) else [writers]
+
+
+class Evaluator:
+    """Averages a metric over minibatches, in test mode: dropout keeps everything, statistics are the running ones.
+
+    eval_function: a function or variable with one output; progress_writers: one or a list, told of every minibatch.
+    """
+
+    def __init__(self, eval_function: Any, progress_writers: Any = None):
+        self._metric = None if eval_function is None else _function(eval_function, "metric")
+        self.progress_writers = _writers(progress_writers)
+        self._test: _Step | None = None
+        self._tested = 0
+
+    @property
+    def evaluation_function(self) -> Function | None:
+        """The metric."""
+        return self._metric
+
+    def _arguments(self) -> list[Variable]:
+        return list(self._metric.arguments)
+
+    def test_minibatch(self, arguments: Any, device: Any = None, distributed: bool = False) -> float:
+        """The average of the metric over the samples of one minibatch. Raises ValueError for feeds that do not fit."""
+        if self._metric is None:
+            raise ValueError("test_minibatch: expected a metric, got none; pass criterion=(loss, metric)")
+        if self._test is None:
+            executable = Executable(sums=[self._metric.output], reuse=True)
+            self._test = _Step("test_minibatch", executable, _counted(self._metric), self._arguments(), False)
+        found, samples, _ = self._test.run(arguments, self._tested)
+        total = float(found[0])
+        self._tested += 1
+        for writer in self.progress_writers:
+            writer.update_test(samples, total)
+        return total / samples if samples else 0.0
+
+    def summarize_test_progress(self) -> None:
+        """Has the progress writers report the test's sums and start new ones."""
+        for writer in self.progress_writers:
+            writer.write_test_summary()
+
+    def print_node_timing(self) -> None:
+        """Prints what the evaluation runs: its plan, instruction by instruction."""
+        if self._metric is not None:
+            print(self._metric.explain())
+
+
+class Trainer(Evaluator):
+    """Trains the parameters that its learners cover.
+
+    model: the function trained (None: only the criterion). criterion: (loss, metric), a loss alone, or a function of both.
+    parameter_learners: one or a list; no parameter may have two. progress_writers: one or a list.
+    Raises ValueError for a parameter with two learners, a learner of foreign parameters or a criterion of placeholders; warns of
+    parameters without a learner, which stay as they are.
+    """
+
+    def __init__(self, model: Any, criterion: Any, parameter_learners: Any, progress_writers: Any = None):
+        loss, metric = _criterion(criterion)
+        super().__init__(metric, progress_writers)
+        self._model = None if model is None else _function(model, "model")
+        self._loss = loss
+        learners = list(parameter_learners) if isinstance(parameter_learners, (list, tuple)) else [parameter_learners]
+        self._learners = self._check(learners)
+        for learner in self._learners:
+            if self.progress_writers:
+                learner.add_progress_writers(self.progress_writers)
+        self._wrt = [p for learner in self._learners for p in learner.parameters]
+        self._steps: dict[tuple[int, ...], _Step] = {}
+        self._main: _Step | None = None
+        self._seen: np.ndarray | None = None  # first gradient array of the last minibatch: the same arrays come again
+        self._gradients: list[dict[Parameter, np.ndarray]] = []
+        self._minibatches = 0
+        self._loss_sum = self._metric_sum = 0.0
+        self._samples = 0
+
+    def _parts(self) -> list[Function]:
+        return [f for f in (self._model, self._loss, self._metric) if f is not None]
+
+    def _arguments(self) -> list[Variable]:
+        return list({id(v): v for f in self._parts() for v in f.arguments if v.is_input}.values())
+
+    def _check(self, learners: list[Any]) -> list[Learner]:
+        if not learners:
+            raise ValueError("Trainer: expected at least one learner, got none; for testing alone use Evaluator")
+        have = list({id(p): p for f in self._parts() for p in f.parameters}.values())
+        owned: set[int] = set()
+        for learner in learners:
+            if not isinstance(learner, Learner):
+                raise TypeError(
+                    f"Trainer: expected learners, got {type(learner).__name__}; make one with C.sgd(model.parameters, lr)"
+                )
+            for p in learner.parameters:
+                if not any(p is q for q in have):
+                    raise ValueError(
+                        f"Trainer: expected learners of the model's parameters, got one of {p!r}, which the model has not"
+                    )
+                if id(p) in owned:
+                    raise ValueError(f"Trainer: expected one learner for each parameter, got two for {p!r}")
+                owned.add(id(p))
+        left = [p for p in have if id(p) not in owned]
+        if left:
+            names = ", ".join(p.name or p.uid for p in left[:5]) + (", ..." if len(left) > 5 else "")
+            warnings.warn(f"Trainer: no learner for {len(left)} parameters ({names}); they will not be learned", stacklevel=3)
+        return learners
+
+    # what it holds -------------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> Function | None:
+        """The function that is trained."""
+        return self._model
+
+    @property
+    def loss_function(self) -> Function:
+        """The loss."""
+        return self._loss
+
+    @property
+    def parameter_learners(self) -> list[Learner]:
+        """The learners."""
+        return self._learners
+
+    @property
+    def previous_minibatch_loss_average(self) -> float:
+        """Loss per sample of the last minibatch."""
+        return self._loss_sum / self._samples if self._samples else 0.0
+
+    @property
+    def previous_minibatch_evaluation_average(self) -> float:
+        """Metric per sample of the last minibatch; ValueError when there is no metric."""
+        if self._metric is None:
+            raise ValueError("previous_minibatch_evaluation_average: expected a metric, got none; pass criterion=(loss, metric)")
+        return self._metric_sum / self._samples if self._samples else 0.0
+
+    @property
+    def previous_minibatch_sample_count(self) -> int:
+        """Samples in the last minibatch."""
+        return self._samples
+
+    @property
+    def total_number_of_samples_seen(self) -> int:
+        """Samples in all minibatches so far, of all ranks."""
+        return self._learners[0].total_number_of_samples_seen()
+
+    def total_number_of_units_seen(self, unit: Any = "sample") -> int:
+        """Samples, minibatches or sweeps so far; unit: 'sample', 'minibatch', 'sweep', or CNTK's DataUnit."""
+        word = getattr(unit, "name", unit)
+        counts = {"sample": "samples", "minibatch": "minibatches", "sweep": "sweeps"}
+        if word not in counts:
+            raise ValueError(f"total_number_of_units_seen: expected 'sample', 'minibatch' or 'sweep', got {unit!r}")
+        return getattr(self._learners[0], f"total_number_of_{counts[word]}_seen")()
+
+    # training ------------------------------------------------------------------------------------------------------
+
+    def _make(self, outputs: tuple[Variable, ...]) -> _Step:
+        sums = [self._loss.output] + ([] if self._metric is None else [self._metric.output])
+        executable = Executable(outputs, sums, self._loss.output, self._wrt, training=True, reuse=True)
+        return _Step("train_minibatch", executable, _counted(self._loss), self._arguments(), True)
+
+    def train_minibatch(self, arguments: Any, outputs: Any = None, device: Any = None, is_sweep_end: bool | None = None) -> Any:
+        """One step: gradients of the loss over a minibatch, then every learner's update.
+
+        arguments: {input: array or stream of a minibatch source}, names allowed; empty: nothing is done, False. outputs:
+        functions or variables whose values are wanted. is_sweep_end: for arrays, whether a sweep over the data ends here.
+        Returns whether any learner goes on, with `outputs` a pair (that, {variable: array}). Raises ValueError for feeds that do
+        not fit: missing, unknown, of another shape or number of samples.
+        """
+        if isinstance(arguments, Mapping) and not arguments:
+            return (False, {}) if outputs else False
+        wanted: tuple[Variable, ...] = ()
+        if outputs:
+            listed = [outputs] if isinstance(outputs, (Variable, Function)) else outputs
+            wanted = tuple(v.output if isinstance(v, Function) else v for v in listed)
+            key = tuple(map(id, wanted))
+            step = self._steps.get(key)
+            if step is None:
+                step = self._steps[key] = self._make(wanted)
+        else:
+            step = self._main
+            if step is None:
+                step = self._main = self._make(())
+        found, n, sweep = step.run(arguments, self._minibatches)
+        if is_sweep_end is not None:
+            if sweep is not None:
+                raise ValueError(
+                    "train_minibatch: expected no is_sweep_end with data of a minibatch source, which say it themselves"
+                )
+            sweep = is_sweep_end
+        at = len(wanted)
+        metric = None
+        self._loss_sum = float(found[at])
+        at += 1
+        if self._metric is not None:
+            self._metric_sum = metric = float(found[at])
+            at += 1
+        self._samples = n
+        self._minibatches += 1
+        if found[at] is not self._seen:
+            self._take(found[at:], step is self._main and step.executable.engine != "reference")
+        more = False
+        for learner, gradients in zip(self._learners, self._gradients, strict=True):
+            more = learner.train(gradients, n, bool(sweep)) or more
+        for writer in self.progress_writers:
+            writer.update_training(n, self._loss_sum, metric)
+        if outputs:
+            return more, dict(zip(wanted, found, strict=False))
+        return more
+
+    def _take(self, arrays: list[np.ndarray], stays: bool) -> None:
+        """Sorts gradients by learner; where the arrays will come again, has the learners read them where they lie."""
+        self._gradients = []
+        rest = iter(arrays)
+        for learner in self._learners:
+            mine = {p: next(rest) for p in learner.parameters}
+            if stays and self._seen is None:
+                learner.use_buffers(mine)
+            self._gradients.append(mine)
+        self._seen = arrays[0]
+
+    def summarize_training_progress(self) -> None:
+        """Has the progress writers report the sums since the last summary and start new ones."""
+        for writer in self.progress_writers:
+            writer.write_training_summary(self._metric is not None)
+
+    def print_node_timing(self) -> None:
+        """Prints what training runs: its plan, instruction by instruction."""
+        print(self._loss.explain())
+
+    # checkpoints ---------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, filename: str | os.PathLike, external_state: Mapping[str, Any] | None = None) -> None:
+        """Writes a folder with model, learners, random state and counts, aside and renamed into place.
+
+        external_state: plain data of the caller's, such as the position of a minibatch source. Raises ModelFileError for what
+        cannot be stored, OSError from the disk; an older checkpoint of that name then stays.
+        """
+        write_checkpoint(filename, self._parts(), self._learners, self._own(), external_state or {})
+
+    def restore_from_checkpoint(self, filename: str | os.PathLike) -> dict[str, Any]:
+        """Puts model, learners, random state and counts back to a checkpoint; returns its external state.
+
+        The same model and learners must have been built: schedules are the checkpoint's, everything else is compared.
+        Raises FileNotFoundError for no checkpoint, ModelFileError that names the first difference; nothing is changed then.
+        """
+        own, external = read_checkpoint(filename, self._parts(), self._learners, self._own())
+        self._minibatches, self._tested, self._samples = own["minibatches"], own["tested"], own["samples"]
+        self._loss_sum, self._metric_sum = own["loss"], own["metric"]
+        random_state.seed, random_state.step = own["seed"], own["step"]
+        return external
+
+    def _own(self) -> dict[str, Any]:
+        return {
+            "minibatches": self._minibatches,
+            "tested": self._tested,
+            "samples": self._samples,
+            "loss": self._loss_sum,
+            "metric": self._metric_sum,
+            "seed": random_state.seed,
+            "step": random_state.step,
+        }

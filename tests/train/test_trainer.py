@@ -1,0 +1,558 @@
+"""Trainer and Evaluator: against hand-made numbers, resume bit for bit, what they refuse, what a step costs in Python."""
+
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+import cogkit as C
+from cogkit import ops
+from cogkit.engine import current_engine
+from cogkit.errors import ModelFileError
+from cogkit.logging import ProgressWriter
+
+
+class Net:
+    """Two layers, cross entropy and error over 3 classes; a new one has the same start."""
+
+    def __init__(self, dropout=0.0, dtype=np.float32):
+        r = np.random.RandomState(1)
+        self.x = ops.input_variable((4,), dtype, name="x")
+        self.y = ops.input_variable((3,), dtype, name="y")
+        self.w1 = ops.parameter((4, 5), init=r.randn(4, 5), dtype=dtype, name="W1")
+        self.w2 = ops.parameter((5, 3), init=r.randn(5, 3), dtype=dtype, name="W2")
+        self.b = ops.parameter((3,), dtype=dtype, name="b")
+        h = ops.tanh(ops.times(self.x, self.w1))
+        if dropout:
+            h = ops.dropout(h, dropout, seed=3)
+        self.z = ops.times(h, self.w2) + self.b
+        self.loss = C.cross_entropy_with_softmax(self.z, self.y)
+        self.error = C.classification_error(self.z, self.y)
+        self.parameters = [self.w1, self.w2, self.b]
+
+    def trainer(self, make=None, writers=None):
+        learner = make(self.parameters) if make else C.momentum_sgd(self.parameters, 0.5, 0.9)
+        return C.Trainer(self.z, (self.loss, self.error), [learner], writers)
+
+    def bits(self):
+        return [p.value.tobytes() for p in self.parameters]
+
+
+def batch(i, n=6):
+    r = np.random.RandomState(100 + i)
+    return r.randn(n, 4).astype("f"), np.eye(3, dtype="f")[r.randint(0, 3, n)]
+
+
+def by_hand(net, x, y):
+    """(loss, errors, gradients), summed over the minibatch."""
+    h = np.tanh(x @ net.w1.value)
+    z = h @ net.w2.value + net.b.value
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    loss = -np.log((p * y).sum(1)).sum()
+    dz = p - y
+    dh = dz @ net.w2.value.T * (1 - h * h)
+    return loss, (z.argmax(1) != y.argmax(1)).sum(), [x.T @ dh, h.T @ dz, dz.sum(0)]
+
+
+def test_a_minibatch_by_hand():
+    net = Net()
+    trainer = net.trainer(lambda ps: C.sgd(ps, 0.5, minibatch_size=6))
+    for i, n in enumerate([6, 2, 6]):
+        x, y = batch(i, n)
+        loss, errors, gradients = by_hand(net, x, y)
+        before = [p.value for p in net.parameters]
+        assert trainer.train_minibatch({net.x: x, net.y: y}) is True
+        for p, old, g in zip(net.parameters, before, gradients, strict=True):
+            assert p.value == pytest.approx(old - 0.5 / 6 * g, rel=1e-4, abs=1e-5)
+        assert trainer.previous_minibatch_loss_average == pytest.approx(loss / n, rel=1e-5)
+        assert trainer.previous_minibatch_evaluation_average == pytest.approx(errors / n)
+        assert trainer.previous_minibatch_sample_count == n
+    assert trainer.total_number_of_samples_seen == 14
+    assert trainer.total_number_of_units_seen("minibatch") == 3
+
+
+def test_wanted_outputs_and_names():
+    net = Net()
+    trainer = net.trainer()
+    x, y = batch(0)
+    z = np.tanh(x @ net.w1.value) @ net.w2.value + net.b.value
+    more, values = trainer.train_minibatch({"x": x, net.y: y}, outputs=[net.z])
+    assert more and values[net.z.output] == pytest.approx(z, rel=1e-4, abs=1e-5)
+    first = net.bits()
+    trainer.train_minibatch({net.x: x, "y": y})
+    assert net.bits() != first
+    trainer.train_minibatch({net.x: x, "y": y}, outputs=net.z)
+    assert trainer.total_number_of_samples_seen == 18
+
+
+def test_with_and_without_outputs_is_the_same_training():
+    one, two = Net(), Net()
+    first, second = one.trainer(), two.trainer()
+    for i in range(6):
+        x, y = batch(i)
+        first.train_minibatch({one.x: x, one.y: y})
+        second.train_minibatch({two.x: x, two.y: y}, outputs=[two.z] if i % 2 else None)
+    for a, b in zip(one.parameters, two.parameters, strict=True):
+        assert a.value == pytest.approx(b.value, rel=1e-5, abs=1e-6)
+
+
+def test_two_learners():
+    net = Net()
+    trainer = C.Trainer(net.z, (net.loss, net.error), [C.sgd([net.w1], 0.5), C.sgd([net.b, net.w2], 0.0)])
+    before = net.bits()
+    x, y = batch(0)
+    assert trainer.train_minibatch({net.x: x, net.y: y}) is True
+    after = net.bits()
+    assert after[0] != before[0] and after[1:] == before[1:]
+
+
+def test_a_minibatch_source_says_when_a_sweep_ends():
+    class Stream:
+        def __init__(self, value, end):
+            self.value, self.end_of_sweep = value, end
+
+        def asarray(self):
+            return self.value
+
+    net = Net()
+    trainer = net.trainer(lambda ps: C.sgd(ps, [0.3, 0.2]))
+    x, y = batch(0)
+    trainer.train_minibatch({net.x: Stream(x, False), net.y: Stream(y, False)})
+    assert trainer.parameter_learners[0].learning_rate() == 0.3
+    trainer.train_minibatch({net.x: Stream(x, True), net.y: Stream(y, True)})
+    assert trainer.parameter_learners[0].learning_rate() == 0.2
+    with pytest.raises(ValueError, match="expected no is_sweep_end"):
+        trainer.train_minibatch({net.x: Stream(x, True), net.y: Stream(y, True)}, is_sweep_end=True)
+    trainer.train_minibatch({net.x: x, net.y: y}, is_sweep_end=True)
+    assert trainer.total_number_of_units_seen("sweep") == 2
+
+
+def test_testing_changes_nothing():
+    net = Net(dropout=0.5)
+    trainer = net.trainer()
+    x, y = batch(0)
+    before = net.bits()
+    error = trainer.test_minibatch({net.x: x, net.y: y})
+    assert error == pytest.approx(by_hand(net, x, y)[1] / 6)
+    assert C.Evaluator(net.error).test_minibatch({net.x: x, net.y: y}) == error
+    assert net.bits() == before
+
+
+def test_testing_does_not_move_the_random_numbers_of_training():
+    bits = []
+    for test in (False, True):
+        net = Net(dropout=0.5)
+        trainer = net.trainer()
+        for i in range(3):
+            x, y = batch(i)
+            if test:
+                trainer.test_minibatch({net.x: x, net.y: y})
+                net.z.eval({net.x: x})
+            trainer.train_minibatch({net.x: x, net.y: y})
+        bits.append(net.bits())
+    assert bits[0] == bits[1]
+
+
+def test_a_reduced_loss_counts_the_samples_of_its_minibatch():
+    net = Net()
+    total = ops.reduce_sum(net.loss, axis=C.Axis.all_axes())
+    trainer = C.Trainer(net.z, (total,), C.sgd(net.parameters, 0.1))
+    x, y = batch(0)
+    loss = by_hand(net, x, y)[0]
+    trainer.train_minibatch({net.x: x, net.y: y})
+    assert trainer.previous_minibatch_sample_count == 6
+    assert trainer.previous_minibatch_loss_average == pytest.approx(loss / 6, rel=1e-5)
+
+
+def test_criterion_forms():
+    net = Net()
+    learner = C.sgd(net.parameters, 0.1)
+    for criterion in (
+        net.loss,
+        (net.loss,),
+        (net.loss, None),
+        [net.loss, net.error],
+        C.combine(net.loss, net.error),
+        net.loss.output,
+    ):
+        trainer = C.Trainer(None, criterion, learner)
+        x, y = batch(0)
+        assert trainer.train_minibatch({net.x: x, net.y: y})
+        assert trainer.loss_function.outputs[0] is net.loss.output
+
+
+def test_writers_are_told():
+    class Writer(ProgressWriter):
+        def __init__(self):
+            super().__init__(1, 0, 1)
+            self.calls = []
+
+        def on_write_training_update(self, samples, updates, aggregate_loss, aggregate_metric):
+            self.calls.append(("train", samples, updates))
+
+        def on_write_test_update(self, samples, updates, aggregate_metric):
+            self.calls.append(("test", samples, updates))
+
+        def on_write_training_summary(self, samples, updates, summaries, aggregate_loss, aggregate_metric, elapsed_milliseconds):
+            self.calls.append(("epoch", samples, updates))
+
+        def on_write_test_summary(self, samples, updates, summaries, aggregate_metric, elapsed_milliseconds):
+            self.calls.append(("tested", samples, updates))
+
+        def write(self, key, value):
+            self.calls.append((key, value))
+
+    net, writer = Net(), Writer()
+    trainer = net.trainer(writers=writer)
+    x, y = batch(0)
+    for _ in range(2):
+        trainer.train_minibatch({net.x: x, net.y: y})
+    trainer.test_minibatch({net.x: x, net.y: y})
+    trainer.summarize_training_progress()
+    trainer.summarize_test_progress()
+    assert writer.calls == [
+        ("learning rate", 0.5),
+        ("momentum", 0.9),
+        ("train", (0, 6), (0, 1)),
+        ("train", (6, 12), (1, 2)),
+        ("test", (0, 6), (0, 1)),
+        ("epoch", 12, 2),
+        ("tested", 6, 1),
+    ]
+
+
+def test_a_user_learner_is_counted():
+    class Plain(C.UserLearner):
+        def update(self, gradient_values, training_sample_count, sweep_end=False):
+            for p, g in gradient_values.items():
+                p.value = p.value - self.learning_rate() * g / training_sample_count
+            return True
+
+    one, two = Net(), Net()
+    first, second = one.trainer(lambda ps: Plain(ps, 0.3)), two.trainer(lambda ps: C.sgd(ps, 0.3))
+    for i in range(3):
+        x, y = batch(i)
+        first.train_minibatch({one.x: x, one.y: y})
+        second.train_minibatch({two.x: x, two.y: y})
+    assert first.total_number_of_samples_seen == 18
+    for a, b in zip(one.parameters, two.parameters, strict=True):
+        assert a.value == pytest.approx(b.value, rel=1e-5, abs=1e-6)
+
+
+# what is refused -----------------------------------------------------------------------------------------------------
+
+NET = Net()
+X, Y = batch(0)
+OTHER = ops.parameter((2,), name="other")
+Q = ops.input_variable((4,), name="q")
+
+
+def trained(feeds, **options):
+    NET.trainer().train_minibatch(feeds, **options)
+
+
+REFUSED = {
+    "no learner": (lambda: C.Trainer(NET.z, NET.loss, []), ValueError, "Trainer: expected at least one learner, got none"),
+    "no learner's kind": (lambda: C.Trainer(NET.z, NET.loss, [0.1]), TypeError, "Trainer: expected learners, got float"),
+    "foreign": (
+        lambda: C.Trainer(NET.z, NET.loss, C.sgd([*NET.parameters, OTHER], 1)),
+        ValueError,
+        "got one of Parameter\\('other', .*which the model has not",
+    ),
+    "two learners": (
+        lambda: C.Trainer(NET.z, NET.loss, [C.sgd(NET.parameters, 1), C.sgd([NET.b], 1)]),
+        ValueError,
+        "expected one learner for each parameter, got two for Parameter\\('b'",
+    ),
+    "three outputs": (
+        lambda: C.Trainer(NET.z, (NET.loss, NET.error, NET.z), C.sgd(NET.parameters, 1)),
+        ValueError,
+        "expected a criterion of one or two outputs \\(loss, metric\\), got 3",
+    ),
+    "placeholders": (
+        lambda: C.Trainer(None, ops.times(ops.placeholder((4,), name="p"), NET.w1), C.sgd([NET.w1], 1)),
+        ValueError,
+        "expected a loss of inputs, got one of placeholders .*apply the criterion to inputs first",
+    ),
+    "criterion's kind": (lambda: C.Trainer(None, ("loss",), C.sgd([NET.w1], 1)), TypeError, "as criterion, got str"),
+    "missing feed": (
+        lambda: trained({NET.x: X}),
+        ValueError,
+        "train_minibatch: expected data for Input\\('y'.*got none; feed it",
+    ),
+    "unknown feed": (lambda: trained({NET.x: X, NET.y: Y, Q: X}), ValueError, "inputs x, y, got some for Input\\('q'"),
+    "unknown name": (lambda: trained({"x": X, "label": Y}), ValueError, "expected the names of inputs \\(x, y\\), got 'label'"),
+    "twice": (lambda: trained({"x": X, NET.x: X, NET.y: Y}), ValueError, "expected each input once, got Input\\('x'"),
+    "no dict": (lambda: trained(X), ValueError, "expected a dict that feeds 2 inputs, got ndarray"),
+    "tuple": (lambda: trained(({NET.x: X, NET.y: Y}, [True])), ValueError, "sequences always begin anew"),
+    "shape": (lambda: trained({NET.x: X[:, :3], NET.y: Y}), ValueError, "Input 'x' .*expected data of shape .*got \\(6, 3\\)"),
+    "samples": (lambda: trained({NET.x: X, NET.y: Y[:4]}), ValueError, "expected 4 samples in .*got 6"),
+    "text": (lambda: trained({NET.x: np.array([["a"] * 4]), NET.y: Y[:1]}), (ValueError, TypeError), "Input 'x'"),
+    "empty": (lambda: trained({NET.x: X[:0], NET.y: Y[:0]}), ValueError, "expected at least one sample, got none"),
+    "no metric": (
+        lambda: C.Trainer(NET.z, NET.loss, C.sgd(NET.parameters, 1)).test_minibatch({NET.x: X, NET.y: Y}),
+        ValueError,
+        "test_minibatch: expected a metric, got none; pass criterion=\\(loss, metric\\)",
+    ),
+    "no metric's average": (
+        lambda: C.Trainer(NET.z, NET.loss, C.sgd(NET.parameters, 1)).previous_minibatch_evaluation_average,
+        ValueError,
+        "expected a metric, got none",
+    ),
+    "units": (lambda: NET.trainer().total_number_of_units_seen("epoch"), ValueError, "got 'epoch'"),
+    "test feed": (lambda: C.Evaluator(NET.error).test_minibatch({NET.x: X}), ValueError, "expected data for Input\\('y'"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name):
+    make, kind, message = REFUSED[name]
+    with pytest.raises(kind, match=message):
+        make()
+
+
+def test_parameters_without_a_learner_stay():
+    net = Net()
+    with pytest.warns(UserWarning, match="no learner for 1 parameters \\(b\\); they will not be learned"):
+        trainer = C.Trainer(net.z, net.loss, C.sgd([net.w1, net.w2], 0.5))
+    trainer.train_minibatch({net.x: X, net.y: Y})
+    assert not net.b.value.any()
+
+
+def test_no_data_is_the_end():
+    assert NET.trainer().train_minibatch({}) is False
+
+
+# checkpoints ---------------------------------------------------------------------------------------------------------
+
+LEARNERS = {
+    "sgd": lambda ps: C.sgd(ps, [0.5, 0.1], epoch_size=20),
+    "momentum_sgd": lambda ps: C.momentum_sgd(ps, 0.5, C.momentum_schedule([0.9, 0.5], 20), l2_regularization_weight=0.01),
+    "nesterov": lambda ps: C.nesterov(ps, 0.5, 0.9),
+    "adagrad": lambda ps: C.adagrad(ps, 0.5),
+    "adadelta": lambda ps: C.adadelta(ps),
+    "fsadagrad": lambda ps: C.fsadagrad(ps, 0.1, 0.9),
+    "adam": lambda ps: C.adam(ps, 0.1, 0.9, gaussian_noise_injection_std_dev=0.01),
+    "adamax": lambda ps: C.adam(ps, 0.1, 0.9, adamax=True, l1_regularization_weight=0.001),
+    "rmsprop": lambda ps: C.rmsprop(ps, 0.1, 0.9, 1.2, 0.7, 10.0, 0.01),
+    "universal": lambda ps: C.universal(momentum_rule, ps),
+}
+
+
+def momentum_rule(ps, gs):
+    states = [ops.constant(0.0, p.shape, name="s") for p in ps]
+    moved = [0.9 * s + 0.1 * g for s, g in zip(states, gs, strict=True)]
+    done = [ops.assign(s, m) for s, m in zip(states, moved, strict=True)]
+    return ops.combine(done + [ops.assign(p, p - 0.1 * m) for p, m in zip(ps, moved, strict=True)])
+
+
+def go(net, trainer, steps):
+    for i in steps:
+        x, y = batch(i)
+        trainer.train_minibatch({net.x: x, net.y: y})
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_resume_in_one_process(kind, tmp_path):
+    """Train 2n = train n, store, build anew, restore, train n: bit for bit, dropout and noise included."""
+    C.set_seed(5)
+    whole = Net(dropout=0.3)
+    trainer = whole.trainer(LEARNERS[kind])
+    go(whole, trainer, range(8))
+    C.set_seed(5)
+    first = Net(dropout=0.3)
+    trainer = first.trainer(LEARNERS[kind])
+    go(first, trainer, range(4))
+    trainer.save_checkpoint(tmp_path / "c", {"source": {"position": 24, "name": "x"}, "list": [1, 2.5, None, True]})
+    C.set_seed(99)
+    second = Net(dropout=0.3)
+    second.w1.value = np.zeros((4, 5))
+    trainer = second.trainer(LEARNERS[kind])
+    state = trainer.restore_from_checkpoint(tmp_path / "c")
+    assert state == {"source": {"position": 24, "name": "x"}, "list": [1, 2.5, None, True]}
+    assert trainer.total_number_of_samples_seen == 24 and trainer.previous_minibatch_sample_count == 6
+    go(second, trainer, range(4, 8))
+    assert second.bits() == whole.bits()
+
+
+KILLED = """
+    import importlib.util, os, signal, sys
+    import cogkit as C
+    spec = importlib.util.spec_from_file_location("t", {file!r})
+    t = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(t)
+    C.device.use_engine({engine!r}).__enter__()
+    C.set_seed(5)
+    net = t.Net(dropout=0.3)
+    trainer = net.trainer(t.LEARNERS[sys.argv[1]])
+    path, start = sys.argv[2], 0
+    if os.path.exists(path):
+        start = trainer.restore_from_checkpoint(path)["next"]
+    for i in range(start, 8):
+        if i == 5 and sys.argv[3] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        t.go(net, trainer, [i])
+        trainer.save_checkpoint(path, {{"next": i + 1}})
+    print(*[b.hex() for b in net.bits()])
+"""
+
+
+@pytest.mark.parametrize("kind", ["momentum_sgd", "adam", "rmsprop"])
+def test_resume_after_kill(kind, tmp_path):
+    """The same through processes, one of which is killed between two steps."""
+    code = textwrap.dedent(KILLED.format(file=__file__, engine=current_engine()))
+
+    def run(name, how):
+        command = [sys.executable, "-c", code, kind, str(tmp_path / name), how]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    whole = run("a", "live")
+    killed = run("b", "die")
+    assert killed.returncode == -signal.SIGKILL and killed.stdout == ""
+    resumed = run("b", "live")
+    assert whole.stdout and resumed.stdout == whole.stdout, whole.stderr + resumed.stderr
+
+
+def checkpoint(path):
+    net = Net()
+    trainer = net.trainer()
+    go(net, trainer, range(2))
+    trainer.save_checkpoint(path, {"a": 1})
+    return net
+
+
+def test_the_model_of_a_checkpoint_is_a_model_file(tmp_path):
+    net = checkpoint(tmp_path / "c")
+    loaded = C.load_model(tmp_path / "c" / "model.safetensors")
+    assert [v.name for v in loaded.arguments] == ["x", "y"] or {v.name for v in loaded.arguments} == {"x", "y"}
+    named = {p.name: p for p in loaded.parameters}
+    assert np.array_equal(named["W1"].value, net.w1.value)
+
+
+def damage(path, change):
+    state = json.loads((path / "state.json").read_text())
+    change(state)
+    (path / "state.json").write_text(json.dumps(state))
+
+
+def other_model():
+    net = Net()
+    extra = ops.parameter((3,), name="extra")
+    net.z = net.z + extra
+    net.loss = C.cross_entropy_with_softmax(net.z, net.y)
+    net.parameters.append(extra)
+    return net.trainer()
+
+
+BROKEN = {
+    "other model": (other_model, lambda p: None, "expected a tensor '.*' for .*the file is of another model"),
+    "other learner": (lambda: Net().trainer(lambda ps: C.sgd(ps, 1)), lambda p: None, "with kind 'sgd', got 'momentumsgd'"),
+    "other type": (lambda: Net(dtype=np.float64).trainer(), lambda p: None, "expected float64 .*got float32"),
+    "no state": (None, lambda p: (p / "state.json").unlink(), "got one without state.json"),
+    "no model": (None, lambda p: (p / "model.safetensors").unlink(), "got one without model.safetensors"),
+    "no learner": (None, lambda p: (p / "learner0.safetensors").unlink(), "got one without learner0.safetensors"),
+    "version": (None, lambda p: damage(p, lambda s: s.update(version=7)), "expected a checkpoint of version 1, got 7"),
+    "learners": (None, lambda p: damage(p, lambda s: s.update(learners=2)), "expected 1 learners, got 2"),
+    "format": (None, lambda p: damage(p, lambda s: s.update(format="x")), "expected the state of a checkpoint"),
+    "counts": (None, lambda p: damage(p, lambda s: s["trainer"].pop("seed")), "KeyError"),
+    "cut": (None, lambda p: os.truncate(p / "model.safetensors", 300), "the file is cut|damaged"),
+    "cut state": (None, lambda p: os.truncate(p / "state.json", 30), "expected JSON"),
+    "swapped": (None, lambda p: os.replace(p / "learner0.safetensors", p / "model.safetensors"), "expected a cogkit model"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_checkpoints_change_nothing(name, tmp_path):
+    make, change, message = BROKEN[name]
+    checkpoint(tmp_path / "c")
+    change(tmp_path / "c")
+    trainer = make() if make else Net().trainer()
+    before = [p.value.tobytes() for p in trainer.parameter_learners[0].parameters]
+    with pytest.raises(ModelFileError, match=message):
+        trainer.restore_from_checkpoint(tmp_path / "c")
+    assert [p.value.tobytes() for p in trainer.parameter_learners[0].parameters] == before
+    assert trainer.total_number_of_samples_seen == 0
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a checkpoint, got nothing; write one with save_checkpoint"):
+        Net().trainer().restore_from_checkpoint(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"a": object()}, "got a object at external_state\\['a'\\]"),
+        ({"a": [float("nan")]}, "finite"),
+        ({"a": {1: 2}}, "texts as keys"),
+    ],
+)
+def test_external_state_is_plain(state, message, tmp_path):
+    with pytest.raises(ModelFileError, match=message):
+        Net().trainer().save_checkpoint(tmp_path / "c", state)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
+    checkpoint(tmp_path / "c")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()}
+    net = Net()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            net.trainer().save_checkpoint(tmp_path / "c")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_kill_between_the_two_renames(tmp_path):
+    """The older checkpoint lies aside then, and is found."""
+    net = checkpoint(tmp_path / "c")
+    os.rename(tmp_path / "c", tmp_path / ".c.old")
+    again = Net()
+    assert again.trainer().restore_from_checkpoint(tmp_path / "c") == {"a": 1}
+    assert again.bits() == net.bits()
+    again.trainer().save_checkpoint(tmp_path / "c", {"a": 2})
+    assert Net().trainer().restore_from_checkpoint(tmp_path / "c") == {"a": 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_kill_while_writing_leaves_whole_checkpoints(tmp_path):
+    """Killed again and again at random moments: what is found can always be restored."""
+    code = textwrap.dedent(
+        """
+        import importlib.util, sys
+        spec = importlib.util.spec_from_file_location("t", sys.argv[1])
+        t = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(t)
+        trainer = t.Net().trainer()
+        print("ready", flush=True)
+        while True:
+            trainer.save_checkpoint(sys.argv[2], {"a": 1})
+        """
+    )
+    path = tmp_path / "c"
+    for i in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code, __file__, str(path)], stdout=subprocess.PIPE, text=True)
+        process.stdout.readline()
+        time.sleep(0.05 + 0.037 * i)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        with contextlib.suppress(FileNotFoundError):
+            assert Net().trainer().restore_from_checkpoint(path) == {"a": 1}
+    assert path.exists() or (tmp_path / ".c.old").exists()
+    assert pathlib.Path(path).parent == tmp_path
