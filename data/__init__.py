@@ -1,4 +1,5 @@
 """cogkit.data: readers, transforms, the minibatch source, and one recipe a data set."""
+
 from cogkit.data import transforms
 from cogkit.data.deserializers import *
 from cogkit.data.format import *

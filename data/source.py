@@ -14,6 +14,7 @@ there is a permutation keyed by (randomization_seed, sweep) alone, or p mod N it
 CNTK 2.7 differs: it randomises within windows of chunks and gives ranks whole chunks, so that its order depends on both; its
 sweep s with seed k equals its sweep 0 with seed k + s.
 """
+
 from __future__ import annotations
 
 import operator
@@ -37,9 +38,9 @@ from cogkit.data.streams import (
 from cogkit.errors import DataError
 from cogkit.variables import Record
 
-__all__ = ['MinibatchSource', 'MinibatchSourceFromData', 'UserMinibatchSource']
+__all__ = ["MinibatchSource", "MinibatchSourceFromData", "UserMinibatchSource"]
 
-POSITION = 'minibatchSourcePosition'  # CNTK's key
+POSITION = "minibatchSourcePosition"  # CNTK's key
 
 
 def order(seed: int, sweep: int, count: int, start: int = 0, stop: int | None = None, randomize: bool = True) -> np.ndarray:
@@ -48,8 +49,9 @@ def order(seed: int, sweep: int, count: int, start: int = 0, stop: int | None = 
     return permutation(seed, sweep, count, start, stop) if randomize else np.arange(start, stop, dtype=np.int64)
 
 
-def minibatch_places(position: int, stop: int, count: int, seed: int, randomize: bool, partitions: int = 1,
-                     partition: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def minibatch_places(
+    position: int, stop: int, count: int, seed: int, randomize: bool, partitions: int = 1, partition: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """(sample, sweep), both int64 (n,), of one rank's places in position..stop of the timeline."""
     samples, sweeps = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     at = position
@@ -67,9 +69,9 @@ def _whole(value: Any, low: int, name: str) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f'{name}: expected a whole number of {low} or more, got {value!r}') from None
+        raise TypeError(f"{name}: expected a whole number of {low} or more, got {value!r}") from None
     if number < low:
-        raise ValueError(f'{name}: expected a whole number of {low} or more, got {number}')
+        raise ValueError(f"{name}: expected a whole number of {low} or more, got {number}")
     return number
 
 
@@ -86,7 +88,7 @@ class _Streams:
         """The stream of this name; ValueError if there is none."""
         infos = {i.name: i for i in self.stream_infos()}
         if name not in infos:
-            raise ValueError(f'minibatch source: expected one of its streams ({", ".join(infos)}), got {name!r}')
+            raise ValueError(f"minibatch source: expected one of its streams ({', '.join(infos)}), got {name!r}")
         return infos[name]
 
     def __getitem__(self, name: str) -> StreamInformation:
@@ -106,7 +108,7 @@ class _Streams:
     def current_position(self, position: Mapping[str, Any]) -> None:
         self.restore_from_checkpoint(position)  # type: ignore[attr-defined]
 
-    wait_seconds = 0.
+    wait_seconds = 0.0
 
 
 class MinibatchSource(_Streams):
@@ -118,60 +120,77 @@ class MinibatchSource(_Streams):
     Raises ValueError, TypeError, DataError.
     """
 
-    def __init__(self, deserializers: Deserializer | Sequence[Deserializer], max_samples: int = INFINITELY_REPEAT,
-                 max_sweeps: int = INFINITELY_REPEAT,
-                 randomization_window_in_chunks: int = DEFAULT_RANDOMIZATION_WINDOW_IN_CHUNKS,
-                 randomization_window_in_samples: int = 0, randomization_seed: int = 0, trace_level: Any = None,
-                 multithreaded_deserializer: bool | None = None, frame_mode: bool = False, truncation_length: int = 0,
-                 randomize: bool = True, max_errors: int = 0, *, prefetch: int = 2):
+    def __init__(
+        self,
+        deserializers: Deserializer | Sequence[Deserializer],
+        max_samples: int = INFINITELY_REPEAT,
+        max_sweeps: int = INFINITELY_REPEAT,
+        randomization_window_in_chunks: int = DEFAULT_RANDOMIZATION_WINDOW_IN_CHUNKS,
+        randomization_window_in_samples: int = 0,
+        randomization_seed: int = 0,
+        trace_level: Any = None,
+        multithreaded_deserializer: bool | None = None,
+        frame_mode: bool = False,
+        truncation_length: int = 0,
+        randomize: bool = True,
+        max_errors: int = 0,
+        *,
+        prefetch: int = 2,
+    ):
         parts = [deserializers] if isinstance(deserializers, Deserializer) else list(deserializers)
         if not parts:
-            raise ValueError('MinibatchSource: expected one deserializer or more, got none')
+            raise ValueError("MinibatchSource: expected one deserializer or more, got none")
         for d in parts:
             if not isinstance(d, Deserializer):
-                raise TypeError(f'MinibatchSource: expected deserializers, got {type(d).__name__}')
+                raise TypeError(f"MinibatchSource: expected deserializers, got {type(d).__name__}")
         counts = [d.count for d in parts]
         if len(set(counts)) > 1:
-            raise DataError(f'MinibatchSource: expected deserializers of one length, got {", ".join(map(str, counts))} sequences')
+            raise DataError(f"MinibatchSource: expected deserializers of one length, got {', '.join(map(str, counts))} sequences")
         if not counts[0]:
-            raise DataError('MinibatchSource: expected data, got no sequence at all')
+            raise DataError("MinibatchSource: expected data, got no sequence at all")
         if any(d.lengths is not None for d in parts) or frame_mode and truncation_length:
-            raise ValueError('MinibatchSource: expected samples, got sequences longer than one')
+            raise ValueError("MinibatchSource: expected samples, got sequences longer than one")
         self._infos = {}
         for d in parts:
             for name, info in d.streams.items():
                 if name in self._infos:
                     raise ValueError(f"MinibatchSource: expected streams of different names, got '{name}' twice")
-                self._infos[name] = StreamInformation(name, len(self._infos), info.storage_format, info.dtype, info.shape,
-                                                      info.defines_mb_size)
-        max_samples, max_sweeps = _whole(max_samples, 1, 'max_samples'), _whole(max_sweeps, 1, 'max_sweeps')
+                self._infos[name] = StreamInformation(
+                    name, len(self._infos), info.storage_format, info.dtype, info.shape, info.defines_mb_size
+                )
+        max_samples, max_sweeps = _whole(max_samples, 1, "max_samples"), _whole(max_sweeps, 1, "max_sweeps")
         if max_samples != INFINITELY_REPEAT and max_sweeps != INFINITELY_REPEAT:
-            raise ValueError('MinibatchSource: expected max_samples or max_sweeps, got both')
+            raise ValueError("MinibatchSource: expected max_samples or max_sweeps, got both")
         self._count = counts[0]
         self._limit: int | None = None
         if max_samples != INFINITELY_REPEAT:
             self._limit = self._count if max_samples == FULL_DATA_SWEEP else max_samples
         elif max_sweeps != INFINITELY_REPEAT:
             self._limit = self._count * (1 if max_sweeps == FULL_DATA_SWEEP else max_sweeps)
-        self._seed = _whole(randomization_seed, 0, 'randomization_seed')
+        self._seed = _whole(randomization_seed, 0, "randomization_seed")
         self._randomize = bool(randomize) and bool(randomization_window_in_chunks or randomization_window_in_samples)
-        self._identity = '+'.join(d.identity for d in parts)
+        self._identity = "+".join(d.identity for d in parts)
         self._position = 0
-        self._make = partial(_make, parts, self._count, self._limit, self._seed, self._randomize,
-                             Ring(8 * len(self._infos)))
-        self._ahead = Prefetcher(self._make, _whole(prefetch, 1, 'prefetch')) if prefetch else None
+        self._make = partial(_make, parts, self._count, self._limit, self._seed, self._randomize, Ring(8 * len(self._infos)))
+        self._ahead = Prefetcher(self._make, _whole(prefetch, 1, "prefetch")) if prefetch else None
 
-    def next_minibatch(self, minibatch_size_in_samples: int, input_map: Mapping[Any, Any] | None = None, device: Any = None,
-                       num_data_partitions: int | None = None, partition_index: int | None = None) -> dict[Any, MinibatchData]:
+    def next_minibatch(
+        self,
+        minibatch_size_in_samples: int,
+        input_map: Mapping[Any, Any] | None = None,
+        device: Any = None,
+        num_data_partitions: int | None = None,
+        partition_index: int | None = None,
+    ) -> dict[Any, MinibatchData]:
         """The next minibatch by stream, or by the variables of `input_map` (variable -> stream); {} when there is no more.
 
         With partitions the size is that of all ranks together, and this rank's share comes back. `device` is not looked at.
         """
-        size = _whole(minibatch_size_in_samples, 1, 'minibatch_size_in_samples')
-        partitions = _whole(1 if num_data_partitions is None else num_data_partitions, 1, 'num_data_partitions')
-        partition = _whole(partition_index or 0, 0, 'partition_index')
+        size = _whole(minibatch_size_in_samples, 1, "minibatch_size_in_samples")
+        partitions = _whole(1 if num_data_partitions is None else num_data_partitions, 1, "num_data_partitions")
+        partition = _whole(partition_index or 0, 0, "partition_index")
         if partition >= partitions:
-            raise ValueError(f'partition_index: expected less than num_data_partitions = {partitions}, got {partition}')
+            raise ValueError(f"partition_index: expected less than num_data_partitions = {partitions}, got {partition}")
         if self._limit is not None and self._position >= self._limit:
             return {}
         key = (self._position, size, partitions, partition)
@@ -179,8 +198,9 @@ class MinibatchSource(_Streams):
         data, self._position = batch
         return by_stream(self._infos, data, input_map)
 
-    def get_next_minibatch(self, size: int, num_data_partitions: int = 1, partition_index: int = 0,
-                           device: Any = None) -> dict[StreamInformation, MinibatchData]:
+    def get_next_minibatch(
+        self, size: int, num_data_partitions: int = 1, partition_index: int = 0, device: Any = None
+    ) -> dict[StreamInformation, MinibatchData]:
         """The call that every kind of source has, for training loops."""
         return self.next_minibatch(size, None, device, num_data_partitions, partition_index)
 
@@ -190,8 +210,13 @@ class MinibatchSource(_Streams):
 
     def get_checkpoint_state(self) -> dict[str, Any]:
         """A small dict of numbers and strings; the same on every rank."""
-        return {POSITION: self._position, 'sweepSize': self._count, 'randomized': self._randomize, 'seed': self._seed,
-                'data': self._identity}
+        return {
+            POSITION: self._position,
+            "sweepSize": self._count,
+            "randomized": self._randomize,
+            "seed": self._seed,
+            "data": self._identity,
+        }
 
     def restore_from_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Goes to a saved position; DataError if it was saved with other data or another seed."""
@@ -199,13 +224,13 @@ class MinibatchSource(_Streams):
             raise DataError(f"MinibatchSource: expected a checkpoint with '{POSITION}', got {checkpoint!r}")
         for key, mine in self.get_checkpoint_state().items():
             if key != POSITION and checkpoint.get(key, mine) != mine:
-                raise DataError(f'MinibatchSource: expected a checkpoint made with {key} = {mine!r}, got {checkpoint[key]!r}')
+                raise DataError(f"MinibatchSource: expected a checkpoint made with {key} = {mine!r}, got {checkpoint[key]!r}")
         self._position = _whole(checkpoint[POSITION], 0, POSITION)
 
     @property
     def wait_seconds(self) -> float:  # type: ignore[override]
         """Seconds that next_minibatch has waited for the thread."""
-        return self._ahead.wait_seconds if self._ahead else 0.
+        return self._ahead.wait_seconds if self._ahead else 0.0
 
     def close(self) -> None:
         """Ends the thread; also done when the source is collected and when Python exits."""
@@ -219,8 +244,15 @@ class MinibatchSource(_Streams):
         self.close()
 
 
-def _make(parts: list[Deserializer], count: int, limit: int | None, seed: int, randomize: bool, ring: Ring,
-          key: tuple[int, int, int, int]) -> tuple[Any, Any]:
+def _make(
+    parts: list[Deserializer],
+    count: int,
+    limit: int | None,
+    seed: int,
+    randomize: bool,
+    ring: Ring,
+    key: tuple[int, int, int, int],
+) -> tuple[Any, Any]:
     """((data by name, position after), next key or None). Knows no source: it runs on the prefetching thread."""
     position, size, partitions, partition = key
     stop = position + size if limit is None else min(position + size, limit)
@@ -230,8 +262,10 @@ def _make(parts: list[Deserializer], count: int, limit: int | None, seed: int, r
         for d in parts:
             rows |= d.read(sample, sweep, seed, ring.take)
     except Exception as e:
-        e.add_note(f'while reading places {position} to {stop} of the timeline (sweep {position // count}, '
-                   f'samples {", ".join(map(str, sample[:5]))}{", ..." if len(sample) > 5 else ""})')
+        e.add_note(
+            f"while reading places {position} to {stop} of the timeline (sweep {position // count}, "
+            f"samples {', '.join(map(str, sample[:5]))}{', ...' if len(sample) > 5 else ''})"
+        )
         raise
     ends = stop // count > position // count
     data = {name: MinibatchData(x, len(sample), len(sample), ends) for name, x in rows.items()}
@@ -249,13 +283,15 @@ class UserMinibatchSource(_Streams):
         """All streams."""
         raise NotImplementedError
 
-    def next_minibatch(self, num_samples: int, number_of_workers: int = 1, worker_rank: int = 0,
-                       device: Any = None) -> dict[Any, Any]:
+    def next_minibatch(
+        self, num_samples: int, number_of_workers: int = 1, worker_rank: int = 0, device: Any = None
+    ) -> dict[Any, Any]:
         """A dict StreamInformation -> MinibatchData; {} when there is no more."""
         raise NotImplementedError
 
-    def get_next_minibatch(self, size: int, num_data_partitions: int = 1, partition_index: int = 0,
-                           device: Any = None) -> dict[Any, Any]:
+    def get_next_minibatch(
+        self, size: int, num_data_partitions: int = 1, partition_index: int = 0, device: Any = None
+    ) -> dict[Any, Any]:
         """The call that every kind of source has, for training loops."""
         return self.next_minibatch(size, num_data_partitions, partition_index, device)
 
@@ -280,25 +316,29 @@ class MinibatchSourceFromData(UserMinibatchSource):
 
     def __init__(self, data_streams: Mapping[str, Any], max_samples: int = INFINITELY_REPEAT):
         if not data_streams:
-            raise ValueError('MinibatchSourceFromData: expected one stream or more as name=array, got none')
+            raise ValueError("MinibatchSourceFromData: expected one stream or more as name=array, got none")
         self._data: dict[str, Any] = {}
         infos = []
         for i, (name, value) in enumerate(data_streams.items()):
             array = value[0] if isinstance(value, tuple) else value
-            sparse = hasattr(array, 'indptr') and hasattr(array, 'tocsr')
+            sparse = hasattr(array, "indptr") and hasattr(array, "tocsr")
             if not sparse and not isinstance(array, np.ndarray):
-                raise TypeError(f"MinibatchSourceFromData: expected a NumPy array or SciPy CSR matrix for '{name}', "
-                                f'got {type(array).__name__}')
+                raise TypeError(
+                    f"MinibatchSourceFromData: expected a NumPy array or SciPy CSR matrix for '{name}', "
+                    f"got {type(array).__name__}"
+                )
             self._data[name] = array
-            infos.append(StreamInformation(name, i, 'sparse' if sparse else 'dense', array.dtype.type, tuple(array.shape[1:])))
+            infos.append(StreamInformation(name, i, "sparse" if sparse else "dense", array.dtype.type, tuple(array.shape[1:])))
         lengths = {name: a.shape[0] for name, a in self._data.items()}
         if len(set(lengths.values())) > 1:
-            raise TypeError('MinibatchSourceFromData: expected arrays of one length, got ' +
-                            ', '.join(f'{k} of {n}' for k, n in lengths.items()))
+            raise TypeError(
+                "MinibatchSourceFromData: expected arrays of one length, got "
+                + ", ".join(f"{k} of {n}" for k, n in lengths.items())
+            )
         self._count = next(iter(lengths.values()))
         if not self._count:
-            raise ValueError('MinibatchSourceFromData: expected data, got no row at all')
-        max_samples = _whole(max_samples, 1, 'max_samples')
+            raise ValueError("MinibatchSourceFromData: expected data, got no row at all")
+        max_samples = _whole(max_samples, 1, "max_samples")
         self._limit = self._count if max_samples == FULL_DATA_SWEEP else max_samples
         self._list = infos
         self._cursor = self._total = 0
@@ -309,13 +349,20 @@ class MinibatchSourceFromData(UserMinibatchSource):
     def is_infinite(self) -> bool:
         return self._limit == INFINITELY_REPEAT
 
-    def next_minibatch(self, num_samples: int, number_of_workers: int = 1, worker_rank: int = 0, device: Any = None, *,
-                       input_map: Mapping[Any, Any] | None = None) -> dict[Any, MinibatchData]:
+    def next_minibatch(
+        self,
+        num_samples: int,
+        number_of_workers: int = 1,
+        worker_rank: int = 0,
+        device: Any = None,
+        *,
+        input_map: Mapping[Any, Any] | None = None,
+    ) -> dict[Any, MinibatchData]:
         """The next rows; with workers, every number_of_workers-th of them from worker_rank."""
-        size, workers = _whole(num_samples, 1, 'num_samples'), _whole(number_of_workers, 1, 'number_of_workers')
-        rank = _whole(worker_rank, 0, 'worker_rank')
+        size, workers = _whole(num_samples, 1, "num_samples"), _whole(number_of_workers, 1, "number_of_workers")
+        rank = _whole(worker_rank, 0, "worker_rank")
         if rank >= workers:
-            raise ValueError(f'worker_rank: expected less than number_of_workers = {workers}, got {rank}')
+            raise ValueError(f"worker_rank: expected less than number_of_workers = {workers}, got {rank}")
         if self._total >= self._limit:
             return {}
         begin = self._cursor
@@ -325,20 +372,21 @@ class MinibatchSourceFromData(UserMinibatchSource):
         self._cursor = 0 if end == self._count else end
         data = {}
         for name, array in self._data.items():
-            rows = array[begin + rank:end:workers]
+            rows = array[begin + rank : end : workers]
             data[name] = MinibatchData(rows, rows.shape[0], rows.shape[0], ends)
         return by_stream(self._infos, data, input_map)
 
     def get_checkpoint_state(self) -> dict[str, Any]:
-        return {'cursor': self._cursor, 'total_num_samples': self._total}
+        return {"cursor": self._cursor, "total_num_samples": self._total}
 
     def restore_from_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Goes to a saved position; DataError for one that these arrays do not have."""
         try:
-            cursor, total = operator.index(checkpoint['cursor']), operator.index(checkpoint['total_num_samples'])
+            cursor, total = operator.index(checkpoint["cursor"]), operator.index(checkpoint["total_num_samples"])
         except (TypeError, KeyError):
-            raise DataError("MinibatchSourceFromData: expected a checkpoint with 'cursor' and 'total_num_samples', "
-                            f'got {checkpoint!r}') from None
+            raise DataError(
+                f"MinibatchSourceFromData: expected a checkpoint with 'cursor' and 'total_num_samples', got {checkpoint!r}"
+            ) from None
         if not 0 <= cursor < self._count or total < 0:
-            raise DataError(f'MinibatchSourceFromData: expected a cursor in [0, {self._count}), got {cursor}')
+            raise DataError(f"MinibatchSourceFromData: expected a cursor in [0, {self._count}), got {cursor}")
         self._cursor, self._total = cursor, total

@@ -1,4 +1,5 @@
 """What a source says of its streams, and what it hands out."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +10,19 @@ import numpy as np
 
 from cogkit.variables import Record
 
-__all__ = ['DEFAULT_RANDOMIZATION_WINDOW_IN_CHUNKS', 'FULL_DATA_SWEEP', 'INFINITELY_REPEAT', 'MinibatchData',
-           'StreamConfiguration', 'StreamDef', 'StreamDefs', 'StreamInformation']
+__all__ = [
+    "DEFAULT_RANDOMIZATION_WINDOW_IN_CHUNKS",
+    "FULL_DATA_SWEEP",
+    "INFINITELY_REPEAT",
+    "MinibatchData",
+    "StreamConfiguration",
+    "StreamDef",
+    "StreamDefs",
+    "StreamInformation",
+]
 
-INFINITELY_REPEAT = 2 ** 64 - 1
-FULL_DATA_SWEEP = 2 ** 64 - 2
+INFINITELY_REPEAT = 2**64 - 1
+FULL_DATA_SWEEP = 2**64 - 2
 DEFAULT_RANDOMIZATION_WINDOW_IN_CHUNKS = 128
 
 StreamDefs = Record  # StreamDefs(features=StreamDef(...), labels=StreamDef(...))
@@ -25,6 +34,7 @@ class StreamDef:
 
     A field of whole numbers read with shape (k,) becomes one-hot rows of k classes, as CNTK's image reader does with labels.
     """
+
     field: str | None = None
     shape: int | Sequence[int] | None = None
     is_sparse: bool = False
@@ -40,16 +50,18 @@ class StreamDef:
 @dataclass(frozen=True)
 class StreamConfiguration:
     """CNTK's older way to say what `StreamDef` says."""
+
     name: str
     dim: int
     is_sparse: bool = False
-    stream_alias: str = ''
+    stream_alias: str = ""
     defines_mb_size: bool = False
 
 
 @dataclass(frozen=True)
 class StreamInformation:
     """A stream of a source: the key of its data in a minibatch. `storage_format` is 'dense' or 'sparse'."""
+
     name: str
     stream_id: int
     storage_format: str
@@ -58,7 +70,7 @@ class StreamInformation:
     defines_mb_size: bool = False
 
     def __str__(self) -> str:
-        return f'{self.name}({list(self.shape)})'
+        return f"{self.name}({list(self.shape)})"
 
 
 class MinibatchData:
@@ -68,7 +80,7 @@ class MinibatchData:
     kept as long as you like: a buffer is used again only after the last array on it is gone.
     """
 
-    __slots__ = ('value', 'num_sequences', 'num_samples', 'end_of_sweep')
+    __slots__ = ("value", "num_sequences", "num_samples", "end_of_sweep")
 
     def __init__(self, value: Any, num_sequences: int, num_samples: int, sweep_end: bool):
         self.value, self.num_sequences, self.num_samples, self.end_of_sweep = value, num_sequences, num_samples, sweep_end
@@ -84,7 +96,7 @@ class MinibatchData:
 
     def as_sequences(self, variable: Any = None) -> list[Any]:
         """One array (1, *shape) a row."""
-        return [self.value[i:i + 1] for i in range(self.num_samples)]
+        return [self.value[i : i + 1] for i in range(self.num_samples)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         value = self.value.toarray() if self.is_sparse else self.value
@@ -114,18 +126,19 @@ class MinibatchData:
         return self.num_sequences
 
     def __repr__(self) -> str:
-        return f'MinibatchData({list(self.shape)}, samples={self.num_samples}, seqs={self.num_sequences})'
+        return f"MinibatchData({list(self.shape)}, samples={self.num_samples}, seqs={self.num_sequences})"
 
 
-def by_stream(infos: Mapping[str, StreamInformation], data: Mapping[str, MinibatchData],
-              input_map: Mapping[Any, Any] | None) -> dict[Any, Any]:
+def by_stream(
+    infos: Mapping[str, StreamInformation], data: Mapping[str, MinibatchData], input_map: Mapping[Any, Any] | None
+) -> dict[Any, Any]:
     """A minibatch keyed by stream, or by the variables of `input_map` (variable -> stream or its name)."""
     if not input_map:
         return {info: data[name] for name, info in infos.items()}
     out = {}
     for variable, stream in input_map.items():
-        name = getattr(stream, 'name', stream)
+        name = getattr(stream, "name", stream)
         if name not in data:
-            raise ValueError(f'input_map: expected streams of this source ({", ".join(infos)}), got {name!r} for {variable!r}')
+            raise ValueError(f"input_map: expected streams of this source ({', '.join(infos)}), got {name!r} for {variable!r}")
         out[variable] = data[name]
     return out
