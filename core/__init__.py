@@ -1,4 +1,5 @@
 """cogkit: a cognitive toolkit in the line of CNTK v2. `import cogkit as C`."""
+
 import importlib as _importlib
 
 from cogkit import initializer, random
@@ -20,10 +21,20 @@ from cogkit.store import *  # noqa: F403
 from cogkit.train import *  # noqa: F403
 from cogkit.variables import *  # noqa: F403
 
-__version__ = '0.1.0'
+__version__ = "0.1.0"
 
-_later = {'layers': 'cogkit.layers', 'data': 'cogkit.data', 'io': 'cogkit.data', 'parallel': 'cogkit.parallel', 'logging': 'cogkit.logging',
-          'ops': 'cogkit.ops', 'losses': 'cogkit.losses', 'metrics': 'cogkit.metrics', 'learners': 'cogkit.learners', 'train': 'cogkit.train'}
+_later = {
+    "layers": "cogkit.layers",
+    "data": "cogkit.data",
+    "io": "cogkit.data",
+    "parallel": "cogkit.parallel",
+    "logging": "cogkit.logging",
+    "ops": "cogkit.ops",
+    "losses": "cogkit.losses",
+    "metrics": "cogkit.metrics",
+    "learners": "cogkit.learners",
+    "train": "cogkit.train",
+}
 
 
 def __getattr__(name: str):
@@ -32,6 +43,4 @@ def __getattr__(name: str):
         module = _importlib.import_module(_later[name])
         globals()[name] = module
         return module
-    raise AttributeError(f'module cogkit has no attribute {name!r}')
-
-
+    raise AttributeError(f"module cogkit has no attribute {name!r}")

@@ -685,7 +685,7 @@ def _clone(function: Function, method: CloneMethod, mapping: dict[Variable, Vari
             root = copy
     signature = None
     if function._signature:
-        signature = [mapping.get(v) or known.get(v) or v for v in function._signature]
+        signature = [mapping.get(v, known.get(v, v)) for v in function._signature]
         signature = [v for v in signature if v.is_placeholder or v.is_input]
     return Function(root, signature)
 

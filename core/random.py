@@ -1,4 +1,5 @@
 """Random ops under CNTK's names, and the run's one seed."""
+
 from cogkit.engine.session import random_state, set_seed
 from cogkit.ops.randomness import (
     SentinelValueForAutoSelectRandomSeed,
@@ -12,6 +13,17 @@ from cogkit.ops.randomness import (
 from cogkit.ops.randomness import random_normal as normal
 from cogkit.ops.randomness import random_uniform as uniform
 
-__all__ = ['bernoulli', 'bernoulli_like', 'gumbel', 'gumbel_like', 'normal', 'normal_like', 'random_state', 'set_seed', 'uniform', 'uniform_like']
+__all__ = [
+    "bernoulli",
+    "bernoulli_like",
+    "gumbel",
+    "gumbel_like",
+    "normal",
+    "normal_like",
+    "random_state",
+    "set_seed",
+    "uniform",
+    "uniform_like",
+]
 
 auto_select = SentinelValueForAutoSelectRandomSeed

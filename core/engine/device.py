@@ -1,4 +1,5 @@
 """Devices, under CNTK's names."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,12 +8,23 @@ from enum import Enum
 from cogkit.engine import use_engine
 from cogkit.errors import DeviceError
 
-__all__ = ['DeviceDescriptor', 'DeviceKind', 'all_devices', 'cpu', 'get_gpu_properties', 'gpu', 'set_excluded_devices', 'try_set_default_device',
-           'use_default_device', 'use_engine']
+__all__ = [
+    "DeviceDescriptor",
+    "DeviceKind",
+    "all_devices",
+    "cpu",
+    "get_gpu_properties",
+    "gpu",
+    "set_excluded_devices",
+    "try_set_default_device",
+    "use_default_device",
+    "use_engine",
+]
 
 
 class DeviceKind(Enum):
     """What a device is."""
+
     CPU = 0
     GPU = 1
 
@@ -42,7 +54,7 @@ class DeviceDescriptor:
         return hash((self._kind, self._number))
 
     def __repr__(self) -> str:
-        return 'CPU' if self._kind is DeviceKind.CPU else f'GPU[{self._number}]'
+        return "CPU" if self._kind is DeviceKind.CPU else f"GPU[{self._number}]"
 
     __str__ = __repr__
 
@@ -58,7 +70,9 @@ def cpu() -> DeviceDescriptor:
 
 def gpu(device_id: int) -> DeviceDescriptor:
     """A GPU by number; raises `DeviceError` where there is none."""
-    raise DeviceError(f'device: expected a GPU number {device_id}, got none; this build has the CPU engine only (python -m cogkit doctor)')
+    raise DeviceError(
+        f"device: expected a GPU number {device_id}, got none; this build has the CPU engine only (python -m cogkit doctor)"
+    )
 
 
 def all_devices() -> tuple[DeviceDescriptor, ...]:
@@ -83,4 +97,4 @@ def set_excluded_devices(excluded_devices: Sequence[DeviceDescriptor]) -> None:
 
 def get_gpu_properties(device: DeviceDescriptor) -> dict:
     """Properties of a GPU; raises `DeviceError` for the CPU."""
-    raise DeviceError(f'device: expected a GPU, got {device}')
+    raise DeviceError(f"device: expected a GPU, got {device}")

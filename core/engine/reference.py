@@ -340,9 +340,10 @@ def _conv_dw(n, sizes, run, x, dy):
     g, (o, c) = n.attrs["groups"], n.attrs["shape"][:2]
     spatial = dy.shape[2:]
     dw = np.zeros(n.attrs["shape"], x.dtype)
-    dyg = dy.reshape((dy.shape[0], g, o // g, -1))
+    size = math.prod(spatial)
+    dyg = dy.reshape((dy.shape[0], g, o // g, size))
     for place, cut in _offsets(dw.shape[2:], n.attrs["strides"], n.attrs["dilation"], spatial):
-        part = x[(slice(None), slice(None), *cut)].reshape((x.shape[0], g, c, -1))
+        part = x[(slice(None), slice(None), *cut)].reshape((x.shape[0], g, c, size))
         dw[(slice(None), slice(None), *place)] = np.einsum("ngcs,ngos->goc", part, dyg).reshape(o, c)
     return dw
 

@@ -1,4 +1,5 @@
 """From a user's call to a plan and back: executables, the plan cache, and what `Function` asks of the engine."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ from cogkit.lowering.lower import Request, lower
 from cogkit.op import FREE
 from cogkit.variables import Constant, Input, Variable
 
-__all__ = ['Executable', 'Run', 'random_state', 'set_seed']
+__all__ = ["Executable", "Run", "random_state", "set_seed"]
 
 
 class Run(NamedTuple):
     """What random numbers depend on besides the node and the element."""
+
     seed: int
     step: int
     sample: int = 0
@@ -30,13 +32,14 @@ class _RandomState:
     step = 0
 
 
-random_state = _RandomState()   # seed of the process, and runs of plans so far
+random_state = _RandomState()  # seed of the process, and runs of plans so far
 
 
 def set_seed(seed: int) -> None:
     """Sets the one seed: initial values, dropout and random ops of what is built and run from here on repeat for equal seeds."""
     from cogkit import initializer
     from cogkit.ops import randomness
+
     random_state.seed, random_state.step = int(seed), 0
     randomness.restart()
     initializer.restart(int(seed))
@@ -49,11 +52,23 @@ class Executable:
     when `reuse` is set: the next run overwrites them. effects_of: variables that are computed for what they write alone.
     """
 
-    def __init__(self, outputs: Sequence[Variable] = (), sums: Sequence[Variable] = (), roots: Any = None, wrt: Sequence[Variable] = (),
-                 training: bool = False, effects: bool = True, effects_of: Sequence[Variable] = (), reuse: bool = False, engine: str | None = None):
+    def __init__(
+        self,
+        outputs: Sequence[Variable] = (),
+        sums: Sequence[Variable] = (),
+        roots: Any = None,
+        wrt: Sequence[Variable] = (),
+        training: bool = False,
+        effects: bool = True,
+        effects_of: Sequence[Variable] = (),
+        reuse: bool = False,
+        engine: str | None = None,
+    ):
         if isinstance(roots, Variable):
             roots = {roots: None}
-        self.request = Request(tuple(outputs), tuple(sums), tuple((roots or {}).items()), tuple(wrt), training, effects, tuple(effects_of))
+        self.request = Request(
+            tuple(outputs), tuple(sums), tuple((roots or {}).items()), tuple(wrt), training, effects, tuple(effects_of)
+        )
         self.reuse = reuse
         self.engine = engine or current_engine()
         wanted = [*outputs, *sums, *(roots or {}), *effects_of]
@@ -104,7 +119,7 @@ class Executable:
             self._check(types)
             graph = lower(self.request, types)
             plan = ENGINES[self.engine](graph)
-            if self.reuse and hasattr(plan, 'keep_outputs'):
+            if self.reuse and hasattr(plan, "keep_outputs"):
                 plan.keep_outputs(len(self.request.outputs))
             self._plans[key] = plan
         return plan
@@ -112,11 +127,18 @@ class Executable:
     def _check(self, types: dict) -> None:
         for v in self.arguments:
             if v not in types:
-                raise ValueError(sentence('Input', v.name, v.where, 'data for this input', 'none', 'feed it: {variable: array}'))
+                raise ValueError(sentence("Input", v.name, v.where, "data for this input", "none", "feed it: {variable: array}"))
         for v in types:
             if id(v) not in self._set:
-                raise ValueError(sentence('Input', v.name, v.where, 'inputs of the function: ' + ', '.join(a.name or a.uid for a in self.arguments),
-                                          f'data for {v!r}'))
+                raise ValueError(
+                    sentence(
+                        "Input",
+                        v.name,
+                        v.where,
+                        "inputs of the function: " + ", ".join(a.name or a.uid for a in self.arguments),
+                        f"data for {v!r}",
+                    )
+                )
 
 
 class _Cache:
@@ -137,9 +159,9 @@ class _Cache:
 
 
 def _cache(f: Function) -> _Cache:
-    cache = f.__dict__.get('_executables')
+    cache = f.__dict__.get("_executables")
     if cache is None:
-        cache = f.__dict__['_executables'] = _Cache()
+        cache = f.__dict__["_executables"] = _Cache()
     return cache
 
 
@@ -150,15 +172,30 @@ def feed_map(f: Function, arguments: Any) -> dict[Variable, Any]:
     if not isinstance(arguments, dict):
         free = f.arguments
         if len(free) != 1:
-            raise ValueError(sentence(f.op_name, f.name, f.root.where, f'a dict that feeds {", ".join(v.name or v.uid for v in free) or "nothing"}',
-                                      type(arguments).__name__))
+            raise ValueError(
+                sentence(
+                    f.op_name,
+                    f.name,
+                    f.root.where,
+                    f"a dict that feeds {', '.join(v.name or v.uid for v in free) or 'nothing'}",
+                    type(arguments).__name__,
+                )
+            )
         return {free[0]: arguments}
     out = {}
     for k, data in arguments.items():
         if isinstance(k, str):
             found = [v for v in f.arguments if v.name == k]
             if len(found) != 1:
-                raise ValueError(sentence(f.op_name, f.name, f.root.where, 'inputs named ' + ', '.join(v.name or v.uid for v in f.arguments), repr(k)))
+                raise ValueError(
+                    sentence(
+                        f.op_name,
+                        f.name,
+                        f.root.where,
+                        "inputs named " + ", ".join(v.name or v.uid for v in f.arguments),
+                        repr(k),
+                    )
+                )
             k = found[0]
         elif isinstance(k, Function):
             k = k.output
@@ -186,7 +223,7 @@ class Runtime:
         """The values of outputs, as {variable: array}."""
         wanted = _variables(f, outputs)
         feeds = feed_map(f, arguments)
-        key = ('eval', tuple(map(id, wanted)), current_engine())
+        key = ("eval", tuple(map(id, wanted)), current_engine())
         e = _cache(f).get(key, lambda: Executable(wanted, training=training))
         return dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
 
@@ -203,21 +240,25 @@ class Runtime:
         wanted = _variables(f, outputs)
         feeds = feed_map(f, arguments)
         training = keep is not None and len(list(keep)) > 0
-        e = _cache(f).get(('forward', tuple(map(id, wanted)), training, current_engine()), lambda: Executable(wanted, training=training))
+        e = _cache(f).get(
+            ("forward", tuple(map(id, wanted)), training, current_engine()), lambda: Executable(wanted, training=training)
+        )
         values = dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
         return (_State(feeds, random_state.step) if training else None), values
 
     def backward(self, f: Function, state: _State, roots: Any, wrt: Any) -> dict[Variable, np.ndarray]:
         """Gradients for given gradients of outputs."""
         if state is None:
-            raise ValueError(sentence(f.op_name, f.name, f.root.where, 'the state of a forward with keep_for_backward', 'None'))
+            raise ValueError(sentence(f.op_name, f.name, f.root.where, "the state of a forward with keep_for_backward", "None"))
         if not isinstance(roots, dict):
             roots = {f.output: roots}
         wrt = _variables(f, wrt)
         outs = [v.output if isinstance(v, Function) else v for v in roots]
         fed = [_gradient_input(f, v) for v in outs]
-        e = _cache(f).get(('backward', tuple(map(id, outs)), tuple(map(id, wrt)), current_engine()),
-                          lambda: Executable(roots=dict(zip(outs, fed, strict=True)), wrt=wrt, training=True, effects=False))
+        e = _cache(f).get(
+            ("backward", tuple(map(id, outs)), tuple(map(id, wrt)), current_engine()),
+            lambda: Executable(roots=dict(zip(outs, fed, strict=True)), wrt=wrt, training=True, effects=False),
+        )
         feeds = dict(state.feeds)
         feeds.update(zip(fed, roots.values(), strict=True))
         return dict(zip(wrt, e.run(self._used(e, feeds, f), step=state.step), strict=True))
@@ -229,15 +270,23 @@ class Runtime:
         if wrt is None:
             wanted = [v for v in f.inputs if v.needs_gradient and not v.is_placeholder]
             if not wanted:
-                raise ValueError(sentence(f.op_name, f.name, f.root.where, 'a variable that needs a gradient', 'none',
-                                          'make the input with needs_gradient=True'))
+                raise ValueError(
+                    sentence(
+                        f.op_name,
+                        f.name,
+                        f.root.where,
+                        "a variable that needs a gradient",
+                        "none",
+                        "make the input with needs_gradient=True",
+                    )
+                )
         else:
             wanted = _variables(f, wrt)
         outs = [] if outputs is None else _variables(f, outputs)
-        key = ('grad', id(root), tuple(map(id, wanted)), tuple(map(id, outs)), current_engine())
+        key = ("grad", id(root), tuple(map(id, wanted)), tuple(map(id, outs)), current_engine())
         e = _cache(f).get(key, lambda: Executable(outs, roots=root, wrt=wanted, training=True))
         found = e.run(self._used(e, feeds, f))
-        gradients: Any = dict(zip(wanted, found[len(outs):], strict=True))
+        gradients: Any = dict(zip(wanted, found[len(outs) :], strict=True))
         if len(gradients) == 1:
             gradients = next(iter(gradients.values()))
         if outputs is None:
@@ -247,35 +296,40 @@ class Runtime:
 
     def explain(self, f: Function, feed: Any) -> str:
         """What will run for a feed (default: a batch of one)."""
-        feeds = feed_map(f, feed) if feed is not None else {v: np.zeros((1, *(1 if n == FREE else n for n in v.shape)), v.dtype)
-                                                            for v in f.arguments}
+        feeds = (
+            feed_map(f, feed)
+            if feed is not None
+            else {v: np.zeros((1, *(1 if n == FREE else n for n in v.shape)), v.dtype) for v in f.arguments}
+        )
         arrays, types, sizes = bind_feeds(feeds)
         return Executable(list(f.outputs)).plan(types).explain(sizes)
 
     def save(self, f: Function, filename: str, format: Any) -> None:
         """See `cogkit.store`."""
         from cogkit.store import save
+
         save(f, filename)
 
     def load(self, model: Any, format: Any) -> Function:
         """See `cogkit.store`."""
         from cogkit.store import load_model
+
         return load_model(model)
 
     def restore(self, f: Function, filename: str) -> None:
         """See `cogkit.store`."""
         from cogkit.store import restore
+
         restore(f, filename)
 
 
 def _gradient_input(f: Function, v: Variable) -> Variable:
     """The input through which the gradient of an output is fed; one for each, kept."""
-    kept = f.__dict__.setdefault('_gradient_inputs', {})
+    kept = f.__dict__.setdefault("_gradient_inputs", {})
     if id(v) not in kept:
         t = v.type
-        kept[id(v)] = Input(t.shape, t.dtype, False, False, t.axes, 'gradient')
+        kept[id(v)] = Input(t.shape, t.dtype, False, False, t.axes, "gradient")
     return kept[id(v)]
-
 
 
 functions.runtime = Runtime()

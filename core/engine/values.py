@@ -1,4 +1,5 @@
 """Values on their way in: from what a user feeds to contiguous arrays with rows first."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -9,7 +10,7 @@ from cogkit.errors import sentence
 from cogkit.op import FREE, Type, row_space
 from cogkit.variables import Variable
 
-__all__ = ['as_rows', 'bind_feeds']
+__all__ = ["as_rows", "bind_feeds"]
 
 
 def as_rows(v: Variable, data: Any) -> np.ndarray:
@@ -19,26 +20,40 @@ def as_rows(v: Variable, data: Any) -> np.ndarray:
     """
     dtype = v._dtype
     shape = v._shape
-    if type(data) is np.ndarray and data.dtype == dtype and data.flags.c_contiguous and data.ndim == len(shape) + 1 and data.shape[1:] == shape \
-            and v._axes:
+    if (
+        type(data) is np.ndarray
+        and data.dtype == dtype
+        and data.flags.c_contiguous
+        and data.ndim == len(shape) + 1
+        and data.shape[1:] == shape
+        and v._axes
+    ):
         return data
-    if hasattr(data, 'asarray'):
+    if hasattr(data, "asarray"):
         data = data.asarray()
-    elif hasattr(data, 'data') and not isinstance(data, (np.ndarray, memoryview)) and hasattr(data.data, 'asarray'):
+    elif hasattr(data, "data") and not isinstance(data, (np.ndarray, memoryview)) and hasattr(data.data, "asarray"):
         data = data.data.asarray()
-    if hasattr(data, 'toarray'):
+    if hasattr(data, "toarray"):
         data = data.toarray()
     try:
-        if isinstance(data, (list, tuple)) and data and hasattr(data[0], 'toarray'):
+        if isinstance(data, (list, tuple)) and data and hasattr(data[0], "toarray"):
             data = [d.toarray() for d in data]
         array = np.ascontiguousarray(data, dtype=None if isinstance(data, np.ndarray) else dtype)
         if isinstance(data, np.ndarray) and data.ndim == 0:
             array = array.reshape(())
     except (ValueError, TypeError):
-        raise ValueError(sentence('Input', v.name, v.where, f'an array of shape {_wish(v)}', 'samples of different shapes',
-                                  'sequences need a sequence axis: C.sequence.input_variable')) from None
-    if array.dtype.kind not in 'fiub':
-        raise TypeError(sentence('Input', v.name, v.where, 'numbers', f'an array of {array.dtype}'))
+        raise ValueError(
+            sentence(
+                "Input",
+                v.name,
+                v.where,
+                f"an array of shape {_wish(v)}",
+                "samples of different shapes",
+                "sequences need a sequence axis: C.sequence.input_variable",
+            )
+        ) from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(sentence("Input", v.name, v.where, "numbers", f"an array of {array.dtype}"))
     if array.dtype != dtype:
         array = array.astype(dtype)
     has_rows = bool(v._axes)
@@ -49,12 +64,12 @@ def as_rows(v: Variable, data: Any) -> np.ndarray:
         return array
     if _fits(got, shape):
         return array[None] if has_rows else array
-    if has_rows and array.ndim == len(shape) + 2 and got[1] == 1 and _fits(got[2:], shape):   # a batch of sequences of length 1
+    if has_rows and array.ndim == len(shape) + 2 and got[1] == 1 and _fits(got[2:], shape):  # a batch of sequences of length 1
         return array.reshape(got[:1] + got[2:])
-    way = ''
+    way = ""
     if has_rows and sorted(got[1:]) == sorted(shape) and len(shape) == 3:
-        way = 'move channels first with x.transpose(0, 3, 1, 2)'
-    raise ValueError(sentence('Input', v.name, v.where, f'data of shape {_wish(v)}', str(got), way))
+        way = "move channels first with x.transpose(0, 3, 1, 2)"
+    raise ValueError(sentence("Input", v.name, v.where, f"data of shape {_wish(v)}", str(got), way))
 
 
 def _fits(got: tuple[int, ...], shape: tuple[int, ...]) -> bool:
@@ -62,8 +77,8 @@ def _fits(got: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _wish(v: Variable) -> str:
-    sizes = (['batch'] if v._axes else []) + ['any' if n == FREE else str(n) for n in v._shape]
-    return '(' + ', '.join(sizes) + (',)' if len(sizes) == 1 else ')')
+    sizes = (["batch"] if v._axes else []) + ["any" if n == FREE else str(n) for n in v._shape]
+    return "(" + ", ".join(sizes) + (",)" if len(sizes) == 1 else ")")
 
 
 def bind_feeds(feeds: dict[Variable, Any]) -> tuple[dict[Variable, np.ndarray], dict[Variable, Type], dict]:
@@ -80,8 +95,15 @@ def bind_feeds(feeds: dict[Variable, Any]) -> tuple[dict[Variable, np.ndarray], 
             rows = a.shape[0]
             if sizes.setdefault(axes, rows) != rows:
                 w = first[axes]
-                raise ValueError(sentence('Input', v.name, v.where, f"{sizes[axes]} samples in {row_space(axes)}, as fed to "
-                                          f"'{w.name or w.uid}'", f'{rows}'))
+                raise ValueError(
+                    sentence(
+                        "Input",
+                        v.name,
+                        v.where,
+                        f"{sizes[axes]} samples in {row_space(axes)}, as fed to '{w.name or w.uid}'",
+                        f"{rows}",
+                    )
+                )
             first.setdefault(axes, v)
             types[v] = Type(a.shape[1:], v._dtype, axes)
         else:

@@ -133,6 +133,7 @@ class Graph:
         self.origin: Any = None  # the user's node being lowered, for messages and explain
         self.count = 0
         self._known: dict[tuple, list[Value]] = {}
+        self._rows: dict[tuple, Value] = {}
 
     def leaf(self, variable: Any, type_: Type) -> Value:
         """The value of an input, parameter or constant."""
@@ -154,6 +155,8 @@ class Graph:
         """The value (or list of values) of an op; an equal node that is there already is taken."""
         record = OPS[op]
         values = self._values(inputs)
+        if op == "row_count":  # one for each row space
+            values = [self._rows.setdefault((values[0].type.axes, values[0].type.dtype), values[0])]
         if record.kernel == "expand":
             return record.expand(self, values, attrs, False)
         short = simplify(self, op, values, attrs)

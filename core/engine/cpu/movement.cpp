@@ -276,7 +276,7 @@ Plan plan_piece(const Piece &piece, int64_t itemsize) {
     for (size_t i = 0; i < rank; i++) {
         Dim d{piece.dims[i], piece.in_strides[i], piece.out_strides[i]};
         if (d.n == 1) continue;
-        if (d.out == 0 && d.n > 1) bad("Copy: expected output strides other than 0, got 0 for a dimension of " + std::to_string(d.n));
+        if (d.out == 0 && plan.size) bad("Copy: expected output strides other than 0, got 0 for a dimension of " + std::to_string(d.n));
         if (d.out < 0 && plan.size) {
             in_offset += (d.n - 1) * d.in, out_offset += (d.n - 1) * d.out;
             d.in = -d.in, d.out = -d.out;

@@ -39,7 +39,8 @@ cdef Piece piece_of(dims, in_strides, out_strides, in_offset, out_offset, input=
 cdef class Copy(BoundKernel):
     """out[out_offset + i . out_strides] = in[in_offset + i . in_strides] for i in dims; buffers x, y.
 
-    Strides and offsets count elements of `itemsize` bytes (1, 2, 4, 8); input strides may be 0 or negative; x and y may not overlap.
+    Strides and offsets count elements of `itemsize` bytes (1, 2, 4, 8); input strides may be 0 or negative.
+    x and y may not overlap.
     """
     def __init__(self, dims, in_strides, out_strides, itemsize, in_offset=0, out_offset=0):
         cdef vector[Piece] pieces

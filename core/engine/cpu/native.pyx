@@ -1,5 +1,8 @@
 # sources: native.cpp
-"""Matrix products, convolutions and pooling in plain layouts, float32 and float64: for what oneDNN does not do, or is not there for."""
+"""Matrix products, convolutions and pooling in plain layouts, float32 and float64.
+
+For what oneDNN does not do (float64), and for machines without it.
+"""
 include "kernel.pxi"
 
 __all__ = ["Convolution", "MatMul", "Pooling", "get_num_threads", "set_num_threads"]
@@ -78,9 +81,10 @@ cdef class MatMul(BoundKernel):
 
 
 cdef class Convolution(BoundKernel):
-    """kind 'forward': x, w, [b], y; 'backward_data': dy, w, dx; 'backward_weights': x, dy, dw. Plain layouts, 1 to 3 spatial dimensions.
+    """y[n, o, p] = sum x[n, c, p * stride + k * dilation - pad_lo] w[o, c, k] + b[o]; x (N, C, ...), w (O, C / groups, ...), y (N, O, ...).
 
-    x (N, C, ...), w (O, C / groups, ...), y (N, O, ...); y[n, o, p] = sum x[n, c, p * stride + k * dilation - pad_lo] w[o, c, k] + b[o].
+    Buffers of kind 'forward': x, w, [b], y; 'backward_data': dy, w, dx; 'backward_weights': x, dy, dw.
+    Plain layouts, 1 to 3 spatial dimensions.
     """
     def __init__(self, kind, dtype, x_shape, w_shape, y_shape, strides, dilation, pad_lo, pad_hi, groups=1, bias=False):
         cdef ConvArgs args

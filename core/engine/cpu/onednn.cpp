@@ -9,6 +9,7 @@
 #include <omp.h>
 
 #include "dnnl.hpp"
+#include "winograd.h"
 
 namespace cg {
 
@@ -316,6 +317,52 @@ Dims weight_dims(const ConvSpec &s) {
     return dims;
 }
 
+bool winograd_can(const ConvSpec &s) {
+    static const bool avx512 = dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core;
+    const auto is = [](const Dims &d, int64_t v) { return std::all_of(d.begin(), d.end(), [v](int64_t e) { return e == v; }); };
+    return avx512 && s.x.size() == 4 && s.w[2] == 3 && s.w[3] == 3 && is(s.strides, 1) && is(s.dilation, 1) && s.groups == 1 &&
+           s.x_layout == (int)Layout::c16 && s.y_layout == (int)Layout::c16 && s.pad_lo[0] <= 2 && s.pad_lo[1] <= 2 &&
+           !(s.sum && s.kind == (int)Conv::backward_data && s.relu);
+}
+
+/* Where the 4x4 tiles cover little more than the image. */
+bool winograd_pays(const ConvSpec &s) {
+    const auto &image = s.kind == (int)Conv::backward_data ? s.x : s.y;
+    const auto tiles = ((image[2] + 3) / 4) * ((image[3] + 3) / 4);
+    return tiles * 16 <= image[2] * image[3] * 2 && image[0] * tiles >= 16;
+}
+
+void winograd(Program &program, const ConvSpec &s) {
+    auto &p = *program.impl;
+    Winograd g;
+    g.kind = s.kind;
+    const bool data = s.kind == (int)Conv::backward_data;
+    const auto &from = data ? s.y : s.x, &to = data ? s.x : s.y;
+    g.n = from[0], g.c = from[1], g.h = from[2], g.w = from[3];
+    g.o = to[1], g.oh = to[2], g.ow = to[3];
+    g.pad_top = data ? 2 - s.pad_lo[0] : s.pad_lo[0];
+    g.pad_left = data ? 2 - s.pad_lo[1] : s.pad_lo[1];
+    g.bias = s.bias, g.relu = s.relu, g.sum = s.sum;
+    g.threads = program.threads;
+    const auto at = p.room(g.plan());
+    const int operands = s.bias ? 4 : 3;
+    const bool bias = s.bias;
+    Step step;
+    if (s.kind == (int)Conv::backward_weights)
+        step.own = [=](void **b) {
+            g.backward_weights((float *)b[0], (float *)b[1], (float *)b[2], bias ? (float *)b[3] : nullptr,
+                               (float *)((char *)b[operands] + at));
+        };
+    else
+        step.own = [=](void **b) {
+            g.forward((float *)b[0], (float *)b[1], bias ? (float *)b[2] : nullptr, (float *)b[operands - 1],
+                      (float *)((char *)b[operands] + at));
+        };
+    p.steps.push_back(std::move(step));
+    program.implementation = "winograd:f4x4_3x3:avx512";
+    finish(program, operands);
+}
+
 } // namespace
 
 std::unique_ptr<Program> convolution(const ConvSpec &s) {
@@ -336,6 +383,13 @@ std::unique_ptr<Program> convolution(const ConvSpec &s) {
             if (s.bias) p.zero(3, (size_t)s.w[0] * 4);
         }
         finish(*program, s.bias ? 4 : 3);
+        return program;
+    }
+
+    if (s.algorithm == 2 && !winograd_can(s))
+        wrong("algorithm 'winograd' takes 2-D 3x3 kernels with stride 1, without dilation or groups, in layout 'c16', on AVX-512");
+    if (s.algorithm == 2 || (s.algorithm == 0 && winograd_can(s) && winograd_pays(s))) {
+        winograd(*program, s);
         return program;
     }
 

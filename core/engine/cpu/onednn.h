@@ -46,6 +46,7 @@ struct ConvSpec {
     int64_t groups = 1;
     int x_layout = 0, y_layout = 0;
     bool bias = false, relu = false, sum = false;
+    int algorithm = 0; /* 0: the faster one, 1: direct, 2: Winograd */
 };
 
 struct MatMulSpec {

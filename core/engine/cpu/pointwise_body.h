@@ -4,6 +4,7 @@
 
 #define PW_INLINE static inline __attribute__((always_inline))
 #define PW_LOOP _Pragma("GCC ivdep") /* a destination is one of the sources, element by element, or disjoint */
+#define PW_LOOP4 _Pragma("GCC ivdep") _Pragma("GCC unroll 4") /* for bodies of an instruction or two */
 
 /* ---- numbers -------------------------------------------------------------------------------------------------------- */
 
@@ -190,7 +191,7 @@ template <class T> struct Ops {
     typedef void (*Function)(T *d, const T *a, const T *b, const T *c, int64_t n);
 #define X(name, formula)                                                                                                        \
     static void op_##name(T *d, const T *a, const T *, const T *, int64_t n) {                                                  \
-        PW_LOOP for (int64_t i = 0; i < n; ++i) {                                                                               \
+        PW_LOOP4 for (int64_t i = 0; i < n; ++i) {                                                                               \
             const T x = a[i];                                                                                                   \
             d[i] = formula;                                                                                                     \
         }                                                                                                                       \
@@ -205,7 +206,7 @@ template <class T> struct Ops {
 #undef X
 #define X(name, formula)                                                                                                        \
     static void op_##name(T *d, const T *a, const T *b, const T *, int64_t n) {                                                 \
-        PW_LOOP for (int64_t i = 0; i < n; ++i) {                                                                               \
+        PW_LOOP4 for (int64_t i = 0; i < n; ++i) {                                                                               \
             const T x = a[i], y = b[i];                                                                                         \
             d[i] = formula;                                                                                                     \
         }                                                                                                                       \
@@ -214,7 +215,7 @@ template <class T> struct Ops {
 #undef X
 #define X(name, formula)                                                                                                        \
     static void op_##name(T *d, const T *a, const T *b, const T *c, int64_t n) {                                                \
-        PW_LOOP for (int64_t i = 0; i < n; ++i) {                                                                               \
+        PW_LOOP4 for (int64_t i = 0; i < n; ++i) {                                                                               \
             const T x = a[i], y = b[i], z = c[i];                                                                               \
             d[i] = formula;                                                                                                     \
         }                                                                                                                       \
@@ -741,4 +742,5 @@ template <class T> struct Machine {
 };
 
 #undef PW_LOOP
+#undef PW_LOOP4
 #undef PW_INLINE

@@ -1,0 +1,410 @@
+"""The table of the CPU engine: which kernel runs a step, in which formats, with which buffers.
+
+A maker takes a step and the numbers of rows and gives a bound call and the (value, format) pairs of its buffers in order; None where there is
+nothing to do. Nothing here runs in the training loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from cogkit.engine.cpu import movement, native, reduce
+from cogkit.engine.cpu.pointwise import Pointwise
+from cogkit.lowering.ir import Value
+from cogkit.lowering.layout import PLAIN
+from cogkit.lowering.steps import Step
+from cogkit.op import OPS, Type
+
+try:
+    from cogkit.engine.cpu import onednn
+except ImportError:   # a machine without a oneDNN wheel
+    onednn = None  # type: ignore[assignment]
+
+__all__ = ["KERNELS", "choose_formats", "make"]
+
+Buffers = list[tuple[Value, str]]
+Made = tuple[Any, Buffers] | None
+KERNELS: dict[str, Callable[[Step, dict], Made]] = {}
+C16 = "c16"
+
+
+def kernel(*names: str) -> Callable:
+    """Registers the maker of a node's or a step's kernel."""
+
+    def register(f: Callable) -> Callable:
+        for n in names:
+            KERNELS[n] = f
+        return f
+
+    return register
+
+
+def make(step: Step, sizes: dict) -> Made:
+    """The bound call of a step and its buffers."""
+    maker = KERNELS.get(step.kind) or KERNELS.get(step.node.name)
+    if maker is None:
+        raise NotImplementedError(f"cpu engine: no kernel for {step.node.name}")
+    return maker(step, sizes)
+
+
+# geometry ------------------------------------------------------------------------------------------------------------------------
+
+
+def code(v: Value) -> str:
+    """'f4' or 'f8'."""
+    return "f4" if v.type.dtype == np.float32 else "f8"
+
+
+def rows(t: Type, sizes: dict) -> int:
+    """Number of rows, 1 without a row space."""
+    return sizes[t.axes] if t.axes else 1
+
+
+def shape(v: Value, sizes: dict) -> tuple[int, ...]:
+    """Rows, then static axes."""
+    return (rows(v.type, sizes), *v.type.shape)
+
+
+def strides_of(dims: Sequence[int]) -> list[int]:
+    """Row-major strides."""
+    out, n = [], 1
+    for d in reversed(dims):
+        out.append(n)
+        n *= d
+    return out[::-1]
+
+
+def dims_of(domain: Type, sizes: dict, layout: str) -> list[int]:
+    """The iteration shape of a space in a format; the first is the row."""
+    s = domain.shape
+    if layout == C16:
+        return [rows(domain, sizes), s[0] // 16, *s[1:], 16]
+    return [rows(domain, sizes), *s]
+
+
+def strides_in(v: Value, domain: Type, layout: str, of: str) -> list[int]:
+    """Strides of a value (in its own format `of`) over the dims of a domain in a format; 0 where it is broadcast or reduced."""
+    t = v.type
+    if layout == C16 and of == C16:
+        return strides_of([1, *dims_of(domain, {}, C16)[1:]] if not t.axes else dims_of(domain._replace(axes=()), {}, C16))
+    s = (1,) * (len(domain.shape) - len(t.shape)) + t.shape
+    plain = [0 if n == 1 and d != 1 else k for n, d, k in zip(s, domain.shape, strides_of(s), strict=True)]
+    row = math.prod(t.shape) if t.axes else 0
+    if layout == C16:
+        return [row, plain[0] * 16, *plain[1:], plain[0]]
+    return [row, *plain]
+
+
+# formats -------------------------------------------------------------------------------------------------------------------------
+
+
+def choose_formats(step: Step, formats: Callable[[Value], Sequence[str]]) -> tuple[list[str], list[str]]:
+    """The formats that a step's kernel takes and gives: 16 channels together for images where oneDNN wants them, and for what follows."""
+    ins, outs = [PLAIN] * len(step.inputs), [PLAIN] * len(step.outputs)
+    if onednn is None or step.node.outputs[0].type.dtype != np.float32:
+        return ins, outs
+
+    def blocks(v: Value) -> bool:
+        return len(v.type.shape) >= 2 and len(v.type.shape) <= 4 and v.type.shape[0] % 16 == 0 and math.prod(v.type.shape[1:]) > 1
+
+    name = step.node.name if step.kind != "pointwise" else "pointwise"
+    if name in ("conv", "conv_dx", "conv_dw"):
+        n = step.node
+        images = {"conv": (n.inputs[0], n.outputs[0]), "conv_dx": (n.inputs[0], n.outputs[0]), "conv_dw": tuple(n.inputs)}[name]
+        g = n.attrs["groups"]
+        for i, v in enumerate(step.inputs):
+            if v in images and blocks(v) and (g == 1 or v.type.shape[0] // g % 16 == 0):
+                ins[i] = C16
+        for i, v in enumerate(step.outputs):
+            if name != "conv_dw" and blocks(v) and (g == 1 or v.type.shape[0] // g % 16 == 0):
+                outs[i] = C16
+    elif name == "pointwise":
+        d = step.domain
+        if len(step.segments) == 1 and any(v.type == d and blocks(v) and C16 in formats(v) for v in step.inputs):
+            ins = [C16 if v.type == d else PLAIN for v in step.inputs]
+            outs = [C16 if v.type == d else PLAIN for v in step.outputs]
+    elif name == "moments":
+        if blocks(step.inputs[0]) and C16 in formats(step.inputs[0]):
+            ins = [C16]
+    elif name in ("pool", "avg_pool_dx") or (name == "max_pool_dx" and hasattr(native, "POOL_C16")):
+        big = [v for v in step.inputs if blocks(v)]
+        if len(big) == len(step.inputs) and all(blocks(v) for v in step.outputs) and any(C16 in formats(v) for v in big):
+            ins, outs = [C16] * len(ins), [C16] * len(outs)
+    return ins, outs
+
+
+# pointwise programs --------------------------------------------------------------------------------------------------------------
+
+_REDUCTIONS = {"reduce_sum": "sum", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "prod"}
+
+
+@kernel("pointwise")
+def _program(s: Step, sizes: dict) -> Made:
+    register = {v: i for i, v in enumerate(s.segment_inputs)}
+    program: list[tuple] = []
+    outputs, kinds = [], ["in"] * len(register)
+    stored = set(s.segment_outputs)
+    free = len(register)
+    random = False
+    for n in s.nodes:
+        out = n.outputs[0]
+        if n.name in _REDUCTIONS:
+            continue
+        if n.name == "expand" and out not in stored:
+            register[out] = register[n.inputs[0]]
+            continue
+        register[out] = free
+        if n.name == "fill":
+            program.append(("const", free, n.attrs["value"]))
+        elif n.name in ("rand", "randn"):
+            program.append((n.name, free, n.attrs["purpose"]))
+            random = True
+        else:
+            program.append(("copy" if n.name == "expand" else n.name, free, *(register[v] for v in n.inputs)))
+        free += 1
+    for v in s.segment_outputs:
+        n = v.producer
+        kinds.append(_REDUCTIONS.get(n.name, "out"))
+        outputs.append(register[n.inputs[0] if n.name in _REDUCTIONS else v])
+    segments, buffers, index = [], [], []
+    for segment in s.segments:
+        values = [*segment.segment_inputs, *segment.segment_outputs]
+        layouts = [s.layouts[v] for v in values]
+        layout = C16 if C16 in layouts else PLAIN
+        dims = dims_of(segment.domain, sizes, layout)
+        segments.append((dims, [strides_in(v, segment.domain, layout, of) for v, of in zip(values, layouts, strict=True)]))
+        buffers += list(zip(values, layouts, strict=True))
+        plain = strides_of(segment.domain.shape)
+        index.append([plain[0] * 16, *plain[1:], plain[0]] if layout == C16 else plain)
+    call = Pointwise(code(s.segment_outputs[0]), kinds, outputs, program, segments, index if random else None)
+    return call, buffers
+
+
+# matrix products and images ------------------------------------------------------------------------------------------------------
+
+
+def _fill(v: Value, sizes: dict, value: float = 0.0) -> Made:
+    return movement.Fill(math.prod(shape(v, sizes)), code(v), value), [(v, PLAIN)]
+
+
+def _io(s: Step) -> Buffers:
+    return [(v, s.layouts[v]) for v in (*s.inputs, *s.outputs)]
+
+
+@kernel("matmul")
+def _matmul(s: Step, sizes: dict) -> Made:
+    n = s.node
+    a, b = n.inputs
+    ta, tb, total = n.attrs["ta"], n.attrs["tb"], n.attrs["sum_rows"]
+    m, k = reversed(a.type.shape) if ta else a.type.shape
+    width = n.outputs[0].type.shape[1]
+    ra, rb = bool(a.type.axes), bool(b.type.axes)
+    count = rows(a.type, sizes) if ra else rows(b.type, sizes)
+    out = s.outputs[0]
+    if math.prod(shape(out, sizes)) == 0:
+        return None
+    if k == 0 or (total and count == 0):
+        return _fill(out, sizes)
+    batch = 1
+    if total:
+        # the sum over rows of a' b is one product whose inner dimension runs over the rows too
+        if (ta or k == 1) and (not tb or k == 1):
+            k, ta, tb = count * k, True, False
+        else:
+            call = native.MatMul(code(a), count, m, width, k, ta, tb, m * k, k * width, 0, sum_batch=True)
+            return call, _io(s)
+    elif ra and not rb and not ta:
+        m *= count
+    elif ra or rb:
+        batch = count
+    if code(a) == "f4" and onednn is not None:
+        call = onednn.MatMul(m, width, k, batch=batch, transpose_a=ta, transpose_b=tb, batch_a=None if ra else 0, batch_b=None if rb else 0,
+                             bias="bias" in s.attrs, relu=s.attrs.get("relu", False))  # fmt: skip
+        return call, _io(s)
+    call = native.MatMul(code(a), batch, m, width, k, ta, tb, m * k if ra else 0, k * width if rb else 0, m * width)
+    return call, _io(s)
+
+
+@kernel("conv", "conv_dx", "conv_dw")
+def _conv(s: Step, sizes: dict) -> Made:
+    n = s.node
+    kind = {"conv": "forward", "conv_dx": "backward_data", "conv_dw": "backward_weights"}[n.name]
+    x, w, y = {"conv": (n.inputs[0], n.inputs[1], n.outputs[0]), "conv_dx": (n.outputs[0], n.inputs[1], n.inputs[0]),
+               "conv_dw": (n.inputs[0], n.outputs[0], n.inputs[1])}[n.name]  # fmt: skip
+    out = s.outputs[0]
+    if math.prod(shape(out, sizes)) == 0:
+        return None
+    if rows(x.type, sizes) == 0 or math.prod(x.type.shape) == 0 or math.prod(y.type.shape) == 0:
+        return _fill(out, sizes)
+    lo, hi = ([p[i] for p in n.attrs["pads"]] for i in (0, 1))
+    args = (shape(x, sizes), w.type.shape, (rows(y.type, sizes), *y.type.shape), list(n.attrs["strides"]), list(n.attrs["dilation"]), lo, hi,
+            n.attrs["groups"])  # fmt: skip
+    if code(x) == "f4" and onednn is not None:
+        y_layout = s.layouts.get(y, PLAIN) if y is not n.outputs[0] else s.layouts[out]
+        call = onednn.Convolution(kind, *args, x_layout=s.layouts.get(x, PLAIN), y_layout=y_layout, bias="bias" in s.attrs,
+                                  relu=s.attrs.get("relu", False))  # fmt: skip
+    else:
+        call = native.Convolution(kind, code(x), *args)
+    return call, _io(s)
+
+
+@kernel("pool", "max_pool_dx", "avg_pool_dx", "max_pool_pick")
+def _pool(s: Step, sizes: dict) -> Made:
+    n = s.node
+    a = n.attrs
+    lo, hi = ([p[i] for p in a["pads"]] for i in (0, 1))
+    back = n.name != "pool"
+    x, y = (s.inputs[0], s.outputs[0]) if not back else (n.inputs[1] if n.name == "max_pool_dx" else n.outputs[0], n.inputs[0])
+    if math.prod(shape(s.outputs[0], sizes)) == 0:
+        return None
+    geometry = (shape(x, sizes), shape(y, sizes), list(a["window"]), list(a["strides"]), lo, hi)
+    layout = s.layouts[s.outputs[0]]
+    if n.name == "max_pool_dx":
+        extra = {"layout": layout} if layout != PLAIN else {}
+        call = native.Pooling("backward", "max", code(x), *geometry, **extra)
+        return call, [(n.inputs[0], layout), (x, layout), (s.outputs[0], layout)]
+    if code(x) == "f4" and onednn is not None:
+        call = onednn.Pooling("backward" if back else "forward", a["mode"], *geometry, layout=layout)
+    else:
+        call = native.Pooling("backward" if back else "forward", a["mode"], code(x), *geometry)
+    return call, _io(s)
+
+
+# reductions ----------------------------------------------------------------------------------------------------------------------
+
+
+@kernel("moments")
+def _moments(s: Step, sizes: dict) -> Made:
+    x, mean = s.inputs[0], s.outputs[0]
+    layout = s.layouts[x]
+    dims = dims_of(x.type, sizes, layout)
+    call = reduce.Moments(dims, strides_in(x, x.type, layout, layout), strides_in(mean, x.type, layout, PLAIN), code(x))
+    return call, _io(s)
+
+
+@kernel("reduce_logsumexp")
+def _logsumexp(s: Step, sizes: dict) -> Made:
+    x, y = s.inputs[0], s.outputs[0]
+    dims = dims_of(x.type, sizes, PLAIN)
+    return reduce.LogSumExp(dims, strides_in(x, x.type, PLAIN, PLAIN), strides_in(y, x.type, PLAIN, PLAIN), code(x)), _io(s)
+
+
+@kernel("argmax_axis", "argmin_axis")
+def _arg(s: Step, sizes: dict) -> Made:
+    x = s.inputs[0]
+    d, i = shape(x, sizes), s.node.attrs["axis"] + 1
+    return reduce.ArgReduce(s.node.name[3:6], math.prod(d[:i]), d[i], math.prod(d[i + 1 :]), code(x)), _io(s)
+
+
+@kernel("row_count")
+def _row_count(s: Step, sizes: dict) -> Made:
+    call, _ = _fill(s.outputs[0], sizes, float(rows(s.inputs[0].type, sizes)))  # type: ignore[misc]
+    return call, [(s.outputs[0], PLAIN)]
+
+
+# movement ------------------------------------------------------------------------------------------------------------------------
+
+
+def _copy(x: Value, y: Value, dims: Sequence[int], xs: Sequence[int], ys: Sequence[int], x0: int = 0, y0: int = 0) -> Made:
+    return movement.Copy(list(dims), list(xs), list(ys), x.type.dtype.itemsize, x0, y0), [(x, PLAIN), (y, PLAIN)]
+
+
+@kernel("transpose")
+def _transpose(s: Step, sizes: dict) -> Made:
+    x, y = s.inputs[0], s.outputs[0]
+    perm = [0] + [p % len(x.type.shape) + 1 for p in s.node.attrs["perm"]]
+    xs = strides_of(shape(x, sizes))
+    return _copy(x, y, shape(y, sizes), [xs[p] for p in perm], strides_of(shape(y, sizes)))
+
+
+@kernel("take")
+def _take(s: Step, sizes: dict) -> Made:
+    x, y = s.inputs[0], s.outputs[0]
+    i, stride = s.node.attrs["axis"] + 1, s.node.attrs["stride"]
+    xs = strides_of(shape(x, sizes))
+    start = s.node.attrs["first"] * xs[i]
+    xs[i] *= stride
+    return _copy(x, y, shape(y, sizes), xs, strides_of(shape(y, sizes)), x0=start)
+
+
+@kernel("put")
+def _put(s: Step, sizes: dict) -> Made:
+    x, y = s.inputs[0], s.outputs[0]
+    i, stride, first = s.node.attrs["axis"] + 1, s.node.attrs["stride"], s.node.attrs["first"]
+    d, ys = shape(x, sizes), strides_of(shape(y, sizes))
+    inner = list(ys)
+    inner[i] *= stride
+    placed = movement.Copies([(0, 0, list(d), strides_of(d), inner, 0, first * ys[i])], 1, 1, x.type.dtype.itemsize)
+    if math.prod(d) == math.prod(shape(y, sizes)):
+        return placed, [(x, PLAIN), (y, PLAIN)]
+    zeros, _ = _fill(y, sizes)  # type: ignore[misc]
+    return [(zeros, [(y, PLAIN)]), (placed, [(x, PLAIN), (y, PLAIN)])]  # type: ignore[return-value]
+
+
+@kernel("concat")
+def _concat(s: Step, sizes: dict) -> Made:
+    y = s.outputs[0]
+    i = s.node.attrs["axis"] + 1
+    ys = strides_of(shape(y, sizes))
+    pieces, at = [], 0
+    for k, v in enumerate(s.node.inputs):
+        d = shape(v, sizes)
+        pieces.append((k, 0, list(d), strides_of(d), ys, 0, at * ys[i]))
+        at += d[i]
+    return movement.Copies(pieces, len(pieces), 1, y.type.dtype.itemsize), [(v, PLAIN) for v in (*s.node.inputs, y)]
+
+
+@kernel("one_hot")
+def _one_hot(s: Step, sizes: dict) -> Made:
+    x = s.inputs[0]
+    d, i = shape(x, sizes), s.node.attrs["axis"] + 1
+    return movement.OneHot(math.prod(d[:i]), s.node.attrs["classes"], math.prod(d[i + 1 :]), code(x)), _io(s)
+
+
+@kernel("gather")
+def _gather(s: Step, sizes: dict) -> Made:
+    table, index = s.inputs
+    return movement.Gather(math.prod(shape(index, sizes)), math.prod(table.type.shape[1:]), table.type.shape[0], code(table)), _io(s)
+
+
+@kernel("scatter_add")
+def _scatter_add(s: Step, sizes: dict) -> Made:
+    index = s.inputs[0]
+    d = s.node.attrs["shape"]
+    return movement.ScatterAdd(math.prod(shape(index, sizes)), math.prod(d[1:]), d[0], code(s.outputs[0])), _io(s)
+
+
+@kernel("assign")
+def _assign(s: Step, sizes: dict) -> Made:
+    target, value = s.inputs
+    n = math.prod(target.type.shape)
+    return movement.Copy([n], [1], [1], target.type.dtype.itemsize), [(value, PLAIN), (target, PLAIN)]
+
+
+@kernel("cast")
+def _cast(s: Step, sizes: dict) -> Made:
+    x, y = s.inputs[0], s.outputs[0]
+    return movement.Cast(math.prod(shape(x, sizes)), code(x), code(y)), _io(s)
+
+
+@kernel("reorder")
+def _reorder(s: Step, sizes: dict) -> Made:
+    v = s.inputs[0]
+    a, b = s.attrs["source"], s.attrs["target"]
+    dims = dims_of(v.type, sizes, C16)
+    full = strides_of(dims)
+    plain = strides_in(v, v.type, C16, PLAIN)
+    if not v.type.axes:
+        plain[0] = 0
+    call = movement.Copy(dims, plain if a == PLAIN else full, full if a == PLAIN else plain, v.type.dtype.itemsize)
+    return call, [(v, a), (v, b)]
+
+
+def missing() -> list[str]:
+    """Primitives without a kernel here."""
+    groups = {"pointwise", "view", "expand", "reduce"}
+    return [name for name, op in OPS.items() if op.kernel not in groups and name not in KERNELS]

@@ -1,0 +1,166 @@
+"""A plan of the CPU engine: steps with formats and places, bound to kernels for each number of rows that is met."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from cogkit.engine.cpu.kernels import choose_formats, make
+from cogkit.engine.executor import Executor, place_buffers
+from cogkit.lowering.fuse import fuse
+from cogkit.lowering.ir import Graph, Value
+from cogkit.lowering.layout import PLAIN, assign_layouts, root_of
+from cogkit.lowering.memory import Storage, place
+from cogkit.lowering.steps import Step
+from cogkit.op import row_space
+from cogkit.variables import aligned_empty
+
+__all__ = ["CpuPlan"]
+
+BINDINGS = 8  # numbers of rows whose kernels are kept
+
+
+class _Binding:
+    """The calls of a plan for certain numbers of rows."""
+
+    def __init__(self, plan: CpuPlan, sizes: dict):
+        self.plan, self.sizes = plan, dict(sizes)
+        self.calls: list[Any] = []
+        self.slots: list[list[Storage]] = []
+        self.steps: list[Step] = []
+        for step in plan.steps:
+            made = make(step, sizes)
+            for call, buffers in made if isinstance(made, list) else [] if made is None else [made]:
+                self.calls.append(call)
+                self.slots.append([plan.stores[root_of(v), layout] for v, layout in buffers])
+                self.steps.append(step)
+        arena = [b for b in plan.buffers if b.kind == "arena"]
+        bytes_ = [b.bytes(sizes) for b in arena]
+        offsets, peak = place_buffers(bytes_, [b.first for b in arena], [b.last for b in arena])
+        self.offset = {id(b): o for b, o in zip(arena, offsets, strict=True)}
+        self.scratch_at = peak
+        self.scratch = max((c.scratch for c in self.calls), default=0)
+        self.bytes = peak + (self.scratch + 63) // 64 * 64
+        self.outputs = {id(b): aligned_empty((b.bytes(sizes),), np.dtype(np.uint8)) for b in plan.buffers if b.kind == "output"}
+        self.executor = Executor(self.calls)
+        feeds = {id(b) for b in plan.feeds}
+        # the calls that read what is fed: their buffers are set again when the fed array is another one
+        self.fed = [i for i, slots in enumerate(self.slots) if any(id(b) in feeds for b in slots)]
+        self.arena: Any = None
+        self.at: dict[int, int] = {}
+
+    def bind(self, arena: np.ndarray, feeds: dict[Any, np.ndarray]) -> None:
+        """Gives every call its addresses."""
+        moved = arena is not self.arena
+        if moved:
+            self.arena = arena
+            base = arena.ctypes.data
+            for b in self.plan.buffers:
+                if b.kind == "arena":
+                    self.at[id(b)] = base + self.offset[id(b)]
+                elif b.kind == "output":
+                    self.at[id(b)] = self.outputs[id(b)].ctypes.data
+                elif b.kind == "variable":
+                    self.at[id(b)] = b.leaf.data.ctypes.data
+        changed = moved
+        for b in self.plan.feeds:
+            address = feeds[b.leaf].__array_interface__["data"][0]
+            if self.at.get(id(b)) != address:
+                self.at[id(b)] = address
+                changed = True
+        if changed:
+            scratch = arena.ctypes.data + self.scratch_at
+            for i in range(len(self.calls)) if moved else self.fed:
+                call = self.calls[i]
+                addresses = [self.at[id(b)] for b in self.slots[i]]
+                call.set_buffers([*addresses, scratch] if call.scratch else addresses)
+
+
+class CpuPlan:
+    """Runs a lowered graph with the kernels of the CPU engine."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.fused = fuse(graph)
+        self.steps, self.stores = place(assign_layouts(self.fused, graph.outputs, choose_formats), graph.outputs)
+        for v in graph.outputs:
+            root = root_of(v)
+            if (root, PLAIN) not in self.stores:
+                leaf = root.producer.leaf
+                self.stores[root, PLAIN] = Storage(root, "feed" if leaf is not None and leaf.is_input else "variable" if leaf is not None else "output", leaf)
+        self.buffers: list[Storage] = list({id(b): b for b in self.stores.values()}.values())
+        self.feeds = [b for b in self.buffers if b.kind == "feed"]
+        self.bindings: OrderedDict[tuple, _Binding] = OrderedDict()
+        self.arena = aligned_empty((0,), np.dtype(np.uint8))
+        self.spaces = list({b.axes for b in self.buffers if b.axes})
+        self.kept = len(graph.outputs)  # outputs from this one on are not copied
+        self.lock = threading.Lock()
+
+    def keep_outputs(self, first: int) -> None:
+        """From this output on, `run` gives the plan's own arrays, which the next run overwrites."""
+        self.kept = first
+
+    def binding(self, sizes: dict) -> _Binding:
+        """The calls for these numbers of rows; the least recently used are dropped."""
+        key = tuple(sizes[a] for a in self.spaces)
+        found = self.bindings.get(key)
+        if found is None:
+            found = _Binding(self, sizes)
+            while len(self.bindings) >= BINDINGS:
+                self.bindings.popitem(last=False)
+            self.bindings[key] = found
+        else:
+            self.bindings.move_to_end(key)
+        if self.arena.size < found.bytes:
+            self.arena = aligned_empty((found.bytes,), np.dtype(np.uint8))
+        return found
+
+    def run(self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any) -> list[np.ndarray]:
+        """The arrays of the graph's outputs. feeds: variable -> array; sizes: row space -> rows; run: seed, step, sample."""
+        with self.lock:
+            b = self.binding(sizes)
+            b.bind(self.arena, feeds)
+            b.executor.run(run.seed, run.step, run.sample)
+            return [self.fetch(b, v, feeds, sizes, i >= self.kept) for i, v in enumerate(self.graph.outputs)]
+
+    def fetch(self, b: _Binding, v: Value, feeds: dict, sizes: dict, own: bool) -> np.ndarray:
+        """The array of an output."""
+        s = self.stores[root_of(v), PLAIN]
+        shape = ((sizes[v.type.axes],) if v.type.axes else ()) + v.type.shape
+        if s.kind == "feed":
+            return feeds[s.leaf].reshape(shape).copy()
+        if s.kind == "variable":
+            return s.leaf.data.reshape(shape).copy()
+        array = b.outputs[id(s)].view(v.type.dtype).reshape(shape)
+        return array if own else array.copy()
+
+    def profile(self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any) -> list[tuple[float, Step]]:
+        """Runs once and gives the seconds of each call with its step."""
+        b = self.binding(sizes)
+        b.bind(self.arena, feeds)
+        return list(zip(b.executor.profile(run.seed, run.step, run.sample), b.steps, strict=True))
+
+    def explain(self, sizes: dict) -> str:
+        """What will run: passes, instructions, formats, fused groups, buffers, peak memory."""
+        b = self.binding(sizes)
+        lines = ["rows: " + (", ".join(f"{row_space(a)} = {n}" for a, n in sizes.items()) or "none"),
+                 f"resolve, gradient: {len(self.graph.nodes)} nodes",
+                 *("  " + repr(n) for n in self.graph.nodes),
+                 f"fuse: {len(self.fused)} steps",
+                 f"layout: {sum(s.kind == 'reorder' for s in self.steps)} reorders",
+                 f"plan: {len(b.calls)} instructions"]  # fmt: skip
+        for i, (call, step) in enumerate(zip(b.calls, b.steps, strict=True)):
+            implementation = getattr(call, "implementation", "")
+            lines.append(f"  {i:4d} {step!r}" + (f" <{implementation}>" if implementation else ""))
+        lines.append("memory:")
+        for s in sorted(self.buffers, key=lambda s: (s.kind, s.first)):
+            place_ = f"at {b.offset[id(s)]:>10d}, steps {s.first} to {s.last}" if s.kind == "arena" else s.kind
+            lines.append(f"  %{s.value.number:<6} {s.bytes(sizes):>12d} bytes  {place_}")
+        held = sum(s.bytes(sizes) for s in self.buffers if s.kind in ("output", "variable"))
+        lines.append(f"peak: arena {b.scratch_at} + scratch {b.scratch} + outputs and variables {held} = {b.bytes + held} bytes")
+        return "\n".join(lines)
+
+

@@ -1,0 +1,72 @@
+"""Pass 4, layout: the memory format of each value. Products of images choose, what is between them follows, copies stand at the borders only.
+
+A value may exist in more than one format; a storage is a (value, format) pair. Views see plain values only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from cogkit.lowering.fuse import is_view
+from cogkit.lowering.ir import Value
+from cogkit.lowering.steps import Step
+
+__all__ = ["PLAIN", "assign_layouts", "root_of"]
+
+PLAIN = "plain"
+Chooser = Callable[[Step, Callable[[Value], Sequence[str]]], tuple[list[str], list[str]]]
+
+
+def root_of(v: Value) -> Value:
+    """The value whose buffer a view (or an assignment's result) is."""
+    while True:
+        n = v.producer
+        if is_view(n):
+            v = n.inputs[0]
+        elif n.name == "assign":
+            v = n.inputs[1]
+        else:
+            return v
+
+
+def assign_layouts(steps: list[Step], outputs: Sequence[Value], choose: Chooser) -> list[Step]:
+    """The steps with formats, and reorder steps between them.
+
+    choose(step, formats) asks the engine: given the formats that each input exists in, the formats of inputs and outputs.
+    """
+    have: dict[Value, list[str]] = {}
+    out: list[Step] = []
+
+    def formats(v: Value) -> Sequence[str]:
+        root = root_of(v)
+        return have.get(root, [PLAIN]) if root is v else [PLAIN]
+
+    def provide(v: Value, layout: str) -> None:
+        root = root_of(v)
+        known = have.setdefault(root, [PLAIN] if root.producer.op is None else [])
+        if layout in known:
+            return
+        step = Step("reorder", [root.producer], [root], [root])
+        step.attrs.update(source=known[0], target=layout)
+        known.append(layout)
+        out.append(step)
+
+    for s in steps:
+        ins, outs = choose(s, formats)
+        for v, layout in zip(s.inputs, ins, strict=True):
+            layout = normal(v, layout)
+            provide(v, layout)
+            s.layouts[v] = layout
+        for v, layout in zip(s.outputs, outs, strict=True):
+            s.layouts[v] = normal(v, layout)
+            have[v] = [s.layouts[v]]
+        out.append(s)
+    for v in outputs:
+        provide(v, PLAIN)
+    return out
+
+
+def normal(v: Value, layout: str) -> str:
+    """Plain where the format is the same bytes: channels without extent."""
+    return PLAIN if math.prod(v.type.shape[1:]) == 1 else layout

@@ -1,0 +1,139 @@
+"""Pass 5, memory: where each value lives, and from which step to which. Sizes come later, with the number of rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from cogkit.lowering.ir import Value
+from cogkit.lowering.layout import PLAIN, root_of
+from cogkit.lowering.steps import Step
+
+__all__ = ["Storage", "place"]
+
+
+class Storage:
+    """A buffer of a plan. kind: 'feed', 'variable', 'output' (kept between runs) or 'arena'. first, last: steps that write and last read it."""
+
+    __slots__ = ("axes", "first", "itemsize", "kind", "last", "leaf", "number", "per_row", "value")
+
+    def __init__(self, value: Value, kind: str, leaf: Any = None):
+        t = value.type
+        self.value, self.kind, self.leaf = value, kind, leaf
+        self.axes, self.per_row, self.itemsize = t.axes, math.prod(t.shape), t.dtype.itemsize
+        self.first, self.last = 1 << 60, -1
+        self.number = -1
+
+    def bytes(self, sizes: dict) -> int:
+        """Its size for given numbers of rows."""
+        return self.per_row * self.itemsize * (sizes[self.axes] if self.axes else 1)
+
+
+def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict[tuple[Value, str], Storage]]:
+    """The steps that remain, and the storage of each (value, format).
+
+    An assignment whose value a program computes is done by that program, in place, when nobody reads the variable later; the others are copies
+    at the end. A program writes over an input that dies with it.
+    """
+    assigns = [s for s in steps if s.kind == "assign"]
+    steps = [s for s in steps if s.kind != "assign"]
+    stores: dict[tuple[Value, str], Storage] = {}
+    wanted = {root_of(v) for v in outputs}
+
+    def key(v: Value, layout: str) -> tuple[Value, str]:
+        return root_of(v), layout
+
+    def storage(v: Value, layout: str) -> Storage:
+        k = key(v, layout)
+        if k not in stores:
+            root = k[0]
+            if root.producer.op is None:
+                kind = ("feed" if root.producer.leaf.is_input else "variable") if layout == PLAIN else "arena"
+                stores[k] = Storage(root, kind, root.producer.leaf)
+            else:
+                stores[k] = Storage(root, "output" if root in wanted and layout == PLAIN else "arena")
+        return stores[k]
+
+    def layouts(s: Step) -> tuple[list[tuple[Value, str]], list[tuple[Value, str]]]:
+        if s.kind == "reorder":
+            v = s.inputs[0]
+            return [(v, s.attrs["source"])], [(v, s.attrs["target"])]
+        return [(v, s.layouts[v]) for v in s.inputs], [(v, s.layouts[v]) for v in s.outputs]
+
+    reads: dict[Storage, list[tuple[int, Step]]] = {}
+    writer: dict[Value, tuple[int, Step]] = {}
+    for i, s in enumerate(steps):
+        ins, outs = layouts(s)
+        for v, layout in ins:
+            reads.setdefault(storage(v, layout), []).append((i, s))
+        for v, layout in outs:
+            storage(v, layout)
+            if s.kind != "reorder":
+                writer[v] = (i, s)
+    # assignments
+    copies: list[Step] = []
+    for a in assigns:
+        target, value = a.inputs
+        home, root = storage(target, PLAIN), root_of(value)
+        at = writer.get(root)
+        mine = stores.get((root, PLAIN))
+        if (at is not None and mine is not None and mine.kind == "arena" and at[1].kind == "pointwise" and not root.type.axes
+                and all(i <= at[0] for i, _ in reads.get(home, ())) and aligned_read(at[1], root, root_of(target))):  # fmt: skip
+            stores[root, PLAIN] = home
+            continue
+        a.layouts = {target: PLAIN, value: PLAIN, a.outputs[0]: PLAIN}
+        copies.append(a)
+        reads.setdefault(storage(value, PLAIN), []).append((len(steps) + len(copies) - 1, a))
+    # lifetimes and in-place outputs
+    everything = [*steps, *copies]
+    for i, s in enumerate(everything):
+        ins, outs = layouts(s) if s.kind != "assign" else ([(s.inputs[1], PLAIN)], [])
+        for v, layout in ins:
+            storage(v, layout).last = i
+        for v, layout in outs:
+            b = storage(v, layout)
+            b.first = min(b.first, i)
+            b.last = max(b.last, i)
+    for i, s in enumerate(steps):
+        if s.kind == "pointwise":
+            for segment in s.segments:
+                take_over(s, segment, i, stores, reads)
+    number = 0
+    for b in {id(b): b for b in stores.values()}.values():
+        b.number = number
+        number += 1
+    return everything, stores
+
+
+def aligned_read(s: Step, value: Value, target: Value) -> bool:
+    """Whether a program reads the variable that it will write, if at all, element by element and in one segment."""
+    for segment in s.segments:
+        reads = [v for v in segment.segment_inputs if root_of(v) is target]
+        if value in segment.segment_outputs:
+            if value.type.shape != segment.domain.shape or any(v.type.shape != segment.domain.shape for v in reads):
+                return not reads and value.producer.op.kernel == "pointwise"
+        elif reads:
+            return False
+    return True
+
+
+def take_over(s: Step, segment: Step, i: int, stores: dict, reads: dict) -> None:
+    """Lets outputs of a program lie upon inputs that nobody reads afterwards."""
+    taken: set[int] = set()
+    others = [v for other in s.segments if other is not segment for v in other.segment_inputs]
+    for o in segment.segment_outputs:
+        b = stores[o, s.layouts[o]]
+        if b.kind != "arena" or o.type != segment.domain or b.first != i:
+            continue
+        for v in segment.segment_inputs:
+            c = stores[root_of(v), s.layouts[v]]
+            if (c.kind == "arena" and c.last == i and id(c) not in taken and v.type == o.type and s.layouts[v] == s.layouts[o]
+                    and not any(root_of(w) is root_of(v) for w in others)
+                    and sum(root_of(w) is root_of(v) for w in segment.segment_inputs) == 1):  # fmt: skip
+                taken.add(id(c))
+                c.last = max(c.last, b.last)
+                for k, held in list(stores.items()):
+                    if held is b:
+                        stores[k] = c
+                break
