@@ -81,8 +81,9 @@ cdef class MatMul(BoundKernel):
 
 
 cdef class Convolution(BoundKernel):
-    """y[n, o, p] = sum x[n, c, p * stride + k * dilation - pad_lo] w[o, c, k] + b[o]; x (N, C, ...), w (O, C / groups, ...), y (N, O, ...).
+    """y[n, o, p] = sum x[n, c, p * stride + k * dilation - pad_lo] w[o, c, k] + b[o].
 
+    x (N, C, ...), w (O, C / groups, ...), y (N, O, ...).
     Buffers of kind 'forward': x, w, [b], y; 'backward_data': dy, w, dx; 'backward_weights': x, dy, dw.
     Plain layouts, 1 to 3 spatial dimensions.
     """
