@@ -176,6 +176,80 @@ def test_convolution(name, lx, ly):
     np.testing.assert_allclose(out.reshape(ws), 2 * dw, **close)
 
 
+# x, out channels, pad_lo, pad_hi
+WINOGRAD = {
+    "same": ((2, 16, 8, 8), 16, (1, 1), (1, 1)),
+    "odd": ((3, 32, 7, 9), 48, (1, 1), (1, 1)),
+    "valid": ((2, 48, 6, 11), 80, (0, 0), (0, 0)),
+    "full": ((1, 16, 5, 6), 144, (2, 2), (2, 2)),
+    "uneven": ((2, 80, 13, 4), 16, (2, 0), (0, 1)),
+    "wide": ((1, 16, 3, 70), 64, (1, 1), (1, 1)),
+    "one pixel": ((2, 16, 1, 1), 32, (1, 1), (1, 1)),
+    "one window": ((1, 16, 3, 3), 16, (0, 0), (0, 0)),
+    "long": ((40, 64, 12, 12), 32, (1, 1), (1, 1)),
+    "many channels": ((9, 256, 8, 8), 128, (1, 1), (1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+def test_winograd(name):
+    if "avx512" not in onednn.isa():
+        pytest.skip("needs AVX-512")
+    xs, o, lo, hi = WINOGRAD[name]
+    ws = (o, xs[1], 3, 3)
+    ys = (xs[0], o, *out_size(xs[2:], (3, 3), (1, 1), (1, 1), lo, hi))
+    r = np.random.default_rng(0)
+    x, w, dy, b, old = (r.standard_normal(s).astype(F4) for s in (xs, ws, ys, (o,), ys))
+    y, dx, dw = naive_conv(x, w, dy, (1, 1), (1, 1), lo, hi, 1)
+    fx, fw, fb, fdy = place(to_layout(x, "c16"), 1), place(w, 1), place(b, 3), place(to_layout(dy, "c16"), 5)
+    geometry = xs, ws, ys, (1, 1), (1, 1), lo, hi, 1, "c16", "c16"
+
+    def check(kind, buffers, start, want, shape, layout="c16", db=None, **options):
+        """The value, on the scale of the largest; the same bits on one thread and on three."""
+        bits = []
+        for threads in (1, 3):
+            onednn.set_num_threads(threads)
+            out, out_b = place(start, 1), aligned(o, 1)
+            k = onednn.Convolution(kind, *geometry, algorithm="winograd", **options)
+            assert k.implementation.startswith("winograd")
+            call(k, [*buffers, out] if db is None else [*buffers, out, out_b])
+            bits.append((out.copy(), out_b.copy()))
+        np.testing.assert_array_equal(bits[0][0], bits[1][0])
+        np.testing.assert_array_equal(bits[0][1], bits[1][1])
+        np.testing.assert_allclose(from_layout(bits[0][0], shape, layout), want, rtol=0, atol=2e-5 * np.abs(want).max())
+        if db is not None:
+            np.testing.assert_allclose(bits[0][1], db, rtol=1e-5, atol=1e-5 * np.abs(db).max())
+
+    bias, none, fold = b.reshape(1, o, 1, 1), np.full(ys, np.nan, F4), to_layout(old, "c16")
+    check("forward", [fx, fw], none, y, ys)
+    check("forward", [fx, fw, fb], none, np.maximum(y + bias, 0), ys, bias=True, relu=True)
+    check("forward", [fx, fw, fb], fold, np.maximum(y + bias + old, 0), ys, bias=True, relu=True, sum=True)
+    check("backward_data", [fdy, fw], np.full(xs, np.nan, F4), dx, xs)
+    check("backward_data", [fdy, fw], np.ones(xs, F4), dx + 1, xs, sum=True)
+    check("backward_weights", [fx, fdy], np.full(ws, np.nan, F4), dw, ws, "plain")
+    db = dy.sum(axis=(0, 2, 3), dtype=float)
+    check("backward_weights", [fx, fdy], np.ones(ws, F4), dw + 1, ws, "plain", bias=True, sum=True, db=db)
+
+
+def test_winograd_is_chosen():
+    """By shape: 3x3, stride 1, both sides c16, tiles that fit."""
+    if "avx512" not in onednn.isa():
+        pytest.skip("needs AVX-512")
+
+    def chosen(x, o, stride=(1, 1), k=3, layout="c16"):
+        y = (x[0], o, *out_size(x[2:], (k, k), stride, (1, 1), (1, 1), (1, 1)))
+        made = onednn.Convolution("forward", x, (o, x[1], k, k), y, stride, (1, 1), (1, 1), (1, 1), 1, layout, layout)
+        return made.implementation.startswith("winograd")
+
+    assert chosen((128, 16, 32, 32), 16)
+    assert chosen((32, 256, 8, 8), 256)
+    assert not chosen((128, 16, 32, 32), 32, stride=(2, 2))
+    assert not chosen((128, 16, 32, 32), 16, k=1)
+    assert not chosen((128, 16, 32, 32), 16, layout="plain")
+    assert not chosen((128, 64, 1, 1), 64)
+    assert not chosen((1, 64, 8, 8), 64)
+
+
 def test_convolution_of_nothing():
     common = (0, 4, 5, 5), (3, 4, 3, 3), (0, 3, 3, 3), (1, 1), (1, 1), (0, 0), (0, 0)
     x = aligned(16)
@@ -371,6 +445,12 @@ WRONG = [
     (CONV, dict(strides=(0, 1)), "strides and dilation start at 1, got (0, 1) and (1, 1)"),
     (CONV, dict(pad_lo=(-1, 0)), "padding cannot be negative, got (-1, 0) and (0, 0)"),
     (CONV, dict(strides=(1,)), LENGTHS),
+    (CONV, dict(algorithm="fft"), "algorithm must be one of 'auto', 'direct', 'winograd', got 'fft'"),
+    (
+        CONV,
+        dict(algorithm="winograd"),
+        "algorithm 'winograd' takes 2-D 3x3 kernels with stride 1, without dilation or groups, in layout 'c16', on AVX-512",
+    ),
     (CONV, dict(kind="backward_data", relu=True), "relu can only be fused into a forward convolution"),
     (CONV, dict(kind="backward_data", bias=True), "backward_data takes no bias"),
     (PRODUCT, dict(M=-1), "the dimensions of a matrix product cannot be negative, got batch, m, n, k = (1, -1, 3, 4)"),

@@ -162,7 +162,7 @@ CG_AVX512 void result_row(const float *m, int64_t plane, int64_t ld, float *y, i
                 if (j >= wide) break;
                 v16 value = r[j] + bias;
                 if (sum) value += load(p + 16 * j);
-                if (relu) value = value > 0 ? value : v16{};
+                if (relu) value = value < 0 ? v16{} : value; /* a NaN stays one */
                 store(p + 16 * j, value);
             }
         }
