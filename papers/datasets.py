@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from cogkit.data.recipe import prepare
+from cogkit.data.format import open_dataset
+from cogkit.data.recipe import prepare, recipes
 from cogkit.errors import DataError
 from cogkit.papers.provenance import hash_files, write_json
 
@@ -22,7 +23,9 @@ def prepare_data(name: str, size: str, stamp: Path, given: str | None = None, mu
     content: dict = {"data": name, "size": size}
     try:
         prepare(name, target, size, given or None)
-        content |= {"available": True, "path": str(target), "sha256": hash_files(target)}
+        maker = open_dataset(target).header["generator"]
+        about = f"{recipes()[name].title}; made by {maker['name']}, version {maker['version']}"
+        content |= {"available": True, "path": str(target), "about": about, "sha256": hash_files(target)}
     except DataError as error:
         if must:
             raise

@@ -252,6 +252,7 @@ def run_once(
     """
     record: dict = {"record": 1, **row.as_dict(), "metrics": paper.metrics, "code": paper.code}
     record["data_sha256"] = {f"{s['data']}:{s['size']}": s.get("sha256") for s in stamps}
+    record["data_about"] = {f"{s['data']}:{s['size']}": s["about"] for s in stamps if s["available"]}
     absent = [f"{s['data']}: {s['reason']}" for s in stamps if not s["available"]]
     if absent:
         record |= {"status": "not run", "reason": "; ".join(absent), "results": {}, "curve": []}

@@ -189,6 +189,7 @@ def make_table(paper: Paper, profile: str, results: Path = Path("results")) -> d
         "published_tables": list(dict.fromkeys(p.table for p in paper.published)),
         "verdicts": [v.as_dict() for v in verdicts],
         "figures": drawn,
+        "data_about": _about(done),
         "knobs": {group: dict(rows[0].knobs) for group, rows in _groups(paper, profile).items()},
         "runs": [
             {k: r[k] for k in ("run", "group", "seed", "results", "file", "provenance", "data_sha256", "knobs_not_read")}
@@ -197,6 +198,11 @@ def make_table(paper: Paper, profile: str, results: Path = Path("results")) -> d
     }
     write_json(folder / "summary.json", content)
     return content
+
+
+def _about(done: list[dict]) -> dict[str, str]:
+    """What each data set is and what made it; generated data says so in its title."""
+    return {name: text for record in done for name, text in record["data_about"].items()}
 
 
 def _cell(line) -> str:
@@ -215,6 +221,7 @@ def _markdown(paper, profile, summary, published, verdicts, done, absent, drawn)
     parts.append(
         _pipe(["run", "data", "seeds", *paper.metrics.values(), *tables, "from"], _markdown_rows(paper, summary, tables))
     )
+    parts += ["", *[f"`{name}`: {text}." for name, text in _about(done).items()]]
     if absent:
         parts += ["", f"Not run: {'; '.join(f'{run} ({why})' for run, why in absent.items())}."]
     if verdicts:
