@@ -204,7 +204,7 @@ class Learner:
         for p, array in self.gradients.items():
             if array is not gradients[p]:
                 self._gradient_constants[p]._data = gradients[p]
-        self._gradients = {p: gradients[p] for p in self.parameters}
+        self._gradients = gradients  # this very dict: `update` knows it by identity
 
     def _count(self, n: int, is_sweep_end: bool) -> None:
         self._samples += n

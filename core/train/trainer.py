@@ -23,6 +23,8 @@ from cogkit.variables import Parameter, Variable
 
 __all__ = ["Evaluator", "Trainer"]
 
+MEMORIES = 4  # sets of gradient arrays that are kept sorted: full and last minibatches, with and without wanted outputs
+
 
 def _function(value: Any, what: str) -> Function:
     if isinstance(value, Function):
@@ -200,6 +202,7 @@ class Trainer(Evaluator):
         self._main: _Step | None = None
         self._seen: np.ndarray | None = None  # first gradient array of the last minibatch: the same arrays come again
         self._gradients: list[dict[Parameter, np.ndarray]] = []
+        self._memories: dict[int, list[dict[Parameter, np.ndarray]]] = {}  # address of the first gradient -> all, by learner
         self._minibatches = 0
         self._loss_sum = self._metric_sum = 0.0
         self._samples = 0
@@ -327,7 +330,7 @@ class Trainer(Evaluator):
         self._samples = n
         self._minibatches += 1
         if found[at] is not self._seen:
-            self._take(found[at:], step is self._main and step.executable.engine != "reference")
+            self._take(found[at:])
         more = False
         for learner, gradients in zip(self._learners, self._gradients, strict=True):
             more = learner.train(gradients, n, bool(sweep)) or more
@@ -337,16 +340,23 @@ class Trainer(Evaluator):
             return more, dict(zip(wanted, found, strict=False))
         return more
 
-    def _take(self, arrays: list[np.ndarray], stays: bool) -> None:
-        """Sorts gradients by learner; where the arrays will come again, has the learners read them where they lie."""
-        self._gradients = []
-        rest = iter(arrays)
-        for learner in self._learners:
-            mine = {p: next(rest) for p in learner.parameters}
-            if stays and self._seen is None:
-                learner.use_buffers(mine)
-            self._gradients.append(mine)
+    def _take(self, arrays: list[np.ndarray]) -> None:
+        """Sorts gradients by learner, once for each memory that they come in; learners read the first such memory in place.
+
+        The arrays are kept, so that no other memory can have the same address.
+        """
         self._seen = arrays[0]
+        address = self._seen.__array_interface__["data"][0]
+        known = self._memories.get(address)
+        if known is None:
+            rest = iter(arrays)
+            known = [{p: next(rest) for p in learner.parameters} for learner in self._learners]
+            if len(self._memories) < MEMORIES:
+                if not self._memories:
+                    for learner, mine in zip(self._learners, known, strict=True):
+                        learner.use_buffers(mine)
+                self._memories[address] = known
+        self._gradients = known
 
     def summarize_training_progress(self) -> None:
         """Has the progress writers report the sums since the last summary and start new ones."""
