@@ -70,7 +70,7 @@ class Primitive:
         try:
             if self.op.bind is not None and any(n == -1 for t in types for n in t.shape):
                 for v, shape in zip(self.operands, self.op.bind(types, self.attributes), strict=True):
-                    if isinstance(v, Parameter) and shape != v.shape:
+                    if isinstance(v, (Parameter, Constant)) and shape != v.shape:
                         v.bind_shape(shape)
                 types = [v.type for v in self.operands]
             return self.op.infer(types, self.attributes)
@@ -205,10 +205,23 @@ def leaves_of(root: Primitive, inside_blocks: bool = True) -> list[Variable]:
                 found.setdefault(id(v), v)
         if inside_blocks and isinstance(node, Block):
             inner = {id(p) for p in node.inner}
-            for v in leaves_of(node.composite.root):
+            for v in inner_leaves(node.composite.root):
                 if id(v) not in inner:
                     found.setdefault(id(v), v)
         stack.extend(v.owner for v in reversed(node.operands) if v.is_output and id(v.owner) not in done)
+    return list(found.values())
+
+
+def inner_leaves(root: Primitive) -> list[Variable]:
+    """The leaves of a block's graph in the order in which they are used."""
+    found: dict[int, Variable] = {}
+    for node in nodes_of(root):
+        for v in node.operands:
+            if not v.is_output:
+                found.setdefault(id(v), v)
+        if isinstance(node, Block):
+            inside = {id(p) for p in node.inner}
+            found.update((id(v), v) for v in inner_leaves(node.composite.root) if id(v) not in inside)
     return list(found.values())
 
 
@@ -628,7 +641,7 @@ class Node(Function):
         extra: list[Variable] = []
         if isinstance(self.root, Block):
             inner = {id(p) for p in self.root.inner}
-            extra = [v for v in leaves_of(self.root.composite.root) if id(v) not in inner]
+            extra = [v for v in inner_leaves(self.root.composite.root) if id(v) not in inner]
         return (*self.root.operands, *extra)
 
     @property

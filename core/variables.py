@@ -293,10 +293,12 @@ class _Valued(Variable):
 
     def bind_shape(self, shape: tuple[int, ...]) -> None:
         """Fills in inferred dimensions; `ValueError` where a known one differs."""
-        if self._shape is not None and (
-            len(shape) != len(self._shape) or any(a >= 0 and a != b for a, b in zip(self._shape, shape, strict=True))
-        ):
-            raise ValueError(sentence(self.kind, self._name, self.where, f"shape {self._shape}", f"{shape}"))
+        old, shape = self._shape, tuple(shape)
+        if old is not None and old != shape:
+            # a free leading size may stand for several axes
+            tail = old[1:] if len(old) != len(shape) and old[:1] == (INFERRED,) else old
+            if INFERRED not in old or any(a not in (INFERRED, b) for a, b in zip(tail[::-1], shape[::-1], strict=False)):
+                raise ValueError(sentence(self.kind, self._name, self.where, f"shape {old}", f"{shape}"))
         self._shape = tuple(shape)
 
     @property

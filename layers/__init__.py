@@ -1,1 +1,7 @@
-"""cogkit.layers: functions with parameters of their own."""
+"""Layers: functions that own parameters. Each call of a layer's maker makes new parameters; applying the result shares them."""
+
+from cogkit.layers.composition import *
+from cogkit.layers.convolution import *
+from cogkit.layers.dense import *
+from cogkit.layers.normalization import *
+from cogkit.layers.pooling import *

@@ -7,7 +7,7 @@ from typing import Any
 from cogkit.functions import Function, apply, to_variables
 from cogkit.op import FREE, INFERRED, Op, Type, common_dtype, join_axes
 
-__all__ = ["AVG_POOLING", "MAX_POOLING", "MAX_UNPOOLING", "convolution", "convolution_transpose", "pooling", "unpooling"]
+__all__ = ["AVG_POOLING", "MAX_POOLING", "MAX_UNPOOLING", "convolution", "convolution_transpose", "global_pooling", "pooling", "unpooling"]
 
 MAX_POOLING, AVG_POOLING, MAX_UNPOOLING = 0, 1, 0
 
@@ -396,6 +396,30 @@ def _unpooling_expand(g, inputs, attrs, training):
 
 
 Op("unpooling", "Unpooling", _unpooling_type, None, "expand", "CNTK v2", expand=_unpooling_expand)
+
+
+def _global_type(types, attrs):
+    t = types[0]
+    return [Type((*t.shape[:1], *(1 for _ in t.shape[1:])), t.dtype, t.axes)]
+
+
+def _global_expand(g, x, attrs, training):
+    x = x[0]
+    axes = tuple(range(1, len(x.type.shape)))
+    if attrs["mode"] == MAX_POOLING:
+        return x.node("reduce_max", axes=axes, rows=False)
+    size = 1.0
+    for n in x.type.shape[1:]:
+        size *= n
+    return x.node("reduce_sum", axes=axes, rows=False) / size
+
+
+Op("global_pooling", "Pooling", _global_type, None, "expand", "CNTK v2: pooling over an unknown window", expand=_global_expand)
+
+
+def global_pooling(operand: Any, pooling_type: int, name: str = "") -> Function:
+    """Largest value or mean of each channel over all spatial axes, which stay with size 1."""
+    return apply("global_pooling", [operand], name, mode=int(pooling_type))
 
 
 # the public face -----------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from cogkit.functions import Function, apply, to_variables
-from cogkit.op import Op, Type, broadcast, constant_gradient
+from cogkit.op import INFERRED, Op, Type, broadcast, constant_gradient
 from cogkit.variables import sanitize_dtype
 
 __all__ = [
@@ -75,8 +75,16 @@ def _cast_type(types, attrs):
     return [Type(t.shape, sanitize_dtype(attrs["dtype"]), t.axes)]
 
 
+def _bind(types, attrs):
+    """A parameter's free size is that of the operand beside it, axes aligned at the last one."""
+    rank = max(len(t.shape) for t in types)
+    sizes = [next((n for t in types for n in t.shape[-i:-i + 1 or None][:1] if len(t.shape) >= i and n != INFERRED), INFERRED)
+             for i in range(rank, 0, -1)]  # fmt: skip
+    return [tuple(sizes[rank - len(t.shape) + i] if n == INFERRED else n for i, n in enumerate(t.shape)) for t in types]
+
+
 def _op(name, label, gradient):
-    Op(name, label, _pointwise, gradient, "pointwise", "definition; CNTK v2's op of this name")
+    Op(name, label, _pointwise, gradient, "pointwise", "definition; CNTK v2's op of this name", bind=_bind)
 
 
 def _y(n):

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <type_traits>
 
 namespace cg {
 namespace {
@@ -627,148 +628,230 @@ template <class T> Kernel *convolution(const std::string &kind, const ConvArgs &
 
 // ---------------------------------------------------------------- pooling
 
-template <class T> struct PoolKernel : Kernel {
-    Geometry g;
-    bool include = false;
+struct PoolGeometry : Geometry {
+    bool include = false; /* padding counts in an average */
+    bool exact = false;   /* the windows tile the input: each place belongs to one */
 
-    template <class F> void planes(F &&f) const {
-        parallel(g.N * g.C, g.N * g.C * std::max(g.X, g.P * g.V), f);
+    /* What lies inside the input of the window of output index o, along axis d. */
+    void inside(int d, int64_t o, int64_t *begin, int64_t *end) const {
+        const int64_t first = o * stride[d] - pad[d];
+        *begin = std::max<int64_t>(first, 0), *end = std::max(*begin, std::min(first + window[d], in[d]));
     }
+};
 
-    /* Output rows of one plane and, for each, the window rows that lie inside the input: f(y offset, x offset, first window row). */
-    template <class F> void rows(F &&f) const {
-        for (int64_t d = 0; d < g.out[0]; d++)
-            for (int64_t h = 0; h < g.out[1]; h++) {
-                const int64_t z0 = d * g.stride[0] - g.pad[0], y0 = h * g.stride[1] - g.pad[1];
-                f((d * g.out[1] + h) * g.out[2], std::max<int64_t>(z0, 0), std::min(z0 + g.window[0], g.in[0]), std::max<int64_t>(y0, 0),
-                  std::min(y0 + g.window[1], g.in[1]));
+/* Output places (d_, h_, q_) of a plane. */
+#define CELLS(g)                                                                                                                      \
+    for (int64_t d_ = 0; d_ < g.out[0]; d_++)                                                                                         \
+        for (int64_t h_ = 0; h_ < g.out[1]; h_++)                                                                                     \
+            for (int64_t q_ = 0; q_ < g.out[2]; q_++)
+
+enum PoolOp { MAX_FORWARD, MAX_BACKWARD, MAX_PICK, AVG_FORWARD, AVG_BACKWARD };
+
+/* L channels side by side: plain planes have one, c16 sixteen. */
+template <class T, int L> struct Lanes {
+    typedef T V __attribute__((vector_size(sizeof(T) * (L < 64 / sizeof(T) ? L : 64 / sizeof(T)))));
+    typedef decltype(V() == V()) I; /* integers of the same width */
+    static constexpr int W = sizeof(V) / sizeof(T), N = L / W;
+    V v[N];
+};
+
+template <class T, int L> static CG_INLINE void pool_plane(PoolOp op, const PoolGeometry &g, const T *a, const T *x, T *y) {
+    typedef typename Lanes<T, L>::V V;
+    typedef typename Lanes<T, L>::I I;
+    constexpr int W = Lanes<T, L>::W, N = Lanes<T, L>::N;
+    if ((op == MAX_BACKWARD && !g.exact) || op == AVG_BACKWARD) memset(y, 0, g.X * L * sizeof(T));
+    CELLS(g) {
+        int64_t z0, z1, y0, y1, x0, x1;
+        g.inside(0, d_, &z0, &z1), g.inside(1, h_, &y0, &y1), g.inside(2, q_, &x0, &x1);
+        const int64_t out = ((d_ * g.out[1] + h_) * g.out[2] + q_) * L;
+        for (int n = 0; n < N; n++) {
+            const int64_t lane = n * W;
+            const int64_t size = g.include ? g.V : std::max<int64_t>(1, (z1 - z0) * (y1 - y0) * (x1 - x0));
+            V top, v, share;
+            I at{};
+            if (op == AVG_FORWARD) {
+                top = V{};
+                for (int64_t z = z0; z < z1; z++)
+                    for (int64_t r = y0; r < y1; r++)
+                        for (int64_t i = x0; i < x1; i++) {
+                            __builtin_memcpy(&v, x + ((z * g.in[1] + r) * g.in[2] + i) * L + lane, sizeof(V));
+                            top += v;
+                        }
+                top /= T(size);
+                __builtin_memcpy(y + out + lane, &top, sizeof(V));
+                continue;
             }
-    }
-    /* Columns of the output whose window position k lies inside, and where the first one reads. */
-    void span(int64_t k, int64_t *lo, int64_t *hi, int64_t *x) const {
-        g.valid(2, k, lo, hi);
-        *x = *lo * g.stride[2] + k - g.pad[2];
-    }
-    int64_t count(int64_t q, int64_t depth, int64_t height) const {
-        if (include) return g.V;
-        const int64_t x0 = q * g.stride[2] - g.pad[2];
-        const int64_t width = std::min(x0 + g.window[2], g.in[2]) - std::max<int64_t>(x0, 0);
-        return std::max<int64_t>(1, std::max<int64_t>(depth, 0) * std::max<int64_t>(height, 0) * std::max<int64_t>(width, 0));
-    }
-
-    /* y = the maximum over the window inside the input (NaN wins); -inf where the window lies outside. */
-    static void max_forward(const cg_call *c, const cg_context *) {
-        const auto *self = static_cast<const PoolKernel *>(c->state);
-        const Geometry &g = self->g;
-        self->planes([&](int64_t plane) {
-            const T *x = (const T *)c->buf[0] + plane * g.X;
-            T *y = (T *)c->buf[1] + plane * g.P;
-            std::fill(y, y + g.P, -std::numeric_limits<T>::infinity());
-            self->rows([&](int64_t at, int64_t z0, int64_t z1, int64_t y0, int64_t y1) {
+            if (op == AVG_BACKWARD) {
+                __builtin_memcpy(&share, a + out + lane, sizeof(V));
+                share /= T(size);
                 for (int64_t z = z0; z < z1; z++)
                     for (int64_t r = y0; r < y1; r++)
-                        for (int64_t k = 0; k < g.window[2]; k++) {
-                            int64_t lo, hi, first;
-                            self->span(k, &lo, &hi, &first);
-                            max_into(y + at + lo, x + (z * g.in[1] + r) * g.in[2] + first, g.stride[2], hi - lo);
+                        for (int64_t i = x0; i < x1; i++) {
+                            T *to = y + ((z * g.in[1] + r) * g.in[2] + i) * L + lane;
+                            __builtin_memcpy(&v, to, sizeof(V));
+                            v += share;
+                            __builtin_memcpy(to, &v, sizeof(V));
                         }
-            });
-        });
+                continue;
+            }
+            /* the first maximum, rows first; NaN is above everything */
+            top = V{} - std::numeric_limits<T>::infinity();
+            at = I{} - 1;
+            typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type k = 0;
+            for (int64_t z = z0; z < z1; z++)
+                for (int64_t r = y0; r < y1; r++)
+                    for (int64_t i = x0; i < x1; i++, k++) {
+                        __builtin_memcpy(&v, x + ((z * g.in[1] + r) * g.in[2] + i) * L + lane, sizeof(V));
+                        const I better = (v > top) | ((v != v) & (top == top)) | (at < 0);
+                        top = better ? v : top;
+                        at = better ? I{} + k : at;
+                    }
+            if (op == MAX_FORWARD) {
+                __builtin_memcpy(y + out + lane, &top, sizeof(V));
+                continue;
+            }
+            k = 0;
+            if (op == MAX_BACKWARD) __builtin_memcpy(&share, a + out + lane, sizeof(V));
+            else share = V{};
+            for (int64_t z = z0; z < z1; z++)
+                for (int64_t r = y0; r < y1; r++)
+                    for (int64_t i = x0; i < x1; i++, k++) {
+                        const int64_t p = ((z * g.in[1] + r) * g.in[2] + i) * L + lane;
+                        if (op == MAX_PICK) {
+                            __builtin_memcpy(&v, a + p, sizeof(V));
+                            share = at == k ? v : share;
+                            continue;
+                        }
+                        v = at == k ? share : V{};
+                        if (!g.exact) {
+                            V old;
+                            __builtin_memcpy(&old, y + p, sizeof(V));
+                            v += old;
+                        }
+                        __builtin_memcpy(y + p, &v, sizeof(V));
+                    }
+            if (op == MAX_PICK) __builtin_memcpy(y + out + lane, &share, sizeof(V));
+        }
     }
-    static CG_INLINE void max_into(T *CG_RESTRICT y, const T *CG_RESTRICT x, int64_t s, int64_t n) {
-        if (s == 1)
-            for (int64_t q = 0; q < n; q++) y[q] = (x[q] > y[q]) | (x[q] != x[q]) ? x[q] : y[q];
-        else if (s == 2)
-            for (int64_t q = 0; q < n; q++) y[q] = (x[2 * q] > y[q]) | (x[2 * q] != x[2 * q]) ? x[2 * q] : y[q];
-        else
-            for (int64_t q = 0; q < n; q++) y[q] = (x[q * s] > y[q]) | (x[q * s] != x[q * s]) ? x[q * s] : y[q];
-    }
+}
 
-    /* y = the sum over the window / its size, padding counted or not. */
-    static void avg_forward(const cg_call *c, const cg_context *) {
-        const auto *self = static_cast<const PoolKernel *>(c->state);
-        const Geometry &g = self->g;
-        self->planes([&](int64_t plane) {
-            const T *x = (const T *)c->buf[0] + plane * g.X;
-            T *y = (T *)c->buf[1] + plane * g.P;
-            std::fill(y, y + g.P, T(0));
-            self->rows([&](int64_t at, int64_t z0, int64_t z1, int64_t y0, int64_t y1) {
-                for (int64_t z = z0; z < z1; z++)
-                    for (int64_t r = y0; r < y1; r++)
-                        for (int64_t k = 0; k < g.window[2]; k++) {
-                            int64_t lo, hi, first;
-                            self->span(k, &lo, &hi, &first);
-                            const T *CG_RESTRICT from = x + (z * g.in[1] + r) * g.in[2] + first;
-                            T *CG_RESTRICT to = y + at + lo;
+/* y = the larger; NaN is above everything. */
+template <class T> static CG_INLINE void max_into(T *CG_RESTRICT y, const T *CG_RESTRICT x, int64_t s, int64_t n) {
+    if (s == 1)
+        for (int64_t q = 0; q < n; q++) y[q] = (x[q] > y[q]) | (x[q] != x[q]) ? x[q] : y[q];
+    else if (s == 2)
+        for (int64_t q = 0; q < n; q++) y[q] = (x[2 * q] > y[q]) | (x[2 * q] != x[2 * q]) ? x[2 * q] : y[q];
+    else
+        for (int64_t q = 0; q < n; q++) y[q] = (x[q * s] > y[q]) | (x[q * s] != x[q * s]) ? x[q * s] : y[q];
+}
+
+/* Values of a plain plane, an output row at a time. */
+template <class T> static CG_INLINE void pool_rows(PoolOp op, const PoolGeometry &g, const T *x, T *y) {
+    const T start = op == MAX_FORWARD ? -std::numeric_limits<T>::infinity() : T(0);
+    for (int64_t d = 0; d < g.out[0]; d++)
+        for (int64_t h = 0; h < g.out[1]; h++) {
+            T *row = y + (d * g.out[1] + h) * g.out[2];
+            for (int64_t q = 0; q < g.out[2]; q++) row[q] = start;
+            int64_t z0, z1, y0, y1, x0, x1, lo, hi;
+            g.inside(0, d, &z0, &z1), g.inside(1, h, &y0, &y1);
+            for (int64_t z = z0; z < z1; z++)
+                for (int64_t r = y0; r < y1; r++)
+                    for (int64_t k = 0; k < g.window[2]; k++) {
+                        g.valid(2, k, &lo, &hi);
+                        const T *CG_RESTRICT from = x + (z * g.in[1] + r) * g.in[2] + lo * g.stride[2] + k - g.pad[2];
+                        T *CG_RESTRICT to = row + lo;
+                        if (op == MAX_FORWARD) max_into<T>(to, from, g.stride[2], hi - lo);
+                        else
                             for (int64_t q = 0; q < hi - lo; q++) to[q] += from[q * g.stride[2]];
-                        }
-                for (int64_t q = 0; q < g.out[2]; q++) y[at + q] /= T(self->count(q, z1 - z0, y1 - y0));
-            });
-        });
-    }
-
-    /* dx[the first maximum of each window, rows first] += dy. */
-    static void max_backward(const cg_call *c, const cg_context *) {
-        const auto *self = static_cast<const PoolKernel *>(c->state);
-        const Geometry &g = self->g;
-        self->planes([&](int64_t plane) {
-            const T *dy = (const T *)c->buf[0] + plane * g.P, *x = (const T *)c->buf[1] + plane * g.X;
-            T *dx = (T *)c->buf[2] + plane * g.X;
-            std::fill(dx, dx + g.X, T(0));
-            self->rows([&](int64_t at, int64_t z0, int64_t z1, int64_t y0, int64_t y1) {
+                    }
+            if (op == AVG_FORWARD)
                 for (int64_t q = 0; q < g.out[2]; q++) {
-                    const int64_t x0 = q * g.stride[2] - g.pad[2];
-                    const int64_t a = std::max<int64_t>(x0, 0), b = std::min(x0 + g.window[2], g.in[2]);
-                    int64_t best = -1;
-                    T top = 0;
-                    for (int64_t z = z0; z < z1; z++)
-                        for (int64_t r = y0; r < y1; r++)
-                            for (int64_t i = a; i < b; i++) {
-                                const int64_t p = (z * g.in[1] + r) * g.in[2] + i;
-                                const T v = x[p];
-                                if (best < 0 || v > top || (v != v && top == top)) best = p, top = v;
-                            }
-                    if (best >= 0) dx[best] += dy[at + q];
+                    g.inside(2, q, &x0, &x1);
+                    row[q] /= T(g.include ? g.V : std::max<int64_t>(1, (z1 - z0) * (y1 - y0) * (x1 - x0)));
                 }
-            });
-        });
-    }
+        }
+}
 
-    /* dx[every place of each window] += dy / its size. */
-    static void avg_backward(const cg_call *c, const cg_context *) {
+template <class T> static CG_INLINE void pool_planes(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const T *a, const T *x, T *y) {
+    const bool forward = op == MAX_FORWARD || op == AVG_FORWARD;
+    const int64_t xs = g.X * lanes, ys = g.P * lanes;
+    for (int64_t i = 0; i < n; i++) {
+        if (lanes == 16) {
+            switch (op) {
+            case MAX_FORWARD: pool_plane<T, 16>(MAX_FORWARD, g, nullptr, x, y); break;
+            case MAX_BACKWARD: pool_plane<T, 16>(MAX_BACKWARD, g, a, x, y); break;
+            case MAX_PICK: pool_plane<T, 16>(MAX_PICK, g, a, x, y); break;
+            case AVG_FORWARD: pool_plane<T, 16>(AVG_FORWARD, g, nullptr, x, y); break;
+            case AVG_BACKWARD: pool_plane<T, 16>(AVG_BACKWARD, g, a, nullptr, y); break;
+            }
+        } else if (forward) {
+            pool_rows<T>(op, g, x, y);
+        } else {
+            switch (op) {
+            case MAX_BACKWARD: pool_plane<T, 1>(MAX_BACKWARD, g, a, x, y); break;
+            case MAX_PICK: pool_plane<T, 1>(MAX_PICK, g, a, x, y); break;
+            default: pool_plane<T, 1>(AVG_BACKWARD, g, a, nullptr, y); break;
+            }
+        }
+        if (a) a += op == MAX_PICK ? xs : ys;
+        if (x) x += xs;
+        y += forward || op == MAX_PICK ? ys : xs;
+    }
+}
+CG_CLONES void pool4(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const float *a, const float *x, float *y) {
+    pool_planes<float>(op, g, lanes, n, a, x, y);
+}
+CG_CLONES void pool8(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const double *a, const double *x, double *y) {
+    pool_planes<double>(op, g, lanes, n, a, x, y);
+}
+inline void pool(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const float *a, const float *x, float *y) {
+    pool4(op, g, lanes, n, a, x, y);
+}
+inline void pool(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const double *a, const double *x, double *y) {
+    pool8(op, g, lanes, n, a, x, y);
+}
+
+template <class T> struct PoolKernel : Kernel {
+    PoolGeometry g;
+    PoolOp op = MAX_FORWARD;
+    int lanes = 1;
+
+    static void call(const cg_call *c, const cg_context *) {
         const auto *self = static_cast<const PoolKernel *>(c->state);
-        const Geometry &g = self->g;
-        self->planes([&](int64_t plane) {
-            const T *dy = (const T *)c->buf[0] + plane * g.P;
-            T *dx = (T *)c->buf[1] + plane * g.X;
-            std::fill(dx, dx + g.X, T(0));
-            self->rows([&](int64_t at, int64_t z0, int64_t z1, int64_t y0, int64_t y1) {
-                for (int64_t q = 0; q < g.out[2]; q++) {
-                    const int64_t x0 = q * g.stride[2] - g.pad[2];
-                    const int64_t a = std::max<int64_t>(x0, 0), b = std::min(x0 + g.window[2], g.in[2]);
-                    const T share = dy[at + q] / T(self->count(q, z1 - z0, y1 - y0));
-                    for (int64_t z = z0; z < z1; z++)
-                        for (int64_t r = y0; r < y1; r++)
-                            for (int64_t i = a; i < b; i++) dx[(z * g.in[1] + r) * g.in[2] + i] += share;
-                }
-            });
+        const PoolGeometry &g = self->g;
+        const bool forward = self->op == MAX_FORWARD || self->op == AVG_FORWARD;
+        const T *a = forward ? nullptr : (const T *)c->buf[0];
+        const T *x = forward ? (const T *)c->buf[0] : self->op == AVG_BACKWARD ? nullptr : (const T *)c->buf[1];
+        T *y = (T *)c->buf[self->nbuf - 1];
+        const int64_t xs = g.X * self->lanes, ys = g.P * self->lanes, planes = g.N * g.C / self->lanes;
+        parallel_range(planes, g.N * g.C * std::max(g.X, g.P * g.V), [&](int64_t b, int64_t e) {
+            pool(self->op, g, self->lanes, e - b, a ? a + b * (self->op == MAX_PICK ? xs : ys) : nullptr, x ? x + b * xs : nullptr,
+                 y + b * (forward || self->op == MAX_PICK ? ys : xs));
         });
     }
 };
 
 template <class T> Kernel *pooling(const std::string &kind, const std::string &mode, const PoolArgs &args) {
     auto k = std::make_unique<PoolKernel<T>>();
+    PoolGeometry &g = k->g;
     const Dims ones(args.window.size(), 1);
-    spatial("Pooling", k->g, args.x, args.y, args.window, 0, args.strides, ones, args.pad_lo, args.pad_hi);
-    if (k->g.C != k->g.O) bad("Pooling: expected as many channels in y as in x, got " + show(args.y) + " and " + show(args.x));
-    const bool forward = kind == "forward", is_max = mode == "max";
-    if (!forward && kind != "backward") bad("Pooling: expected kind 'forward' or 'backward', got '" + kind + "'");
+    spatial("Pooling", g, args.x, args.y, args.window, 0, args.strides, ones, args.pad_lo, args.pad_hi);
+    if (g.C != g.O) bad("Pooling: expected as many channels in y as in x, got " + show(args.y) + " and " + show(args.x));
+    const bool is_max = mode == "max";
     if (!is_max && mode != "avg_exclude_pad" && mode != "avg_include_pad")
         bad("Pooling: expected mode 'max', 'avg_exclude_pad' or 'avg_include_pad', got '" + mode + "'");
-    k->include = mode == "avg_include_pad";
-    if (forward) k->run = is_max ? PoolKernel<T>::max_forward : PoolKernel<T>::avg_forward;
-    else k->run = is_max ? PoolKernel<T>::max_backward : PoolKernel<T>::avg_backward;
-    k->nbuf = !forward && is_max ? 3 : 2;
+    if (kind == "forward") k->op = is_max ? MAX_FORWARD : AVG_FORWARD;
+    else if (kind == "backward") k->op = is_max ? MAX_BACKWARD : AVG_BACKWARD;
+    else if (kind == "pick" && is_max) k->op = MAX_PICK;
+    else bad("Pooling: expected kind 'forward', 'backward' or (of 'max') 'pick', got '" + kind + "'");
+    if (args.layout == "c16") k->lanes = 16;
+    else if (args.layout != "plain") bad("Pooling: expected layout 'plain' or 'c16', got '" + args.layout + "'");
+    if (g.C % k->lanes) bad("Pooling: expected a multiple of 16 channels in layout 'c16', got " + std::to_string(g.C));
+    g.include = mode == "avg_include_pad";
+    g.exact = true;
+    for (int d = 0; d < 3; d++) g.exact = g.exact && g.stride[d] == g.window[d] && g.pad[d] == 0 && g.in[d] == g.out[d] * g.window[d];
+    k->run = PoolKernel<T>::call;
+    k->nbuf = k->op == MAX_BACKWARD || k->op == MAX_PICK ? 3 : 2;
     return k.release();
 }
 

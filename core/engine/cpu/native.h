@@ -22,6 +22,7 @@ struct ConvArgs {
 
 struct PoolArgs {
     Dims x, y, window, strides, pad_lo, pad_hi;
+    std::string layout = "plain"; /* or "c16" */
 };
 
 Kernel *make_matmul(const std::string &dtype, const MatMulArgs &args);

@@ -5,7 +5,9 @@ For what oneDNN does not do (float64), and for machines without it.
 """
 include "kernel.pxi"
 
-__all__ = ["Convolution", "MatMul", "Pooling", "get_num_threads", "set_num_threads"]
+__all__ = ["Convolution", "MatMul", "POOL_C16", "Pooling", "get_num_threads", "set_num_threads"]
+
+POOL_C16 = True  # Pooling takes layout="c16"
 
 
 cdef extern from "native.h" nogil:
@@ -46,6 +48,7 @@ cdef extern from "native.h" namespace "cg":
         vector[int64_t] strides
         vector[int64_t] pad_lo
         vector[int64_t] pad_hi
+        string layout
     Kernel *make_matmul(string dtype, const MatMulArgs &args) except +
     Kernel *make_convolution(string kind, string dtype, const ConvArgs &args) except +
     Kernel *make_pooling(string kind, string mode, string dtype, const PoolArgs &args) except +
@@ -96,11 +99,14 @@ cdef class Convolution(BoundKernel):
 
 
 cdef class Pooling(BoundKernel):
-    """kind 'forward': x, y; 'backward' of 'max': dy, x, dx; of an average: dy, dx. Plain layouts, 1 to 3 spatial dimensions.
+    """Maxima or averages over windows, 1 to 3 spatial dimensions, x (N, C, ...), in layout 'plain' or 'c16'.
 
-    mode 'max' (its gradient goes to the first maximum of the window, rows first), 'avg_exclude_pad', 'avg_include_pad'.
+    Buffers of kind 'forward': x, y; 'backward' of 'max': dy, x, dx; 'backward' of an average: dy, dx; 'pick' (of 'max'): v, x, y,
+    v shaped like x, at the place of each maximum of x. Of equal maxima the first counts, rows first; NaN is above everything.
+    mode 'max', 'avg_exclude_pad', 'avg_include_pad'.
     """
-    def __init__(self, kind, mode, dtype, x_shape, y_shape, window, strides, pad_lo, pad_hi):
+    def __init__(self, kind, mode, dtype, x_shape, y_shape, window, strides, pad_lo, pad_hi, layout="plain"):
         cdef PoolArgs args
         args.x, args.y, args.window, args.strides, args.pad_lo, args.pad_hi = x_shape, y_shape, window, strides, pad_lo, pad_hi
+        args.layout = text(layout)
         self.own(make_pooling(text(kind), text(mode), text(dtype), args))

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <algorithm>
@@ -444,6 +445,7 @@ State *create(int f8, const std::vector<int> &kinds, const std::vector<int> &out
     int64_t cost = st.n_op;
     for (const Op &op : plan->ops) cost += weight_of(op.code);
     st.forks = elements * cost >= 98304;
+    st.prefetch = st.n_program > 1 && elements * item_bytes * st.n_op > (1 << 20) && !getenv("NOPF"); /* what lies in the second-level cache needs none */
     st.threads = st.forks ? std::max(1, omp_get_max_threads()) : 1;
     st.slot_bytes = st.width * item_bytes + 128; /* the margin also keeps blocks from falling on the same cache sets */
     st.acc_offset = st.n_slots * st.slot_bytes;

@@ -536,8 +536,20 @@ template <class T> struct Machine {
                 q = count_up(q, (uint32_t)(off[st->n_op + 1] + i * lr.stride_s + m.ctx->sample), lr.dims, lr.n);
             }
         }
+        /* Between bursts of memory reads lie ops that read none: ask for the next block's lines, a share before each op. */
+        const char *ahead[MAX_OPERANDS];
+        int n_ahead = 0;
+        const int64_t bytes = n * sizeof(T), share = st->prefetch ? (bytes / 64 / st->n_program + 1) * 64 : 0;
+        if (share)
+            for (int k = 0; k < st->n_op; ++k)
+                if (k < st->n_in ? sg.layouts[k].direct : sg.direct[k]) ahead[n_ahead++] = (const char *)buf[k] + off[k] * sizeof(T) + bytes;
         const Op *op = st->program, *const end = op + st->n_program;
-        for (; op < end; ++op) {
+        for (int64_t from = 0; op < end; ++op, from += share) {
+            if (share && from < bytes) {
+                const int64_t to = from + share < bytes ? from + share : bytes;
+                for (int k = 0; k < n_ahead; ++k)
+                    for (int64_t b = from; b < to; b += 64) __builtin_prefetch(ahead[k] + b);
+            }
             if (op->code < OP_rand)
                 Ops<T>::table[op->code](m.reg[op->dst], m.reg[op->a], m.reg[op->b], m.reg[op->c], n);
             else

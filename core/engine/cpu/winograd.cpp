@@ -66,6 +66,12 @@ CG_AVX512 CG_INLINE void kernel_adjoint(const v16 *u, v16 *g) {
     g[2] = (na * a2) * s + (nb * b2) * s2 + u[5];
 }
 
+/* Stores leave the core one after the other: the 36 lines that the next tile will write are asked for ahead of time. */
+CG_AVX512 CG_INLINE void ask(const float *to, int64_t plane) {
+#pragma GCC unroll 36
+    for (int k = 0; k < 36; ++k) __builtin_prefetch(to + k * plane, 1, 3);
+}
+
 /* One row of tiles of one block of 16 channels: the image goes to v[36 planes][tile][channel]. Tiles overlap by two columns,
  * so the columns of up to 8 tiles are transformed first, each once. */
 CG_AVX512 void image_row(const float *x, int64_t h, int64_t w, int64_t top, int64_t left, int64_t cols, float *v, int64_t plane, int64_t ld) {
@@ -92,6 +98,7 @@ CG_AVX512 void image_row(const float *x, int64_t h, int64_t w, int64_t top, int6
         }
         for (int64_t tile = 0; tile < tiles; ++tile) {
             float *to = v + (first + tile) * ld;
+            ask(to + ld, plane);
 #pragma GCC unroll 6
             for (int i = 0; i < 6; ++i) {
                 v16 d[6], r[6];
@@ -125,6 +132,7 @@ CG_AVX512 void gradient_row(const float *dy, int64_t h, int64_t w, int64_t top, 
             for (int i = 0; i < 6; ++i) t[i][j] = r[i];
         }
         float *to = m + tile * ld;
+        ask(to + ld, plane);
 #pragma GCC unroll 6
         for (int i = 0; i < 6; ++i) {
             v16 r[6];
@@ -142,6 +150,10 @@ CG_AVX512 void result_row(const float *m, int64_t plane, int64_t ld, float *y, i
     const v16 bias = bias_at ? load(bias_at) : v16{};
     for (int64_t tile = 0; tile < cols; ++tile) {
         const float *from = m + tile * ld;
+        const int64_t left = 4 * tile, high = std::min<int64_t>(4, h - top), wide = std::min<int64_t>(4, w - left);
+        for (int64_t i = 0; i < high; ++i)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) __builtin_prefetch(y + ((top + i) * w + left + j) * 16, 1, 3);
         v16 t[4][6];
 #pragma GCC unroll 6
         for (int j = 0; j < 6; ++j) {
@@ -152,7 +164,6 @@ CG_AVX512 void result_row(const float *m, int64_t plane, int64_t ld, float *y, i
 #pragma GCC unroll 4
             for (int i = 0; i < 4; ++i) t[i][j] = r[i];
         }
-        const int64_t left = 4 * tile, high = std::min<int64_t>(4, h - top), wide = std::min<int64_t>(4, w - left);
         for (int64_t i = 0; i < high; ++i) {
             float *p = y + ((top + i) * w + left) * 16;
             v16 r[4];

@@ -1,0 +1,97 @@
+"""Layers made of layers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cogkit import ops
+from cogkit.functions import BlockFunction, Function
+
+__all__ = ["Activation", "Dropout", "For", "Label", "ResNetBlock", "Sequential", "SequentialClique", "identity"]
+
+from cogkit.default_options import default_override_or, get_default_override
+
+identity = Function(lambda keep: ops.alias(keep))
+
+
+def as_function(f: Any) -> Callable:
+    """What can be applied: functions and Python functions as they are, nested lists in order."""
+    if isinstance(f, (list, tuple)):
+        return Sequential(f)
+    if not callable(f):
+        raise TypeError(f"layer: expected a function or a list of functions, got {type(f).__name__}")
+    return f
+
+
+def Sequential(layers: Any, name: str = "") -> Function:
+    """Applies the layers one after another; lists may be nested. Raises `TypeError` for what cannot be applied."""
+    if not isinstance(layers, (list, tuple)):
+        return as_function(layers)
+    steps = [as_function(f) for f in layers if not (isinstance(f, (list, tuple)) and not f)]
+    if not steps:
+        return identity
+
+    def sequential(x: Any) -> Any:
+        for f in steps:
+            x = f(*x) if isinstance(x, tuple) else f(x)
+        return x
+
+    return Function(sequential, name=name)
+
+
+def For(what_range: Iterable, constructor: Callable, name: str = "") -> Function:
+    """`Sequential` of the layers that `constructor` makes for each item; it may take the item or nothing."""
+    takes = len(inspect.signature(constructor).parameters)
+    if takes > 1:
+        raise TypeError(f"For: expected a constructor of one argument or none, got one of {takes}")
+    return Sequential([constructor(i) if takes else constructor() for i in what_range], name)
+
+
+def SequentialClique(functions: Any, name: str = "") -> Function:
+    """Each layer sees the sum of the input and of all layers before it."""
+
+    def clique(x: Any) -> Any:
+        for f in functions:
+            x = ops.plus(x, as_function(f)(x))
+        return x
+
+    return Function(clique, name=name)
+
+
+def ResNetBlock(f: Any, name: str = "") -> Function:
+    """x + f(x). He et al. 2016, arXiv:1512.03385."""
+    return Function(lambda x: ops.plus(as_function(f)(x), x), name=name)
+
+
+def Activation(activation: Any = default_override_or(identity), name: str = "") -> Function:
+    """An activation as a layer; the default may be set by `default_options`."""
+    activation = get_default_override(Activation, activation=activation)
+
+    @BlockFunction("Activation", name)
+    def activate(x):
+        return activation(x)
+
+    return activate
+
+
+def Dropout(dropout_rate: float | None = None, keep_prob: float | None = None, seed: int = ops.SentinelValueForAutoSelectRandomSeed,
+            name: str = "") -> Function:  # fmt: skip
+    """While training, zeroes elements with probability `dropout_rate`; or give `keep_prob`. Raises `ValueError` unless exactly one is given."""
+    if (dropout_rate is None) == (keep_prob is None):
+        raise ValueError("Dropout: expected exactly one of dropout_rate and keep_prob, got " + ("neither" if keep_prob is None else "both"))
+    rate = 1 - keep_prob if dropout_rate is None else dropout_rate
+    if not 0 <= rate < 1:
+        raise ValueError(f"Dropout: expected a rate in [0, 1), got {rate!r}")
+
+    @BlockFunction("Dropout", name)
+    def dropout(x):
+        return ops.dropout(x, rate, seed=seed)
+
+    return dropout
+
+
+def Label(name: str) -> Function:
+    """Gives its input a name, so that it can be found in a model."""
+    return Function(lambda x: ops.alias(x, name=name))

@@ -1,0 +1,60 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cogkit import ops
+from cogkit.default_options import default_override_or, get_default_override
+from cogkit.functions import BlockFunction, Function
+from cogkit.variables import Constant, InferredDimension, Parameter
+
+__all__ = ["BatchNormalization", "LayerNormalization"]
+
+_EPSILON = default_override_or(0.00001)
+_FALSE = default_override_or(False)
+
+
+def BatchNormalization(map_rank: int | None = default_override_or(None), init_scale: float = 1,
+                       normalization_time_constant: float = default_override_or(5000), blend_time_constant: float = 0,
+                       epsilon: float = _EPSILON, use_cntk_engine: bool = _FALSE, disable_regularization: bool = _FALSE,
+                       name: str = "") -> Function:  # fmt: skip
+    """Normalises over the minibatch, then scales and shifts; see `C.batch_normalization`. Ioffe and Szegedy 2015, arXiv:1502.03167.
+
+    map_rank 1: one mean a channel (images); None or 0: one an element. Parameters scale, bias; constants aggregate_mean, aggregate_variance,
+    aggregate_count. Raises `ValueError` for another map_rank.
+    """
+    map_rank = get_default_override(BatchNormalization, map_rank=map_rank)
+    time_constant = get_default_override(BatchNormalization, normalization_time_constant=normalization_time_constant)
+    epsilon = get_default_override(BatchNormalization, epsilon=epsilon)
+    disable_regularization = get_default_override(BatchNormalization, disable_regularization=disable_regularization)
+    if map_rank not in (None, 0, 1):
+        raise ValueError(f"BatchNormalization: expected map_rank None, 0 or 1, got {map_rank!r}")
+    scale = Parameter((InferredDimension,), init_scale, name="scale")
+    bias = Parameter((InferredDimension,), 0, name="bias")
+    mean = Constant(0, (InferredDimension,), name="aggregate_mean")
+    variance = Constant(0, (InferredDimension,), name="aggregate_variance")
+    count = Constant(0, (), name="aggregate_count")
+
+    @BlockFunction("BatchNormalization", name)
+    def normalize(x):
+        return ops.batch_normalization(x, scale, bias, mean, variance, map_rank == 1, normalization_time_constant=time_constant,
+                                       blend_time_constant=blend_time_constant, epsilon=epsilon,
+                                       disable_regularization=disable_regularization, running_count=count)  # fmt: skip
+
+    return normalize
+
+
+def LayerNormalization(initial_scale: float = 1, initial_bias: float = 0, epsilon: float = _EPSILON, name: str = "") -> Function:
+    """(x - mean) / (std + epsilon) over all static axes of each sample, then scale and shift along the last axis. Ba et al. 2016, arXiv:1607.06450."""
+    epsilon = get_default_override(LayerNormalization, epsilon=epsilon)
+    scale = Parameter((InferredDimension,), initial_scale, name="scale")
+    bias = Parameter((InferredDimension,), initial_bias, name="bias")
+
+    @BlockFunction("LayerNormalization", name)
+    def normalize(x: Any) -> Function:
+        centred = x - ops.reduce_mean(x)
+        deviation = ops.sqrt(ops.reduce_mean(centred * centred))
+        return centred / (deviation + epsilon) * scale + bias
+
+    return normalize
