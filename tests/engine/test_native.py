@@ -139,7 +139,23 @@ POOLS = [
     (3, 5, (7, 7), (7, 7), (1, 1), (0, 0), (0, 0)),
     (0, 5, (7, 7), (2, 2), (2, 2), (0, 0), (0, 0)),
     (30, 16, (16, 16), (3, 3), (2, 2), (0, 0), (1, 1)),
+    (3, 32, (12, 8), (2, 2), (2, 2), (0, 0), (0, 0)),
+    (1, 16, (9,), (2,), (3,), (0,), (0,)),
+    (1, 16, (4, 4, 4), (2, 3, 2), (2, 1, 1), (0, 1, 0), (0, 1, 1)),
 ]
+
+
+def c16(a):
+    n, c, *size = a.shape
+    return np.ascontiguousarray(np.moveaxis(a.reshape(n, c // 16, 16, *size), 2, -1))
+
+
+def from_c16(a):
+    n, c, *size, _ = a.shape
+    return np.moveaxis(a, -1, 2).reshape(n, c * 16, *size)
+
+
+LAYOUTS = {"plain": (np.ascontiguousarray, np.asarray), "c16": (c16, from_c16)}
 
 
 def naive_pool(x, mode, window, strides, lo, out, dy):
@@ -172,13 +188,22 @@ def test_pooling(case, mode, dtype):
     for x in (rng.standard_normal((N, C, *size)).astype(dtype), rng.integers(0, 3, (N, C, *size)).astype(dtype)):
         dy = rng.standard_normal((N, C, *out)).astype(dtype)
         want_y, want_dx = naive_pool(x, mode, window, strides, lo, out, dy)
-        y, dx = np.full_like(dy, 7), np.full_like(x, 7)
-        shapes = (x.shape, dy.shape, window, strides, lo, hi)
-        call(native.Pooling("forward", mode, dtype, *shapes), x, y)
-        np.testing.assert_allclose(y, want_y, **TOLERANCE[dtype])
-        buffers = (dy, x, dx) if mode == "max" else (dy, dx)
-        call(native.Pooling("backward", mode, dtype, *shapes), *buffers)
-        np.testing.assert_allclose(dx, want_dx, **TOLERANCE[dtype])
+        for layout in ("plain", "c16") if C % 16 == 0 else ("plain",):
+            to, back = LAYOUTS[layout]
+            y, dx, like_x, like_dy = np.full_like(to(dy), 7), np.full_like(to(x), 7), to(x), to(dy)
+            shapes = (x.shape, dy.shape, window, strides, lo, hi, layout)
+            call(native.Pooling("forward", mode, dtype, *shapes), like_x, y)
+            np.testing.assert_allclose(back(y), want_y, **TOLERANCE[dtype])
+            buffers = (like_dy, like_x, dx) if mode == "max" else (like_dy, dx)
+            call(native.Pooling("backward", mode, dtype, *shapes), *buffers)
+            np.testing.assert_allclose(back(dx), want_dx, **TOLERANCE[dtype])
+            if mode == "max":
+                # picking is the transpose of the gradient
+                v = rng.standard_normal(x.shape).astype(dtype)
+                call(native.Pooling("pick", mode, dtype, *shapes), to(v), like_x, y)
+                np.testing.assert_allclose((back(y) * dy).sum(), (want_dx * v).sum(), rtol=1e-3, atol=1e-3)
+                call(native.Pooling("pick", mode, dtype, *shapes), like_x, like_x, y)
+                np.testing.assert_array_equal(back(y), want_y.astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
