@@ -32,7 +32,7 @@ class Options:
 
     l1_regularization_weight: float = 0.0
     l2_regularization_weight: float = 0.0
-    gaussian_noise_injection_std_dev: ScheduleLike = 0.0
+    gaussian_noise_injection_std_dev: Any = 0.0  # as given; a schedule of the learner's own after `among`
     gradient_clipping_threshold_per_sample: float = math.inf
     gradient_clipping_with_truncation: bool = True
 

@@ -26,7 +26,7 @@ from cogkit.ops import combine
 from cogkit.store import find_folder, read_json, write_folder_aside, write_tensors
 from cogkit.store.model import match_values, read_arrays, values_of
 
-__all__: list[str] = []
+__all__ = ["read_checkpoint", "write_checkpoint"]
 
 VERSION = 1
 MAX_STATE = 64 << 20  # bytes of state.json

@@ -1,4 +1,5 @@
 """Records what CNTK 2.7 does with learners and schedules; run it with CNTK's own Python: make_goldens.py > goldens.json."""
+# ruff: noqa: B905, UP032  (it runs on Python 3.6)
 
 import json
 import sys
@@ -160,7 +161,7 @@ for i, (kind, kw) in enumerate(SCHEDULED):
     k2 = {k: make(v) for k, v in kw.items()}
     lr = k2.pop("lr")
     result["updates"].append(
-        dict(name="schedule%d/%s" % (i, kind), kind=kind, dtype="float64", scheduled=kw, values=run(kind, k2, np.float64, lr))
+        dict(name="schedule{}/{}".format(i, kind), kind=kind, dtype="float64", scheduled=kw, values=run(kind, k2, np.float64, lr))
     )
 
 FORMS = [
