@@ -67,7 +67,7 @@ def ResNetBlock(f: Any, name: str = "") -> Function:
 
 def Activation(activation: Any = default_override_or(identity), name: str = "") -> Function:
     """An activation as a layer; the default may be set by `default_options`."""
-    activation = get_default_override(Activation, activation=activation)
+    activation = get_default_override(Activation, activation=activation) or identity
 
     @BlockFunction("Activation", name)
     def activate(x):

@@ -42,7 +42,7 @@ def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = F
     pad: size kept at stride 1, one for all axes or one each. reduction_rank 0: x has no channel axis.
     Raises `ValueError` where the numbers of axes do not fit.
     """
-    activation = get_default_override(Convolution, activation=activation)
+    activation = get_default_override(Convolution, activation=activation) or identity
     init = get_default_override(Convolution, init=init)
     pad = get_default_override(Convolution, pad=pad)
     bias = get_default_override(Convolution, bias=bias)
@@ -120,7 +120,7 @@ def ConvolutionTranspose(filter_shape: Any, num_filters: Any, activation: Any = 
 
     output_shape: spatial sizes of the result, where a stride leaves a choice.
     """
-    activation = get_default_override(ConvolutionTranspose, activation=activation)
+    activation = get_default_override(ConvolutionTranspose, activation=activation) or identity
     init = get_default_override(ConvolutionTranspose, init=init)
     pad = get_default_override(ConvolutionTranspose, pad=pad)
     bias = get_default_override(ConvolutionTranspose, bias=bias)

@@ -23,7 +23,7 @@ def Dense(shape: Any, activation: Any = default_override_or(identity), init: Any
 
     shape: of the output, a number or a tuple. Parameters W (inputs, outputs) and b (outputs). Raises `ValueError` when both ranks are given.
     """
-    activation = get_default_override(Dense, activation=activation)
+    activation = get_default_override(Dense, activation=activation) or identity
     init = get_default_override(Dense, init=init)
     bias = get_default_override(Dense, bias=bias)
     init_bias = get_default_override(Dense, init_bias=init_bias)
