@@ -53,7 +53,7 @@ lint: .venv/installed
 	try ruff format -q --check $(LINTED); \
 	$(if $(PYX),try cython-lint $(PYX);) \
 	$(if $(SNAKEFILES),try snakefmt --check $(SNAKEFILES);) \
-	try $(MAKE) -s types; \
+	try make -s types; \
 	[ $$status = 0 ] || { echo "make lint: failed (make format mends what a program can)"; exit 1; }
 
 format: .venv/installed
