@@ -6,6 +6,7 @@ parameters from the arrays that the first left. Everything that depends only on 
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -200,9 +201,9 @@ class Trainer(Evaluator):
         self._wrt = [p for learner in self._learners for p in learner.parameters]
         self._steps: dict[tuple[int, ...], _Step] = {}
         self._main: _Step | None = None
-        self._seen: np.ndarray | None = None  # first gradient array of the last minibatch: the same arrays come again
+        self._seen: list[np.ndarray] = []  # gradients of the last minibatch: the same arrays come again
         self._gradients: list[dict[Parameter, np.ndarray]] = []
-        self._memories: dict[int, list[dict[Parameter, np.ndarray]]] = {}  # address of the first gradient -> all, by learner
+        self._memories: dict[tuple[int, ...], list[dict[Parameter, np.ndarray]]] = {}  # addresses -> gradients by learner
         self._minibatches = 0
         self._loss_sum = self._metric_sum = 0.0
         self._samples = 0
@@ -329,8 +330,9 @@ class Trainer(Evaluator):
             at += 1
         self._samples = n
         self._minibatches += 1
-        if found[at] is not self._seen:
-            self._take(found[at:])
+        arrays = found[at:]
+        if len(arrays) != len(self._seen) or not all(map(operator.is_, arrays, self._seen)):
+            self._take(arrays)
         more = False
         for learner, gradients in zip(self._learners, self._gradients, strict=True):
             more = learner.train(gradients, n, bool(sweep)) or more
@@ -343,19 +345,21 @@ class Trainer(Evaluator):
     def _take(self, arrays: list[np.ndarray]) -> None:
         """Sorts gradients by learner, once for each memory that they come in; learners read the first such memory in place.
 
-        The arrays are kept, so that no other memory can have the same address.
+        The arrays are kept, so that no others can have the same addresses.
         """
-        self._seen = arrays[0]
-        address = self._seen.__array_interface__["data"][0]
-        known = self._memories.get(address)
+        self._seen = arrays
+        addresses = tuple([a.__array_interface__["data"][0] for a in arrays])
+        known = self._memories.get(addresses)
         if known is None:
             rest = iter(arrays)
             known = [{p: next(rest) for p in learner.parameters} for learner in self._learners]
+            if not self._memories and len(set(addresses)) == len(
+                addresses
+            ):  # equal gradients may share memory: not to be written
+                for learner, mine in zip(self._learners, known, strict=True):
+                    learner.use_buffers(mine)
             if len(self._memories) < MEMORIES:
-                if not self._memories:
-                    for learner, mine in zip(self._learners, known, strict=True):
-                        learner.use_buffers(mine)
-                self._memories[address] = known
+                self._memories[addresses] = known
         self._gradients = known
 
     def summarize_training_progress(self) -> None:

@@ -174,6 +174,25 @@ def test_a_reduced_loss_counts_the_samples_of_its_minibatch():
     assert trainer.previous_minibatch_loss_average == pytest.approx(loss / 6, rel=1e-5)
 
 
+def test_gradients_in_any_memory():
+    """Parameters of equal gradients, of gradients that are data, and minibatches of changing size: each learns its own."""
+    x = ops.input_variable((3,), name="x")
+    a, b, c = (ops.parameter((3,), init=[1.0, 2.0, 3.0], name=n) for n in "abc")
+    d = ops.parameter((2,), init=5.0, name="d")
+    loss = ops.reduce_sum((a + b) * 2.0 + c * x) + ops.reduce_sum(d)
+    trainer = C.Trainer(None, loss, C.sgd([a, b, c, d], 1.0, minibatch_size=1))
+    want = {p: p.value for p in (a, b, c, d)}
+    for n in (2, 3, 2, 1, 4, 5, 6, 7, 2, 3):
+        data = np.random.RandomState(n).randn(n, 3).astype("f")
+        trainer.train_minibatch({x: data})
+        for p, g in {a: np.full(3, 2 * n), b: np.full(3, 2 * n), c: data.sum(0), d: np.full(2, n)}.items():
+            want[p] = want[p] - g
+            assert p.value == pytest.approx(want[p], rel=1e-5, abs=1e-4)
+    learner = trainer.parameter_learners[0]
+    learner.update({a: np.ones(3), b: np.zeros(3), c: np.zeros(3), d: np.zeros(2)}, 1)
+    assert a.value == pytest.approx(want[a] - 1, rel=1e-5) and b.value == pytest.approx(want[b], rel=1e-5)
+
+
 def test_criterion_forms():
     net = Net()
     learner = C.sgd(net.parameters, 0.1)
