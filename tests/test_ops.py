@@ -154,10 +154,13 @@ from cases.graphs import GRAPHS
 from cases.ops import CASES
 found = {}
 for case in CASES + GRAPHS:
-    if not (case.later and not (hasattr(C, case.op) or hasattr(C.layers, case.op))):
-        free = case.batched and all(s.value is None for s in case.specs if s.role == "batch")
-        for k, v in record(C, case, np.float32, 301 if free and not case.name.startswith("network") else None).items():
-            found[case.name + " " + k] = np.asarray(v)
+    free = case.batched and all(s.value is None for s in case.specs if s.role == "batch")
+    try:
+        record_ = record(C, case, np.float32, 301 if free and not case.name.startswith("network") else None)
+    except Exception:
+        continue  # another test says so
+    for k, v in record_.items():
+        found[case.name + " " + k] = np.asarray(v)
 np.savez(sys.argv[2], **found)
 """
 
@@ -218,3 +221,25 @@ def test_dropout_repeats_with_the_seed():
     a, b = masks("cpu"), masks("cpu")
     assert all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))
     assert all(np.array_equal(p, q) for p, q in zip(a, masks("reference"), strict=True))
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+def test_ten_thousand_minibatches_take_no_more_memory():
+    """Training, evaluation and odd batch sizes; the first thousand may fill caches."""
+    z = C.layers.Sequential([C.layers.Dense(16, activation=C.relu), C.layers.Dropout(0.2), C.layers.Dense(3)])
+    x, y = C.input_variable(8), C.input_variable(3)
+    model = z(x)
+    loss, error = C.cross_entropy_with_softmax(model, y), C.classification_error(model, y)
+    trainer = C.Trainer(model, (loss, error), [C.adam(model.parameters, 0.01, 0.9)])
+    rng = np.random.RandomState(0)
+    sizes = (16, 7, 16, 1, 16)
+    feeds = [{x: rng.randn(n, 8).astype(F4), y: np.eye(3, dtype=F4)[rng.randint(0, 3, n)]} for n in sizes]
+    page, used = os.sysconf("SC_PAGE_SIZE"), []
+    for step in range(10_000):
+        trainer.train_minibatch(feeds[step % len(feeds)])
+        if step % 100 == 0:
+            model.eval({x: feeds[0][x]})
+            trainer.test_minibatch(feeds[1])
+        if step % 1000 == 999:
+            used.append(int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * page)
+    assert used[-1] - used[0] < 2**20, f"{(used[-1] - used[0]) / 2**20:.1f} MiB in nine thousand minibatches"

@@ -556,13 +556,13 @@ row("For", layer(lambda L, C: L.Sequential([L.For(range(3), lambda i: L.Dense(3 
 row("For/no_argument", layer(lambda L, C: L.For(range(2), lambda: [L.LayerNormalization(), C.tanh])), X(4), golden=False, rtol=3e-5)
 row("default_options", lambda C, x: _with_defaults(C, x), X(2, 5, 6))
 row("ResNetBlock", layer(lambda L, C: L.ResNetBlock(L.Sequential([L.Dense(3, activation=C.tanh)]))), X(3), later=True)
-row("SequentialClique", layer(lambda L, C: L.SequentialClique([L.Dense(3), L.Dense(3, bias=False)])), X(3), later=True)
+row("SequentialClique", layer(lambda L, C: L.SequentialClique([L.Dense(3), C.tanh])), X(3), later=True)
 row("Stabilizer", layer(lambda L, C: L.Stabilizer()), X(3), later=True)
 row("network/mlp", lambda C, x, y: C.cross_entropy_with_softmax(C.layers.Sequential([C.layers.Dense(5, activation=C.relu), C.layers.Dense(4)])(x), y), X(6), X(4, domain="onehot", grad=False), fd=False)
 
 
 def _with_defaults(C, x):
-    with C.default_options(activation=C.tanh, pad=True), C.default_options_for(C.layers.Convolution, bias=False):
+    with C.default_options(activation=C.tanh, pad=True), C.default_options_for(C.layers.Convolution2D, bias=False):
         body = C.layers.Sequential([C.layers.Convolution2D((3, 3), 3), C.layers.Dense(2)])
     return body(x)
 
