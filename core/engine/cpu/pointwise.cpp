@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <omp.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <algorithm>
@@ -96,6 +95,39 @@ struct Value {
     int last, slot;
 };
 
+/* Two ops in one pass where the first one's value has no other reader; the first is then dropped as dead. */
+static void fuse_pairs(std::vector<Op> &ops, const std::vector<Value> &values, const std::vector<double> &consts,
+                       const std::vector<int> &outputs, const std::vector<int> &current) {
+    std::vector<int> readers(values.size(), 0);
+    for (const Op &op : ops)
+        for (int v : {op.a, op.b, op.c})
+            if (v >= 0) ++readers[v];
+    for (int reg : outputs)
+        if (reg >= 0 && reg < (int)current.size() && current[reg] >= 0) ++readers[current[reg]];
+    auto made_by = [&](int v, int code) {
+        const bool yes = values[v].op >= 0 && readers[v] == 1 && ops[values[v].op].code == code;
+        return yes ? &ops[values[v].op] : nullptr;
+    };
+    for (Op &op : ops) {
+        const Op *first;
+        if (op.code == OP_add && (first = made_by(op.a, OP_mul)))
+            op = Op{OP_fma, op.dst, first->a, first->b, op.b, 0};
+        else if (op.code == OP_add && (first = made_by(op.b, OP_mul)))
+            op = Op{OP_fma, op.dst, first->a, first->b, op.a, 0};
+        else if (op.code == OP_sub && (first = made_by(op.a, OP_mul)))
+            op = Op{OP_fms, op.dst, first->a, first->b, op.b, 0};
+        else if (op.code == OP_sub && (first = made_by(op.b, OP_mul)))
+            op = Op{OP_fnma, op.dst, first->a, first->b, op.a, 0};
+        else if (op.code == OP_mul && (first = made_by(op.a, OP_gt)))
+            op = Op{OP_gtmul, op.dst, first->a, first->b, op.b, 0};
+        else if (op.code == OP_mul && (first = made_by(op.b, OP_gt)))
+            op = Op{OP_gtmul, op.dst, first->a, first->b, op.a, 0};
+        else if (op.code == OP_select && values[op.c].constant >= 0 && consts[values[op.c].constant] == 0 &&
+                 (first = made_by(op.a, OP_gt)))
+            op = Op{OP_gtselect, op.dst, first->a, first->b, op.b, 0};
+    }
+}
+
 static void plan_program(Plan &plan, const std::vector<int> &kinds, const std::vector<int> &outputs,
                          const std::vector<Instruction> &program) {
     State &st = plan.state;
@@ -135,6 +167,7 @@ static void plan_program(Plan &plan, const std::vector<int> &kinds, const std::v
         op.dst = (int)values.size() - 1;
         ops.push_back(op);
     }
+    fuse_pairs(ops, values, plan.consts, outputs, current);
     std::vector<int> result(st.n_op, -1);
     for (int k = st.n_in; k < st.n_op; ++k) result[k] = read(outputs[k - st.n_in]);
     for (int k = st.n_in; k < st.n_op; ++k) { /* every output is made by an op of its own, straight into its place */
@@ -429,9 +462,9 @@ State *create(int f8, const std::vector<int> &kinds, const std::vector<int> &out
     st.program = plan->ops.data();
     st.n_program = (int)plan->ops.size();
     st.const_values = plan->consts.data();
-    /* blocks, accumulators and the lines that stream through share the first-level cache */
+    /* Blocks, accumulators and the next block's lines share the first-level cache; measured best at about half of it. */
     const int item_bytes = f8 ? 8 : 4, touched = st.n_slots + st.n_red + (st.has_rand ? 2 : 0);
-    st.width = block ? block : std::min<int64_t>(1024, 32768 / item_bytes / std::max(1, touched));
+    st.width = block ? block : std::min<int64_t>(1024, 24576 / item_bytes / std::max(1, touched));
     st.width = std::max<int64_t>(64, st.width / 64 * 64);
     st.n_segments = (int)segments.size();
     plan->segments.resize(segments.size());
@@ -445,7 +478,7 @@ State *create(int f8, const std::vector<int> &kinds, const std::vector<int> &out
     int64_t cost = st.n_op;
     for (const Op &op : plan->ops) cost += weight_of(op.code);
     st.forks = elements * cost >= 98304;
-    st.prefetch = st.n_program > 1 && elements * item_bytes * st.n_op > (1 << 20) && !getenv("NOPF"); /* what lies in the second-level cache needs none */
+    st.prefetch = st.n_program > 0 && st.n_program + st.n_red > 1 && elements * item_bytes * st.n_op > (4 << 20); /* not from nearby caches */
     st.threads = st.forks ? std::max(1, omp_get_max_threads()) : 1;
     st.slot_bytes = st.width * item_bytes + 128; /* the margin also keeps blocks from falling on the same cache sets */
     st.acc_offset = st.n_slots * st.slot_bytes;

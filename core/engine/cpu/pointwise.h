@@ -25,7 +25,10 @@ namespace cg_pw {
     X(gt, x > y ? T(1) : T(0)) X(ge, x >= y ? T(1) : T(0)) X(and, (x != 0) & (y != 0) ? T(1) : T(0))                            \
     X(or, (x != 0) | (y != 0) ? T(1) : T(0)) X(xor, (x != 0) ^ (y != 0) ? T(1) : T(0)) X(logaddexp, logaddexp_(x, y))           \
     X(copysign, copysign_(x, y))
-#define CG_PW_TERNARY(X) X(select, x != 0 ? y : z) X(fma, x * y + z)
+/* After fma: what the planner makes of pairs of ops (a product and a sum may then round once, as the compiler likes). */
+#define CG_PW_TERNARY(X)                                                                                                        \
+    X(select, x != 0 ? y : z) X(fma, x * y + z) X(fms, x * y - z) X(fnma, z - x * y) X(gtmul, (x > y ? T(1) : T(0)) * z)        \
+    X(gtselect, x > y ? z : T(0))
 
 enum Opcode {
 #define X(name, ...) OP_##name,

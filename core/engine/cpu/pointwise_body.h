@@ -386,8 +386,17 @@ template <class T, int KIND> struct Fold {
     static T line(const T *v, int64_t n) {
         if (n < LANES) {
             T a = v[0];
-            for (int64_t i = 1; i < n; ++i) a = join(a, v[i]);
-            return a;
+            if (KIND == K_SUM || KIND == K_PROD) {
+                for (int64_t i = 1; i < n; ++i) a = join(a, v[i]);
+                return a;
+            }
+            int nan = a != a; /* apart, so that the comparison is one instruction */
+            for (int64_t i = 1; i < n; ++i) {
+                const T x = v[i];
+                nan |= x != x;
+                a = KIND == K_MAX ? (x > a ? x : a) : (x < a ? x : a);
+            }
+            return nan ? (T)__builtin_nan("") : a;
         }
         T lanes[LANES];
         Vector a = *(const Vector *)v;
@@ -506,8 +515,8 @@ template <class T> struct Machine {
         (void)sg;
     }
 
-    /* Run the program over one block: `count` steps of the chunked dim from the offsets `off`. */
-    PW_INLINE void run_block(Machine &m, const Segment &sg, const int64_t *off, int64_t count) {
+    /* Run the program over one block: `count` steps of the chunked dim from the offsets `off`; `next`: where the next one is. */
+    PW_INLINE void run_block(Machine &m, const Segment &sg, const int64_t *off, int64_t count, const int64_t *next) {
         const State *st = m.st;
         const int64_t n = count * sg.inner;
         void *const *buf = st->call.buf + sg.base;
@@ -539,10 +548,11 @@ template <class T> struct Machine {
         /* Between bursts of memory reads lie ops that read none: ask for the next block's lines, a share before each op. */
         const char *ahead[MAX_OPERANDS];
         int n_ahead = 0;
-        const int64_t bytes = n * sizeof(T), share = st->prefetch ? (bytes / 64 / st->n_program + 1) * 64 : 0;
+        const int64_t bytes = n * sizeof(T), share = st->prefetch && next ? (bytes / 64 / st->n_program + 1) * 64 : 0;
         if (share)
             for (int k = 0; k < st->n_op; ++k)
-                if (k < st->n_in ? sg.layouts[k].direct : sg.direct[k]) ahead[n_ahead++] = (const char *)buf[k] + off[k] * sizeof(T) + bytes;
+                if ((k < st->n_in ? sg.layouts[k].direct : sg.direct[k]) && next[k] != off[k])
+                    ahead[n_ahead++] = (const char *)((const T *)buf[k] + next[k]);
         const Op *op = st->program, *const end = op + st->n_program;
         for (int64_t from = 0; op < end; ++op, from += share) {
             if (share && from < bytes) {
@@ -589,9 +599,13 @@ template <class T> struct Machine {
         start_segment(sg);
         seek(sg.kept, sg.nk, first / sg.n_parts, counts, off, width);
         if (st->n_red == 0) {
+            int64_t next[MAX_OPERANDS + 2];
             for (int64_t item = first; item < last; ++item) {
-                run_block(*this, sg, off, steps_of(sg, counts[sg.nk - 1]));
-                advance(sg.kept, sg.nk, counts, off, width);
+                const int64_t count = steps_of(sg, counts[sg.nk - 1]);
+                for (int k = 0; k < width; ++k) next[k] = off[k];
+                advance(sg.kept, sg.nk, counts, next, width);
+                run_block(*this, sg, off, count, item + 1 < last ? next : 0);
+                for (int k = 0; k < width; ++k) off[k] = next[k];
             }
             return;
         }
@@ -616,7 +630,7 @@ template <class T> struct Machine {
         int64_t kept_count = 0;
         if (sg.s_kept && !grouped) kept_count = steps_of(sg, counts[sg.nk - 1]);
         const T *values[MAX_OPERANDS];
-        int64_t off_o[MAX_OPERANDS + 2], count_o[MAX_DIMS + 1], off_w[MAX_OPERANDS + 2], count_w[MAX_DIMS + 1];
+        int64_t off_o[MAX_OPERANDS + 2], count_o[MAX_DIMS + 1], off_w[MAX_OPERANDS + 2], count_w[MAX_DIMS + 1], next[MAX_OPERANDS + 2];
         for (int k = 0; k < width; ++k) off_o[k] = off[k];
         if (grouped) seek(sg.outer, sg.no, o0, count_o, off_o, width);
         for (int64_t o = o0; o < o1; ++o) {
@@ -629,7 +643,16 @@ template <class T> struct Machine {
                         count = steps_of(sg, count_w[sg.ni - 1]);
                     else
                         count = grouped ? steps_of(sg, g0 + g) : kept_count;
-                    run_block(*this, sg, off_w, count);
+                    const bool more = w + 1 < w1, more_g = g + 1 < n_g, more_o = o + 1 < o1;
+                    for (int k = 0; k < width; ++k) next[k] = more ? off_w[k] : off_o[k];
+                    if (more) {
+                        advance(sg.within, sg.ni, count_w, next, width);
+                    } else if (more_g) {
+                        for (int k = 0; k < width; ++k) next[k] += (g + 1) * sg.group_steps[k];
+                    } else if (more_o) {
+                        advance(sg.outer, sg.no, count_o, next, width);
+                    }
+                    run_block(*this, sg, off_w, count, more || more_g || more_o ? next : 0);
                     if (single) {
                         for (int k = st->n_in, red = 0; k < st->n_op; ++k)
                             if (st->kinds[k] != K_OUT) values[red++] = reg[st->slots[k]];
@@ -651,10 +674,12 @@ template <class T> struct Machine {
                             }
                         }
                     }
-                    if (w + 1 < w1) advance(sg.within, sg.ni, count_w, off_w, width);
+                    if (more)
+                        for (int k = 0; k < width; ++k) off_w[k] = next[k];
+                    else if (!more_g && more_o)
+                        for (int k = 0; k < width; ++k) off_o[k] = next[k];
                 }
             }
-            if (o + 1 < o1) advance(sg.outer, sg.no, count_o, off_o, width);
         }
         if (single) return;
         for (int64_t g = 0; g < n_g; ++g) {
