@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from cogkit.axis import Axis
 from cogkit.functions import Function, apply, to_variables
-from cogkit.op import Op, Type, broadcast, common_dtype, join_axes
+from cogkit.op import Op, Type, broadcast
 from cogkit.ops.reduction import static_axis
 
 __all__ = [
@@ -38,9 +39,7 @@ def _cross_entropy_type(types, attrs):
 def _cross_entropy(g, x, attrs, training):
     z, y = x
     over = (static_axis(attrs["axis"], len(z.type.shape)),) if z.type.shape else ()
-    # sum of y (logsumexp(z) - z): targets need not sum to one
-    lse = z.node("reduce_logsumexp", axes=over, rows=False)
-    return (y * (lse - z)).node("reduce_sum", axes=over, rows=False)
+    return z.node("reduce_logsumexp", axes=over, rows=False) - (y * z).node("reduce_sum", axes=over, rows=False)
 
 
 Op(
@@ -55,9 +54,10 @@ Op(
 
 
 def cross_entropy_with_softmax(output_vector: Any, target_vector: Any, axis: Any = -1, name: str = "") -> Function:
-    """Cross-entropy of softmax(outputs) against a target distribution, one value a sample: sum of y (log sum e^z - z).
+    """Cross-entropy of softmax(outputs) against a target distribution along an axis: log sum e^z - sum of y z.
 
-    Both of the same shape; the result has size 1 at `axis`. Raises `ValueError` for shapes that differ.
+    Targets y should sum to one along `axis`. Both of the same shape; the result has size 1 at `axis`. CNTK 2.7 multiplies all rows of a
+    matrix with each other where `axis` is left out; here that is the last axis. Raises `ValueError` for shapes that differ.
     """
     return apply("cross_entropy_with_softmax", [output_vector, target_vector], name, axis=_over(axis))
 
@@ -80,40 +80,52 @@ def squared_error(output: Any, target: Any, name: str = "") -> Function:
     return apply("squared_error", [output, target], name)
 
 
-def _binary_type(types, attrs):
-    if common_dtype(types) is None:
-        raise ValueError(("typed operands", "none", ""))
-    return [Type((), common_dtype(types), join_axes(types))]
-
-
 def _binary(g, x, attrs, training):
-    p, y = x[:2]
-    e = -(y * p.log() + (1.0 - y) * (1.0 - p).log())
-    e = e * x[2] if len(x) > 2 else e
-    return e.node("reduce_sum", axes=tuple(range(len(e.type.shape))), rows=False).reshape(())
+    p, y = x
+    return -(y * p.log() + (1.0 - y) * (1.0 - p).log())
 
 
-Op("binary_cross_entropy", "Logistic", _binary_type, None, "expand", "definition", expand=_binary)
+def _weighted_type(types, attrs):
+    return [Type((), broadcast(types).dtype, ())]
+
+
+def _weighted(g, x, attrs, training):
+    e, w = _binary(g, x[:2], attrs, training), x[2]
+    both = broadcast([e.type, w.type])
+    e = e.expand(both)
+    values = e.node("row_count") * float(math.prod(both.shape))
+
+    def total(v):
+        return v.node("reduce_sum", axes=tuple(range(len(both.shape))), rows=bool(both.axes)).reshape(())
+
+    return values * total(e * w) / total(w.expand(both))
+
+
+Op("binary_cross_entropy", "Logistic", lambda types, attrs: [broadcast(types)], None, "expand", "definition", expand=_binary)
+Op("weighted_binary_cross_entropy", "Logistic", _weighted_type, None, "expand", "CNTK v2", expand=_weighted)
 
 
 def binary_cross_entropy(output: Any, target: Any, name: str = "") -> Function:
-    """-sum(y log p + (1 - y) log(1 - p)), one value a sample; outputs are probabilities."""
+    """-(y log p + (1 - y) log(1 - p)), element by element; outputs p are probabilities, targets y are in [0, 1]. Shapes broadcast."""
     return apply("binary_cross_entropy", [output, target], name)
 
 
 def weighted_binary_cross_entropy(output: Any, target: Any, weight: Any, name: str = "") -> Function:
-    """`binary_cross_entropy` with a weight for each element."""
-    return apply("binary_cross_entropy", [output, target, weight], name)
+    """The weighted mean of `binary_cross_entropy` over the whole minibatch, times the number of its values: n sum(w e) / sum(w).
+
+    One number without rows, as in CNTK (which takes one value a sample only). Weights broadcast.
+    """
+    return apply("weighted_binary_cross_entropy", [output, target, weight], name)
 
 
 def _cosine_type(types, attrs):
     both = broadcast(types)
-    return [Type((1,), both.dtype, both.axes)]
+    return [Type((), both.dtype, both.axes)]
 
 
 def _cosine(g, x, attrs, training):
     def total(v):
-        return v.node("reduce_sum", axes=tuple(range(len(v.type.shape))), rows=False).reshape((1,))
+        return v.node("reduce_sum", axes=tuple(range(len(v.type.shape))), rows=False).reshape(())
 
     a, b = x
     return total(a * b) / (total(a * a).sqrt() * total(b * b).sqrt()).max(1e-12)
@@ -123,5 +135,5 @@ Op("cosine_distance", "CosDistance", _cosine_type, None, "expand", "definition",
 
 
 def cosine_distance(x: Any, y: Any, name: str = "") -> Function:
-    """The cosine of the angle between two vectors, one value a sample."""
+    """The cosine of the angle between two vectors, one value of shape () a sample."""
     return apply("cosine_distance", to_variables(x, y), name)

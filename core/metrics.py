@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from cogkit.axis import Axis
@@ -19,38 +20,48 @@ def _type(types, attrs):
         raise ValueError(
             ("outputs and targets of one shape", f"{z.shape} and {y.shape}", "class labels are one-hot: C.one_hot(labels, n)")
         )
-    if attrs["axis"] is None:
-        return [Type((), both.dtype, both.axes)]
-    a = static_axis(attrs["axis"], len(z.shape))
-    return [Type(tuple(1 if i == a else n for i, n in enumerate(z.shape)), both.dtype, both.axes)]
+    a, last = _axis(z.shape, attrs)
+    return [Type(tuple(1 if i == a else n for i, n in enumerate(z.shape)) if last else (), both.dtype, both.axes)]
+
+
+def _axis(shape, attrs):
+    """The axis of the classes, and whether it was left at the last one."""
+    if not shape:
+        raise ValueError(("outputs with an axis of classes", "a number", ""))
+    return static_axis(attrs["axis"], len(shape)), attrs["axis"] == -1
 
 
 def _expand(g, x, attrs, training):
     z, y = (v.stop() for v in x)
-    out = _type([z.type, y.type], attrs)[0]
-    if attrs["axis"] is None:
-        n = 1
-        for k in z.type.shape:
-            n *= k
-        z, y, a = z.reshape((n,)), y.reshape((n,)), 0
-    else:
-        a = static_axis(attrs["axis"], len(z.type.shape))
+    a, last = _axis(z.type.shape, attrs)
+    classes = z.type.shape[a]
+    if attrs["top"] == 1 and last:
+        best = z.node("argmax_axis", axis=a).node("one_hot", classes=classes, axis=a)
+        return 1.0 - (y * best).node("reduce_sum", axes=(a,), rows=False)
     label = y.node("argmax_axis", axis=a)
     if attrs["top"] == 1:
-        return z.node("argmax_axis", axis=a).ne(label).reshape(out.shape)
-    # the label is among the best when fewer than `top` outputs beat it
-    hot = label.node("one_hot", classes=z.type.shape[a], axis=a)
-    score = (z * hot).node("reduce_sum", axes=(a,), rows=False)
-    better = (z > score).node("reduce_sum", axes=(a,), rows=False)
-    return (better >= float(attrs["top"])).reshape(out.shape)
+        wrong = z.node("argmax_axis", axis=a).ne(label)
+    else:
+        # the label is among the best when fewer than `top` outputs beat it
+        score = (z * label.node("one_hot", classes=classes, axis=a)).node("reduce_sum", axes=(a,), rows=False)
+        wrong = (z > score).node("reduce_sum", axes=(a,), rows=False) >= float(attrs["top"])
+    if last:
+        return wrong
+    places = float(math.prod(wrong.type.shape))
+    return (wrong.node("reduce_sum", axes=tuple(range(len(wrong.type.shape))), rows=False) / places).reshape(())
 
 
 Op("classification_error", "ClassificationError", _type, constant_gradient, "expand", "definition", expand=_expand)
 
 
 def classification_error(output_vector: Any, target_vector: Any, axis: Any = -1, topN: int = 1, name: str = "") -> Function:
-    """1 where the target class is not among the `topN` largest outputs, else 0, one value a sample. Raises `ValueError` for shapes that differ."""
+    """1 where the target class is not among the `topN` largest outputs, else 0; no gradient.
+
+    axis left out: classes along the last axis, which stays with size 1; 1 - sum(targets * hardmax(outputs)), so that soft targets count in
+    part. An axis named: the mean over all places, shape (). CNTK 2.7 gives one sum for the minibatch where topN > 1; here it is a value a
+    sample. Raises `ValueError` for shapes that differ.
+    """
     if topN < 1:
         raise ValueError(f"ClassificationError: expected topN >= 1, got {topN}")
-    axis = None if axis is None else axis.static_axis_index() if isinstance(axis, Axis) else int(axis)
+    axis = -1 if axis is None else axis.static_axis_index() if isinstance(axis, Axis) else int(axis)
     return apply("classification_error", [output_vector, target_vector], name, axis=axis, top=int(topN))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -137,11 +138,11 @@ class CpuPlan:
         array = b.outputs[id(s)].view(v.type.dtype).reshape(shape)
         return array if own else array.copy()
 
-    def profile(self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any) -> list[tuple[float, Step]]:
+    def profile(self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any, clock: Any = time.perf_counter) -> list[tuple[float, Step]]:
         """Runs once and gives the seconds of each call with its step."""
         b = self.binding(sizes)
         b.bind(self.arena, feeds)
-        return list(zip(b.executor.profile(run.seed, run.step, run.sample), b.steps, strict=True))
+        return list(zip(b.executor.profile(run.seed, run.step, run.sample, clock), b.steps, strict=True))
 
     def explain(self, sizes: dict) -> str:
         """What will run: passes, instructions, formats, fused groups, buffers, peak memory."""

@@ -65,7 +65,8 @@ class _Fuser:
         for n in self.graph.nodes:
             if n.op is None or is_view(n) or n in self.group_of or n in self.absorbed or n in self.numbers:
                 continue
-            step = epilogues.get(n) or Step(n.op.kernel, [n], list(n.inputs), list(n.outputs))
+            reads = [] if n.name == "row_count" else list(n.inputs)  # of its operand only the row space counts
+            step = epilogues.get(n) or Step(n.op.kernel, [n], reads, list(n.outputs))
             step.level = self.level[n]
             steps.append((step.level, position[n], step))
         for nodes in groups:

@@ -231,6 +231,8 @@ def simplify(g: Graph, op: str, x: list[Value], attrs: dict[str, Any]) -> Value 
             return x[0]
         elif op == "neg" and x[0].producer.name == "neg":
             return x[0].producer.inputs[0]
+    elif op == "alias":
+        return x[0]
     elif op == "reshape":
         shape = OPS["reshape"].infer([x[0].type], attrs)[0].shape
         if shape == x[0].type.shape:

@@ -40,7 +40,7 @@ def assign_layouts(steps: list[Step], outputs: Sequence[Value], choose: Chooser)
 
     def formats(v: Value) -> Sequence[str]:
         root = root_of(v)
-        return have.get(root, [PLAIN]) if root is v else [PLAIN]
+        return have.get(root, [PLAIN]) if root.type.shape == v.type.shape else [PLAIN]
 
     def provide(v: Value, layout: str) -> None:
         root = root_of(v)

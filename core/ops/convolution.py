@@ -225,7 +225,11 @@ def _convolution_expand(g, inputs, attrs, training):
     pads = []
     for n, k, s, d, a in zip(x.type.shape[1:], w.type.shape[2:], strides, dilation, auto, strict=True):
         if a:
-            pads.append(same_pads(n, k, s, d)[1:])
+            out_size, lo, hi = same_pads(n, k, s, d)
+            # a stride may not reach the end: then nothing need be cut off there
+            if hi < 0 and lo >= 0 and (n + lo - (k - 1) * d - 1) // s + 1 == out_size:
+                hi = 0
+            pads.append((lo, hi))
         else:  # what the last step leaves over is not read
             pads.append((0, (valid_size(n, k, s, d) - 1) * s + (k - 1) * d + 1 - n))
     x, pads = _crop(x, [(lo, hi if a else 0) for (lo, hi), a in zip(pads, auto, strict=True)], 1)

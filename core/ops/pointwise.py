@@ -43,6 +43,7 @@ __all__ = [
     "less_equal",
     "log",
     "log_add_exp",
+    "mean",
     "minus",
     "negate",
     "not_equal",
@@ -61,6 +62,7 @@ __all__ = [
     "sqrt",
     "square",
     "stop_gradient",
+    "sum",
     "tan",
     "tanh",
 ]
@@ -136,8 +138,8 @@ def _pow_gradient(n, dy):
 
 
 _op("pow", "Pow", _pow_gradient)
-_op("max", "ElementMax", lambda n, dy: [dy * (n.inputs[0] >= n.inputs[1]), dy * (n.inputs[0] < n.inputs[1])])
-_op("min", "ElementMin", lambda n, dy: [dy * (n.inputs[0] <= n.inputs[1]), dy * (n.inputs[0] > n.inputs[1])])
+_op("max", "ElementMax", lambda n, dy: [dy * (n.inputs[0] > n.inputs[1]), dy * (n.inputs[0] <= n.inputs[1])])
+_op("min", "ElementMin", lambda n, dy: [dy * (n.inputs[0] < n.inputs[1]), dy * (n.inputs[0] >= n.inputs[1])])
 for _name, _label in [
     ("eq", "Equal"),
     ("ne", "NotEqual"),
@@ -186,9 +188,9 @@ def _binary(op: str, doc: str):
 
 negate = _unary("neg", "-x.")
 exp = _unary("exp", "e to the power of x.")
-log = _unary("log", "Natural logarithm; nan below 0 and -inf at 0 (CNTK 2.7 gives about -81 there).")
+log = _unary("log", "Natural logarithm; nan below 0 and -inf at 0 (CNTK 2.7 gives -85.1 there).")
 sqrt = _unary("sqrt", "Square root; nan below 0 (CNTK 2.7 gives 0 there).")
-reciprocal = _unary("reciprocal", "1 / x.")
+reciprocal = _unary("reciprocal", "1 / x; inf at 0 (CNTK 2.7 gives 0 there).")
 abs = _unary("abs", "Absolute value.")
 floor = _unary("floor", "The largest whole number <= x.")
 ceil = _unary("ceil", "The smallest whole number >= x.")
@@ -209,7 +211,7 @@ element_not = _unary("not", "1 where x is 0, else 0.")
 stop_gradient = _unary("stop_gradient", "x, through which no gradient flows.")
 
 minus = _binary("sub", "left - right.")
-element_divide = _binary("div", "left / right.")
+element_divide = _binary("div", "left / right; inf or nan where right is 0 (CNTK 2.7 gives 0 there).")
 pow = _binary("pow", "base to the power of exponent; the gradient of the exponent is 0 where the base is not positive.")
 equal = _binary("eq", "1 where left == right, else 0.")
 not_equal = _binary("ne", "1 where left != right, else 0.")
@@ -252,13 +254,13 @@ def element_times(left, right, name=""):
 
 @associative_multi_arg
 def element_max(left, right, name=""):
-    """The larger of two or more operands, element by element. At a tie the gradient goes to the left one."""
+    """The larger of two or more operands, element by element. At a tie the gradient goes to the right one."""
     return apply("max", [left, right], name)
 
 
 @associative_multi_arg
 def element_min(left, right, name=""):
-    """The smaller of two or more operands, element by element. At a tie the gradient goes to the left one."""
+    """The smaller of two or more operands, element by element. At a tie the gradient goes to the right one."""
     return apply("min", [left, right], name)
 
 
@@ -266,6 +268,26 @@ def element_min(left, right, name=""):
 def log_add_exp(left, right, name=""):
     """log(e^left + e^right) of two or more operands, without overflow."""
     return apply("logaddexp", [left, right], name)
+
+
+def sum(*operands: Any, name: str = "") -> Function:
+    """Sum, element by element, of one or more operands. Shapes broadcast; raises `ValueError` where they do not."""
+    operands = to_variables(*_several("sum", operands))
+    return apply("alias", operands, name) if len(operands) == 1 else plus(*operands, name=name)
+
+
+def mean(*operands: Any, name: str = "") -> Function:
+    """Mean, element by element, of one or more operands. Shapes broadcast; raises `ValueError` where they do not."""
+    operands = _several("mean", operands)
+    return apply("mul", [sum(*operands), 1.0 / len(operands)], name)
+
+
+def _several(op: str, operands: tuple) -> tuple:
+    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+        operands = tuple(operands[0])
+    if not operands:
+        raise ValueError(f"{op}: expected at least one operand, got none")
+    return operands
 
 
 def _round_expand(g, x, attrs, training):
@@ -324,7 +346,7 @@ _block(
 _block("leaky_relu", "LeakyReLU", lambda g, x, a, t: (x[0] > 0).select(x[0], a["alpha"] * x[0]), "Maas et al. 2013")
 _block("param_relu", "PReLU", lambda g, x, a, t: (x[1] > 0).select(x[1], x[0] * x[1]), "He et al. 2015, arXiv:1502.01852")
 _block("hard_sigmoid", "HardSigmoid", lambda g, x, a, t: (x[0] * a["alpha"] + a["beta"]).max(0.0).min(1.0), "CNTK v2")
-_block("clip", "Clip", lambda g, x, a, t: x[0].min(x[2]).max(x[1]), "definition")
+_block("clip", "Clip", lambda g, x, a, t: g.node("max", [x[1], g.node("min", [x[2], x[0]])]), "definition")
 
 
 def elu(x: Any, alpha: float = 1.0, name: str = "") -> Function:
@@ -353,7 +375,7 @@ def hard_sigmoid(x: Any, alpha: float, beta: float, name: str = "") -> Function:
 
 
 def clip(x: Any, min_value: Any, max_value: Any, name: str = "") -> Function:
-    """x limited to [min_value, max_value]; the bounds may be arrays. The gradient is 0 outside."""
+    """x limited to [min_value, max_value]; the bounds may be arrays. The gradient of x is 0 outside."""
     return apply("clip", [x, min_value, max_value], name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cogkit.axis import Axis
-from cogkit.functions import Function, apply, to_variables
+from cogkit.functions import Function, apply
 from cogkit.op import Op, Type, constant_gradient
 
 __all__ = [
@@ -51,11 +51,20 @@ def _extreme_gradient(n, dy):
     return [dy * n.inputs[0].eq(n.outputs[0])]
 
 
+def _product_gradient(n, dy):
+    # the product of the others, also where one of them is 0: zeros among the others = all zeros less my own
+    x = n.inputs[0]
+    zero = x.eq(0.0)
+    others = zero.select(1.0, x)
+    none_other = (zero.node("reduce_sum", **n.attrs) - zero).eq(0.0)
+    return [dy * others.node("reduce_prod", **n.attrs) / others * none_other]
+
+
 for _name, _gradient in [
     ("sum", _sum_gradient),
     ("max", _extreme_gradient),
     ("min", _extreme_gradient),
-    ("prod", lambda n, dy: [dy * n.outputs[0] / n.inputs[0]]),
+    ("prod", _product_gradient),
     ("logsumexp", lambda n, dy: [dy * (n.inputs[0] - n.outputs[0]).exp()]),
 ]:
     Op("reduce_" + _name, "ReduceElements", _reduced, _gradient, "reduce", "definition")
@@ -73,7 +82,7 @@ Op("expand", "Expand", lambda types, attrs: [attrs["type"]], lambda n, dy: [dy],
 def _arg_type(types, attrs):
     t = types[0]
     if attrs["axis"] is None:
-        return [Type(tuple(1 for _ in t.shape), t.dtype, t.axes)]
+        return [Type((), t.dtype, t.axes)]
     return [
         Type(tuple(1 if i == static_axis(attrs["axis"], len(t.shape)) else n for i, n in enumerate(t.shape)), t.dtype, t.axes)
     ]
@@ -87,7 +96,7 @@ def _arg_expand(kind):
             size = 1
             for n in shape:
                 size *= n
-            return x.reshape(shape=(size,)).node(f"arg{kind}_axis", axis=0).reshape(shape=(1,) * len(shape))
+            return x.reshape(shape=(size,)).node(f"arg{kind}_axis", axis=0).reshape(shape=())
         return x.node(f"arg{kind}_axis", axis=static_axis(attrs["axis"], len(shape)))
 
     return expand
@@ -105,8 +114,7 @@ def _user_type(types, attrs):
     t = types[0]
     axis = attrs["axis"]
     if axis in ("static", "all"):
-        shape = tuple(1 for _ in t.shape) if attrs["keepdims"] and axis == "static" and attrs.get("keep_all") else ()
-        return [Type(shape, t.dtype, t.axes if axis == "static" else ())]
+        return [Type((), t.dtype, t.axes if axis == "static" else ())]
     static, rows = _split(axis, len(t.shape))
     if attrs["keepdims"]:
         shape = tuple(1 if i in static else n for i, n in enumerate(t.shape))
@@ -213,14 +221,16 @@ def _index(axis: int | Axis | None) -> int | None:
 
 def _same(types, attrs):
     t = types[0]
-    if attrs.get("axis") is not None:
+    if attrs.get("axis") is not None and (t.shape or attrs["axis"] != -1):
         static_axis(attrs["axis"], len(t.shape))
     return [t]
 
 
 def _over(x, attrs):
-    """The static axes that the family normalises over: one, or all."""
+    """The static axes that the family normalises over: one, or all; none of a number."""
     rank = len(x.type.shape)
+    if rank == 0:
+        return ()
     return tuple(range(rank)) if attrs.get("axis") is None else (static_axis(attrs["axis"], rank),)
 
 
@@ -248,13 +258,13 @@ Op("hardmax", "Hardmax", _same, None, "expand", "definition", expand=_hardmax)
 
 
 def softmax(x: Any, axis: int | Axis | None = None, name: str = "") -> Function:
-    """e^x / sum(e^x) over a static axis (None: over the last one), without overflow."""
-    return apply("softmax", [x], name, axis=-1 if axis is None and len(to_variables(x)[0].shape) else _index(axis))
+    """e^x / sum(e^x) over a static axis (None: over all of them), without overflow."""
+    return apply("softmax", [x], name, axis=_index(axis))
 
 
 def log_softmax(x: Any, axis: int | Axis | None = None, name: str = "") -> Function:
-    """x - log(sum(e^x)) over a static axis (None: over the last one), without overflow."""
-    return apply("log_softmax", [x], name, axis=-1 if axis is None and len(to_variables(x)[0].shape) else _index(axis))
+    """x - log(sum(e^x)) over a static axis (None: over the last one, unlike `softmax`, as in CNTK), without overflow."""
+    return apply("log_softmax", [x], name, axis=-1 if axis is None else _index(axis))
 
 
 def hardmax(x: Any, name: str = "") -> Function:

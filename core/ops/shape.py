@@ -80,7 +80,12 @@ _view("reshape", "Reshape", _reshape_type)
 
 def _expand_dims_type(types, attrs):
     t = types[0]
-    at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], len(t.shape), 1)
+    rank = len(t.shape)
+    axis = attrs["axis"]
+    if axis is None or axis == -rank - 1:
+        at = 0
+    else:
+        at = static_axis(axis, rank) + 1
     return [Type(t.shape[:at] + (1,) + t.shape[at:], t.dtype, t.axes)]
 
 
@@ -352,16 +357,18 @@ def _gather_type(types, attrs):
     if ref.axes:
         raise ValueError(("a reference without rows (a parameter or constant)", str(ref), ""))
     at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], len(ref.shape))
-    return [Type(idx.shape + ref.shape[1:] if at == 0 else idx.shape + ref.shape[:at] + ref.shape[at + 1 :], ref.dtype, idx.axes)]
+    return [Type(ref.shape[:at] + idx.shape + ref.shape[at + 1 :], ref.dtype, idx.axes)]
 
 
 def _gather_expand(g, x, attrs, training):
     ref, idx = x
     at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], len(ref.type.shape))
-    if at:
-        perm = (at, *(i for i in range(len(ref.type.shape)) if i != at))
-        ref = ref.node("transpose", perm=perm)
-    return g.node("gather", [ref, idx])
+    if not at:
+        return g.node("gather", [ref, idx])
+    rank, k = len(ref.type.shape), len(idx.type.shape)
+    y = g.node("gather", [ref.node("transpose", perm=(at, *(i for i in range(rank) if i != at))), idx])
+    # the axes of the indices come where the axis was
+    return y.node("transpose", perm=(*range(k, k + at), *range(k), *range(k + at, k + rank - 1)))
 
 
 def _gather_primitive(types, attrs):
@@ -417,7 +424,7 @@ def reshape(x: Any, shape: Any, begin_axis: Any = None, end_axis: Any = None, na
 
 
 def expand_dims(x: Any, axis: Any, name: str = "") -> Function:
-    """x with a new static axis of size 1 at `axis`."""
+    """x with a new static axis of size 1 behind `axis`, as in CNTK (NumPy puts it before); in front for `Axis.new_leading_axis()`."""
     return apply("expand_dims", [x], name, axis=_axis_index(axis))
 
 
@@ -508,5 +515,5 @@ def one_hot(x: Any, num_classes: int, sparse_output: bool = False, axis: Any = -
 
 
 def gather(reference: Any, indices: Any, axis: Any = None, name: str = "") -> Function:
-    """Entries of `reference` along a static axis (the first) at `indices`; the shape is that of the indices, then the rest."""
+    """Entries of `reference` (a parameter or constant) along a static axis (the first) at `indices`, whose shape takes the axis' place."""
     return apply("gather_op", to_variables(reference, indices), name, axis=_axis_index(axis))

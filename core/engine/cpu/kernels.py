@@ -123,10 +123,13 @@ def choose_formats(step: Step, formats: Callable[[Value], Sequence[str]]) -> tup
             if name != "conv_dw" and blocks(v) and (g == 1 or v.type.shape[0] // g % 16 == 0):
                 outs[i] = C16
     elif name == "pointwise":
-        d = step.domain
-        if len(step.segments) == 1 and any(v.type == d and blocks(v) and C16 in formats(v) for v in step.inputs):
-            ins = [C16 if v.type == d else PLAIN for v in step.inputs]
-            outs = [C16 if v.type == d else PLAIN for v in step.outputs]
+        chosen: dict[Value, str] = {}
+        for segment in step.segments:
+            d = segment.domain
+            if any(v.type == d and blocks(v) and C16 in formats(v) for v in segment.segment_inputs):
+                chosen.update((v, C16) for v in (*segment.segment_inputs, *segment.segment_outputs) if v.type == d)
+        ins = [chosen.get(v, PLAIN) for v in step.inputs]
+        outs = [chosen.get(v, PLAIN) for v in step.outputs]
     elif name == "moments":
         if blocks(step.inputs[0]) and C16 in formats(step.inputs[0]):
             ins = [C16]
@@ -302,7 +305,7 @@ def _arg(s: Step, sizes: dict) -> Made:
 
 @kernel("row_count")
 def _row_count(s: Step, sizes: dict) -> Made:
-    call, _ = _fill(s.outputs[0], sizes, float(rows(s.inputs[0].type, sizes)))  # type: ignore[misc]
+    call, _ = _fill(s.outputs[0], sizes, float(rows(s.node.inputs[0].type, sizes)))  # type: ignore[misc]
     return call, [(s.outputs[0], PLAIN)]
 
 

@@ -647,90 +647,111 @@ struct PoolGeometry : Geometry {
 
 enum PoolOp { MAX_FORWARD, MAX_BACKWARD, MAX_PICK, AVG_FORWARD, AVG_BACKWARD };
 
-/* L channels side by side: plain planes have one, c16 sixteen. */
-template <class T, int L> struct Lanes {
-    typedef T V __attribute__((vector_size(sizeof(T) * (L < 64 / sizeof(T) ? L : 64 / sizeof(T)))));
-    typedef decltype(V() == V()) I; /* integers of the same width */
-    static constexpr int W = sizeof(V) / sizeof(T), N = L / W;
-    V v[N];
+/* L channels side by side: plain planes have one, c16 sixteen. V: the register for (some of) them, I: integers of its width. */
+template <class T, int L, int VB> struct Lanes {
+    static constexpr int W = L < VB / int(sizeof(T)) ? L : VB / int(sizeof(T)), N = L / W;
+    typedef T V __attribute__((vector_size(sizeof(T) * W)));
+    typedef decltype(V() == V()) I;
+};
+template <class T, int VB> struct Lanes<T, 1, VB> {
+    static constexpr int W = 1, N = 1;
+    typedef T V;
+    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type I;
 };
 
-template <class T, int L> static CG_INLINE void pool_plane(PoolOp op, const PoolGeometry &g, const T *a, const T *x, T *y) {
-    typedef typename Lanes<T, L>::V V;
-    typedef typename Lanes<T, L>::I I;
-    constexpr int W = Lanes<T, L>::W, N = Lanes<T, L>::N;
+template <class T, int L, int VB> static CG_INLINE void pool_plane(PoolOp op, const PoolGeometry &g, const T *a, const T *x, T *y) {
+    typedef typename Lanes<T, L, VB>::V V;
+    typedef typename Lanes<T, L, VB>::I I;
+    typedef typename Lanes<T, 1, VB>::I Index;
+    constexpr int W = Lanes<T, L, VB>::W, N = Lanes<T, L, VB>::N;
     if ((op == MAX_BACKWARD && !g.exact) || op == AVG_BACKWARD) memset(y, 0, g.X * L * sizeof(T));
     CELLS(g) {
         int64_t z0, z1, y0, y1, x0, x1;
         g.inside(0, d_, &z0, &z1), g.inside(1, h_, &y0, &y1), g.inside(2, q_, &x0, &x1);
-        const int64_t out = ((d_ * g.out[1] + h_) * g.out[2] + q_) * L;
+        const int64_t place = ((d_ * g.out[1] + h_) * g.out[2] + q_) * L;
+        const int64_t size = g.include ? g.V : std::max<int64_t>(1, (z1 - z0) * (y1 - y0) * (x1 - x0));
+        const bool empty = z0 == z1 || y0 == y1 || x0 == x1;
         for (int n = 0; n < N; n++) {
-            const int64_t lane = n * W;
-            const int64_t size = g.include ? g.V : std::max<int64_t>(1, (z1 - z0) * (y1 - y0) * (x1 - x0));
-            V top, v, share;
-            I at{};
+            const int64_t lane = n * W, out = place + lane;
+            V v, top = V{}, share = V{};
+            I at = I{};
+#define WINDOW(body)                                                                                                                  \
+    {                                                                                                                                 \
+        Index k = 0;                                                                                                                  \
+        for (int64_t z = z0; z < z1; z++)                                                                                             \
+            for (int64_t r = y0; r < y1; r++) {                                                                                       \
+                int64_t p = ((z * g.in[1] + r) * g.in[2] + x0) * L + lane;                                                            \
+                for (int64_t i = x0; i < x1; i++, k++, p += L) body                                                                   \
+            }                                                                                                                         \
+        (void)k;                                                                                                                      \
+    }
             if (op == AVG_FORWARD) {
-                top = V{};
-                for (int64_t z = z0; z < z1; z++)
-                    for (int64_t r = y0; r < y1; r++)
-                        for (int64_t i = x0; i < x1; i++) {
-                            __builtin_memcpy(&v, x + ((z * g.in[1] + r) * g.in[2] + i) * L + lane, sizeof(V));
-                            top += v;
-                        }
+                WINDOW({
+                    __builtin_memcpy(&v, x + p, sizeof(V));
+                    top += v;
+                })
                 top /= T(size);
-                __builtin_memcpy(y + out + lane, &top, sizeof(V));
+                __builtin_memcpy(y + out, &top, sizeof(V));
                 continue;
             }
             if (op == AVG_BACKWARD) {
-                __builtin_memcpy(&share, a + out + lane, sizeof(V));
+                __builtin_memcpy(&share, a + out, sizeof(V));
                 share /= T(size);
-                for (int64_t z = z0; z < z1; z++)
-                    for (int64_t r = y0; r < y1; r++)
-                        for (int64_t i = x0; i < x1; i++) {
-                            T *to = y + ((z * g.in[1] + r) * g.in[2] + i) * L + lane;
-                            __builtin_memcpy(&v, to, sizeof(V));
-                            v += share;
-                            __builtin_memcpy(to, &v, sizeof(V));
-                        }
+                WINDOW({
+                    __builtin_memcpy(&v, y + p, sizeof(V));
+                    v += share;
+                    __builtin_memcpy(y + p, &v, sizeof(V));
+                })
                 continue;
             }
-            /* the first maximum, rows first; NaN is above everything */
-            top = V{} - std::numeric_limits<T>::infinity();
-            at = I{} - 1;
-            typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type k = 0;
-            for (int64_t z = z0; z < z1; z++)
-                for (int64_t r = y0; r < y1; r++)
-                    for (int64_t i = x0; i < x1; i++, k++) {
-                        __builtin_memcpy(&v, x + ((z * g.in[1] + r) * g.in[2] + i) * L + lane, sizeof(V));
-                        const I better = (v > top) | ((v != v) & (top == top)) | (at < 0);
-                        top = better ? v : top;
-                        at = better ? I{} + k : at;
-                    }
+            /* The first maximum, rows first; NaN is above everything. Its place is found apart: the compiler would join two
+             * selections into one by combining masks, and take those apart into scalars. */
+            const I most = I{} + std::numeric_limits<Index>::max();
+            V nan = V{};
+            I nan_at = most;
+            top -= std::numeric_limits<T>::infinity(), at -= 1;
+            WINDOW({
+                __builtin_memcpy(&v, x + p, sizeof(V));
+                if (op != MAX_FORWARD) {
+                    const I here = I{} + k;
+                    at = v > top ? here : at;
+                    const I bad = v != v ? here : most;
+                    nan_at = bad < nan_at ? bad : nan_at;
+                }
+                top = v > top ? v : top;
+                nan = v != v ? v : nan;
+            })
             if (op == MAX_FORWARD) {
-                __builtin_memcpy(y + out + lane, &top, sizeof(V));
+                top = nan != nan ? nan : top;
+                __builtin_memcpy(y + out, &top, sizeof(V));
                 continue;
             }
-            k = 0;
-            if (op == MAX_BACKWARD) __builtin_memcpy(&share, a + out + lane, sizeof(V));
-            else share = V{};
-            for (int64_t z = z0; z < z1; z++)
-                for (int64_t r = y0; r < y1; r++)
-                    for (int64_t i = x0; i < x1; i++, k++) {
-                        const int64_t p = ((z * g.in[1] + r) * g.in[2] + i) * L + lane;
-                        if (op == MAX_PICK) {
-                            __builtin_memcpy(&v, a + p, sizeof(V));
-                            share = at == k ? v : share;
-                            continue;
-                        }
-                        v = at == k ? share : V{};
-                        if (!g.exact) {
-                            V old;
-                            __builtin_memcpy(&old, y + p, sizeof(V));
-                            v += old;
-                        }
-                        __builtin_memcpy(y + p, &v, sizeof(V));
-                    }
-            if (op == MAX_PICK) __builtin_memcpy(y + out + lane, &share, sizeof(V));
+            if (!empty) {
+                const I zero = I{};
+                at = at < zero ? zero : at; /* all are -inf */
+            }
+            at = nan_at < most ? nan_at : at;
+            if (op == MAX_PICK) {
+                WINDOW({
+                    __builtin_memcpy(&v, a + p, sizeof(V));
+                    const I here = I{} + k;
+                    share = at == here ? v : share;
+                })
+                __builtin_memcpy(y + out, &share, sizeof(V));
+                continue;
+            }
+            __builtin_memcpy(&share, a + out, sizeof(V));
+            WINDOW({
+                const I here = I{} + k;
+                v = at == here ? share : V{};
+                if (!g.exact) {
+                    V old;
+                    __builtin_memcpy(&old, y + p, sizeof(V));
+                    v += old;
+                }
+                __builtin_memcpy(y + p, &v, sizeof(V));
+            })
+#undef WINDOW
         }
     }
 }
@@ -772,25 +793,25 @@ template <class T> static CG_INLINE void pool_rows(PoolOp op, const PoolGeometry
         }
 }
 
-template <class T> static CG_INLINE void pool_planes(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const T *a, const T *x, T *y) {
+template <class T, int VB> static CG_INLINE void pool_planes(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const T *a, const T *x, T *y) {
     const bool forward = op == MAX_FORWARD || op == AVG_FORWARD;
     const int64_t xs = g.X * lanes, ys = g.P * lanes;
     for (int64_t i = 0; i < n; i++) {
         if (lanes == 16) {
             switch (op) {
-            case MAX_FORWARD: pool_plane<T, 16>(MAX_FORWARD, g, nullptr, x, y); break;
-            case MAX_BACKWARD: pool_plane<T, 16>(MAX_BACKWARD, g, a, x, y); break;
-            case MAX_PICK: pool_plane<T, 16>(MAX_PICK, g, a, x, y); break;
-            case AVG_FORWARD: pool_plane<T, 16>(AVG_FORWARD, g, nullptr, x, y); break;
-            case AVG_BACKWARD: pool_plane<T, 16>(AVG_BACKWARD, g, a, nullptr, y); break;
+            case MAX_FORWARD: pool_plane<T, 16, VB>(MAX_FORWARD, g, nullptr, x, y); break;
+            case MAX_BACKWARD: pool_plane<T, 16, VB>(MAX_BACKWARD, g, a, x, y); break;
+            case MAX_PICK: pool_plane<T, 16, VB>(MAX_PICK, g, a, x, y); break;
+            case AVG_FORWARD: pool_plane<T, 16, VB>(AVG_FORWARD, g, nullptr, x, y); break;
+            case AVG_BACKWARD: pool_plane<T, 16, VB>(AVG_BACKWARD, g, a, nullptr, y); break;
             }
         } else if (forward) {
             pool_rows<T>(op, g, x, y);
         } else {
             switch (op) {
-            case MAX_BACKWARD: pool_plane<T, 1>(MAX_BACKWARD, g, a, x, y); break;
-            case MAX_PICK: pool_plane<T, 1>(MAX_PICK, g, a, x, y); break;
-            default: pool_plane<T, 1>(AVG_BACKWARD, g, a, nullptr, y); break;
+            case MAX_BACKWARD: pool_plane<T, 1, VB>(MAX_BACKWARD, g, a, x, y); break;
+            case MAX_PICK: pool_plane<T, 1, VB>(MAX_PICK, g, a, x, y); break;
+            default: pool_plane<T, 1, VB>(AVG_BACKWARD, g, a, nullptr, y); break;
             }
         }
         if (a) a += op == MAX_PICK ? xs : ys;
@@ -798,12 +819,12 @@ template <class T> static CG_INLINE void pool_planes(PoolOp op, const PoolGeomet
         y += forward || op == MAX_PICK ? ys : xs;
     }
 }
-CG_CLONES void pool4(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const float *a, const float *x, float *y) {
-    pool_planes<float>(op, g, lanes, n, a, x, y);
-}
-CG_CLONES void pool8(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const double *a, const double *x, double *y) {
-    pool_planes<double>(op, g, lanes, n, a, x, y);
-}
+#define POOL4(VB) pool_planes<float, VB>
+#define POOL8(VB) pool_planes<double, VB>
+CG_VERSIONS(pool4, POOL4, (PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const float *a, const float *x, float *y),
+            (op, g, lanes, n, a, x, y))
+CG_VERSIONS(pool8, POOL8, (PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const double *a, const double *x, double *y),
+            (op, g, lanes, n, a, x, y))
 inline void pool(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const float *a, const float *x, float *y) {
     pool4(op, g, lanes, n, a, x, y);
 }

@@ -140,10 +140,6 @@ template <class T> struct Walk {
 
 // ---------------------------------------------------------------- moments
 
-template <class T> struct Wide;
-template <> struct Wide<float> { typedef float type __attribute__((vector_size(64))); };
-template <> struct Wide<double> { typedef double type __attribute__((vector_size(64))); };
-
 /* A macro, since functions that return vectors of a set that the build does not enable have no agreed interface. */
 #define LOAD(p)                                                                                                                       \
     ({                                                                                                                                \
@@ -153,11 +149,12 @@ template <> struct Wide<double> { typedef double type __attribute__((vector_size
     })
 
 /* Contiguous elements: their mean and the sum of squares about it. */
-template <class T> static CG_INLINE void contiguous(const Segment<T> *segments, int count, int64_t elements, double *mean, double *m2) {
-    typedef typename Wide<T>::type V;
-    constexpr int W = 64 / sizeof(T);
+template <class T, int VB>
+static CG_INLINE void contiguous(const Segment<T> *segments, int count, int64_t elements, double *mean, double *m2) {
+    typedef T V __attribute__((vector_size(VB)));
+    constexpr int W = VB / sizeof(T);
     V s0{}, s1{}, s2{}, s3{};
-    T tail = 0;
+    T tail = 0, lanes[2][W];
     for (int i = 0; i < count; i++) {
         const T *p = segments[i].p, *end = p + segments[i].n;
         for (; p + 4 * W <= end; p += 4 * W) s0 += LOAD(p), s1 += LOAD(p + W), s2 += LOAD(p + 2 * W), s3 += LOAD(p + 3 * W);
@@ -165,8 +162,9 @@ template <class T> static CG_INLINE void contiguous(const Segment<T> *segments, 
         for (; p < end; p++) tail += *p;
     }
     s0 = (s0 + s1) + (s2 + s3);
+    __builtin_memcpy(lanes[0], &s0, VB);
     double total = tail;
-    for (int w = 0; w < W; w++) total += s0[w];
+    for (int w = 0; w < W; w++) total += lanes[0][w];
     const T center = T(total / double(elements));
     const V c = V{} + center;
     V q0{}, q1{}, q2{}, q3{};
@@ -186,24 +184,26 @@ template <class T> static CG_INLINE void contiguous(const Segment<T> *segments, 
         for (; p < end; p++) d += *p - center, q += (*p - center) * (*p - center);
     }
     s0 += s1, q0 = (q0 + q1) + (q2 + q3);
+    __builtin_memcpy(lanes[0], &s0, VB);
+    __builtin_memcpy(lanes[1], &q0, VB);
     double ds = d, dq = q;
-    for (int w = 0; w < W; w++) ds += s0[w], dq += q0[w];
+    for (int w = 0; w < W; w++) ds += lanes[0][w], dq += lanes[1][w];
     *mean = double(center) + ds / double(elements); /* the rounding of the center is taken back */
     *m2 = std::max(0.0, dq - ds * ds / double(elements));
 }
 
-/* NV vectors of lanes; segments step over rows of `step` elements. */
-template <class T, int NV>
-static CG_INLINE void vectors(const Segment<T> *segments, int count, int64_t step, int64_t elements, double *mean, double *m2) {
-    typedef typename Wide<T>::type V;
-    constexpr int W = 64 / sizeof(T), U = NV == 1 ? 4 : NV == 2 ? 2 : 1; /* rows at a time, to hide the latency of the sums */
+/* NV vectors of lanes, `lane` elements into the rows; segments step over rows of `step` elements. */
+template <class T, int NV, int VB>
+static CG_INLINE void vectors(const Segment<T> *segments, int count, int64_t step, int64_t lane, int64_t elements, double *mean, double *m2) {
+    typedef T V __attribute__((vector_size(VB)));
+    constexpr int W = VB / sizeof(T), U = NV == 1 ? 4 : NV == 2 ? 2 : 1; /* rows at a time, to hide the latency of the sums */
     V s[U][NV], q[U][NV], c[NV];
 #pragma GCC unroll 4
     for (int u = 0; u < U; u++)
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) s[u][v] = V{};
     for (int i = 0; i < count; i++) {
-        const T *p = segments[i].p;
+        const T *p = segments[i].p + lane;
         int64_t r = 0;
         for (; r + U <= segments[i].n; r += U)
 #pragma GCC unroll 4
@@ -224,7 +224,7 @@ static CG_INLINE void vectors(const Segment<T> *segments, int count, int64_t ste
         for (int u = 0; u < U; u++) s[u][v] = q[u][v] = V{};
     }
     for (int i = 0; i < count; i++) {
-        const T *p = segments[i].p;
+        const T *p = segments[i].p + lane;
         int64_t r = 0;
         for (; r + U <= segments[i].n; r += U)
 #pragma GCC unroll 4
@@ -241,71 +241,64 @@ static CG_INLINE void vectors(const Segment<T> *segments, int count, int64_t ste
                 s[0][v] += a, q[0][v] += a * a;
             }
     }
-    const double n = double(elements);
+    T lanes[3][NV * W];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) {
 #pragma GCC unroll 4
         for (int u = 1; u < U; u++) s[0][v] += s[u][v], q[0][v] += q[u][v];
-        for (int w = 0; w < W; w++) {
-            const double d = s[0][v][w];
-            mean[v * W + w] = double(c[v][w]) + d / n;
-            m2[v * W + w] = std::max(0.0, double(q[0][v][w]) - d * d / n);
-        }
+        __builtin_memcpy(lanes[0] + v * W, &c[v], VB);
+        __builtin_memcpy(lanes[1] + v * W, &s[0][v], VB);
+        __builtin_memcpy(lanes[2] + v * W, &q[0][v], VB);
+    }
+    const double share = 1.0 / double(elements);
+    for (int l = 0; l < NV * W; l++) {
+        const double d = lanes[1][l], e = double(lanes[2][l]) - d * d * share;
+        mean[lane + l] = double(lanes[0][l]) + d * share;
+        m2[lane + l] = e > 0 || e != e ? e : 0.0;
     }
 }
 
 /* Any number of lanes, in doubles. */
 template <class T>
-static CG_INLINE void scalars(const Segment<T> *segments, int count, int64_t step, int64_t lanes, int64_t elements, double *mean, double *m2) {
+static CG_INLINE void scalars(const Segment<T> *segments, int count, int64_t step, int64_t lane, int64_t lanes, int64_t elements,
+                              double *mean, double *m2) {
     double s[MAX_LANES];
     for (int64_t l = 0; l < lanes; l++) s[l] = 0;
     for (int i = 0; i < count; i++) {
-        const T *p = segments[i].p;
+        const T *p = segments[i].p + lane;
         for (int64_t r = 0; r < segments[i].n; r++, p += step)
             for (int64_t l = 0; l < lanes; l++) s[l] += p[l];
     }
-    for (int64_t l = 0; l < lanes; l++) mean[l] = s[l] / double(elements), m2[l] = 0;
+    mean += lane, m2 += lane;
+    for (int64_t l = 0; l < lanes; l++) mean[l] = s[l] / double(elements), s[l] = 0;
     for (int i = 0; i < count; i++) {
-        const T *p = segments[i].p;
+        const T *p = segments[i].p + lane;
         for (int64_t r = 0; r < segments[i].n; r++, p += step)
             for (int64_t l = 0; l < lanes; l++) {
                 const double d = p[l] - mean[l];
-                m2[l] += d * d;
+                s[l] += d * d;
             }
     }
+    for (int64_t l = 0; l < lanes; l++) m2[l] = s[l];
 }
 
-template <class T>
+template <class T, int VB>
 static CG_INLINE void moments_block(const Segment<T> *segments, int count, int64_t step, int64_t lanes, int64_t elements, double *mean,
                                     double *m2) {
-    constexpr int W = 64 / sizeof(T);
-    if (lanes == 1) {
-        if (step == 1) contiguous<T>(segments, count, elements, mean, m2);
-        else scalars<T>(segments, count, step, 1, elements, mean, m2);
-        return;
-    }
-    const int64_t full = lanes / W * W;
-    if (full == 4 * W) vectors<T, 4>(segments, count, step, elements, mean, m2);
-    else if (full == 2 * W) vectors<T, 2>(segments, count, step, elements, mean, m2);
-    else {
-        Segment<T> shifted[MAX_SEGMENTS];
-        for (int64_t l = 0; l < full; l += W) {
-            for (int i = 0; i < count; i++) shifted[i] = Segment<T>{segments[i].p + l, segments[i].n};
-            vectors<T, 1>(shifted, count, step, elements, mean + l, m2 + l);
-        }
-    }
-    if (full < lanes) {
-        Segment<T> shifted[MAX_SEGMENTS];
-        for (int i = 0; i < count; i++) shifted[i] = Segment<T>{segments[i].p + full, segments[i].n};
-        scalars<T>(shifted, count, step, lanes - full, elements, mean + full, m2 + full);
-    }
+    constexpr int W = VB / sizeof(T);
+    if (lanes == 1 && step == 1) return contiguous<T, VB>(segments, count, elements, mean, m2);
+    int64_t l = 0;
+    for (; l + 4 * W <= lanes; l += 4 * W) vectors<T, 4, VB>(segments, count, step, l, elements, mean, m2);
+    for (; l + 2 * W <= lanes; l += 2 * W) vectors<T, 2, VB>(segments, count, step, l, elements, mean, m2);
+    for (; l + W <= lanes; l += W) vectors<T, 1, VB>(segments, count, step, l, elements, mean, m2);
+    if (l < lanes) scalars<T>(segments, count, step, l, lanes - l, elements, mean, m2);
 }
-CG_CLONES void moments4(const Segment<float> *s, int count, int64_t step, int64_t lanes, int64_t elements, double *mean, double *m2) {
-    moments_block<float>(s, count, step, lanes, elements, mean, m2);
-}
-CG_CLONES void moments8(const Segment<double> *s, int count, int64_t step, int64_t lanes, int64_t elements, double *mean, double *m2) {
-    moments_block<double>(s, count, step, lanes, elements, mean, m2);
-}
+#define MOMENTS4(VB) moments_block<float, VB>
+#define MOMENTS8(VB) moments_block<double, VB>
+CG_VERSIONS(moments4, MOMENTS4, (const Segment<float> *s, int count, int64_t step, int64_t lanes, int64_t n, double *mean, double *m2),
+            (s, count, step, lanes, n, mean, m2))
+CG_VERSIONS(moments8, MOMENTS8, (const Segment<double> *s, int count, int64_t step, int64_t lanes, int64_t n, double *mean, double *m2),
+            (s, count, step, lanes, n, mean, m2))
 inline void block_moments(const Segment<float> *s, int count, int64_t step, int64_t lanes, int64_t elements, double *mean, double *m2) {
     moments4(s, count, step, lanes, elements, mean, m2);
 }

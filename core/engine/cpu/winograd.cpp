@@ -14,6 +14,7 @@ namespace {
 constexpr float a = 0.625f, b = 1.5f, a2 = a * a, b2 = b * b, a3 = a2 * a, b3 = b2 * b;
 constexpr float n0 = 1 / (a2 * b2), na = 1 / (2 * a2 * (a2 - b2)), nb = 1 / (2 * b2 * (b2 - a2));
 
+constexpr int64_t deep = 128; /* channels of a panel of 64 columns that fits the first-level cache */
 constexpr int64_t line = 16; /* floats of a cache line; rows and planes are a line longer than a power of two */
 
 /* 6 of the image -> 6 */
@@ -66,12 +67,6 @@ CG_AVX512 CG_INLINE void kernel_adjoint(const v16 *u, v16 *g) {
     g[2] = (na * a2) * s + (nb * b2) * s2 + u[5];
 }
 
-/* Stores leave the core one after the other: the 36 lines that the next tile will write are asked for ahead of time. */
-CG_AVX512 CG_INLINE void ask(const float *to, int64_t plane) {
-#pragma GCC unroll 36
-    for (int k = 0; k < 36; ++k) __builtin_prefetch(to + k * plane, 1, 3);
-}
-
 /* One row of tiles of one block of 16 channels: the image goes to v[36 planes][tile][channel]. Tiles overlap by two columns,
  * so the columns of up to 8 tiles are transformed first, each once. */
 CG_AVX512 void image_row(const float *x, int64_t h, int64_t w, int64_t top, int64_t left, int64_t cols, float *v, int64_t plane, int64_t ld) {
@@ -87,6 +82,8 @@ CG_AVX512 void image_row(const float *x, int64_t h, int64_t w, int64_t top, int6
                 continue;
             }
             const float *p = x + (top * w + at) * 16;
+#pragma GCC unroll 4
+            for (int i = 6; i < 10; ++i) __builtin_prefetch(p + i * w * 16); /* what the next row of tiles will need */
             if (top >= 0 && top + 6 <= h) {
 #pragma GCC unroll 6
                 for (int i = 0; i < 6; ++i) d[i] = load(p + i * w * 16);
@@ -98,7 +95,6 @@ CG_AVX512 void image_row(const float *x, int64_t h, int64_t w, int64_t top, int6
         }
         for (int64_t tile = 0; tile < tiles; ++tile) {
             float *to = v + (first + tile) * ld;
-            ask(to + ld, plane);
 #pragma GCC unroll 6
             for (int i = 0; i < 6; ++i) {
                 v16 d[6], r[6];
@@ -124,6 +120,7 @@ CG_AVX512 void gradient_row(const float *dy, int64_t h, int64_t w, int64_t top, 
             v16 d[4], r[6];
 #pragma GCC unroll 4
             for (int i = 0; i < 4; ++i) {
+                __builtin_prefetch(dy + ((top + i + 4) * w + left + j) * 16);
                 d[i] = top + i < h && left + j < w ? load(dy + ((top + i) * w + left + j) * 16) : v16{};
                 total += d[i];
             }
@@ -132,7 +129,6 @@ CG_AVX512 void gradient_row(const float *dy, int64_t h, int64_t w, int64_t top, 
             for (int i = 0; i < 6; ++i) t[i][j] = r[i];
         }
         float *to = m + tile * ld;
-        ask(to + ld, plane);
 #pragma GCC unroll 6
         for (int i = 0; i < 6; ++i) {
             v16 r[6];
@@ -151,6 +147,7 @@ CG_AVX512 void result_row(const float *m, int64_t plane, int64_t ld, float *y, i
     for (int64_t tile = 0; tile < cols; ++tile) {
         const float *from = m + tile * ld;
         const int64_t left = 4 * tile, high = std::min<int64_t>(4, h - top), wide = std::min<int64_t>(4, w - left);
+        /* stores leave the core one after the other: ask for their lines ahead */
         for (int64_t i = 0; i < high; ++i)
 #pragma GCC unroll 4
             for (int j = 0; j < 4; ++j) __builtin_prefetch(y + ((top + i) * w + left + j) * 16, 1, 3);
@@ -266,9 +263,9 @@ void Winograd::forward(const float *x, const float *wts, const float *bias_at, f
     {
         const int me = omp_get_thread_num();
         float *v = scratch + at_v + per_thread * me, *m = v + 36 * plane_v;
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < c; ++i)
-            for (int64_t q = 0; q < ob; ++q) {
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t q = 0; q < ob; ++q)
+            for (int64_t i = 0; i < c; ++i) {
                 const int64_t wide = std::min<int64_t>(64, o - q / 4 * 64);
                 kernel_block(wts + i * in + q * 16 * out, out, kind == 1, u + q / 4 * 64 * c + i * wide + q % 4 * 16, plane_u);
             }
@@ -283,7 +280,9 @@ void Winograd::forward(const float *x, const float *wts, const float *bias_at, f
             for (int k = 0; k < 36; ++k)
                 for (int64_t q = 0; q < o; q += 64) {
                     const int64_t wide = std::min<int64_t>(64, o - q);
-                    panel(tiles, (int)(wide / 16), c, v + k * plane_v, ldv, 1, u + k * plane_u + q * c, wide, m + k * plane_m + q, ldm, false);
+                    for (int64_t l = 0; l < c; l += deep)
+                        panel(tiles, (int)(wide / 16), std::min(deep, c - l), v + k * plane_v + l, ldv, 1,
+                              u + k * plane_u + q * c + l * wide, wide, m + k * plane_m + q, ldm, l > 0);
                 }
             for (int64_t r = begin; r < end; ++r) {
                 const int64_t image = r / rows, top = 4 * (r % rows);
@@ -351,9 +350,9 @@ void Winograd::backward_weights(const float *x, const float *dy, float *dw, floa
                 for (int k = 0; k < 36; ++k) products(v, m, (end - begin) * cols, u, k, s > 0);
             }
         }
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < c; ++i)
-            for (int64_t q = 0; q < ob; ++q)
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t q = 0; q < ob; ++q)
+            for (int64_t i = 0; i < c; ++i)
                 kernel_gradient(u + i * o + q * 16, plane_u, sums, 36 * plane_u, dw + i * 9 + q * 16 * c * 9, c * 9, sum);
     }
     if (bias)
