@@ -5,6 +5,7 @@
 import fcntl
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -46,6 +47,10 @@ def row_of(wildcards):
     return papers[wildcards.paper].find(wildcards.profile, wildcards.run)
 
 
+def given_option(path):
+    return f"--given {shlex.quote(str(path))}" if path else ""
+
+
 wildcard_constraints:
     paper="|".join(papers),
     profile="|".join(PROFILES),
@@ -68,11 +73,11 @@ rule data:
         "build/data/{name}.{size}.json",
     params:
         # where the user has it: --config cifar10=FOLDER, or the variable that the recipe itself reads
-        given=lambda w: config.get(
-            w.name, os.environ.get(f"COGKIT_DATA_{w.name.upper()}", "")
+        given=lambda w: given_option(
+            config.get(w.name) or os.environ.get(f"COGKIT_DATA_{w.name.upper()}")
         ),
     shell:
-        "{python} -m cogkit.papers data {wildcards.name} {wildcards.size} --given {params.given:q} --out {output} {must}"
+        "{python} -m cogkit.papers data {wildcards.name} {wildcards.size} {params.given} --out {output} {must}"
 
 
 rule train:

@@ -183,6 +183,10 @@ def test_a_data_set_that_is_not_there_is_a_finding(place):
     assert "cifar10" in text and "nowhere" in text and "absent-s1" not in records(place)
 
 
+def test_an_unknown_data_set_is_named(place):
+    assert "data set 'nosuch': expected one of" in snakemake(place, "build/data/nosuch.full.json", check=False)
+
+
 def test_a_faulty_sheet_stops_it_before_anything_runs(place):
     (place / "papers" / "fake" / "runs.csv").write_text(SHEET + "quick,x,y,none,one,3,8,0.1\n")
     text = snakemake(place, check=False)
