@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 INF = float("inf")
+LARGEST_STEP = 1e18
 VARIANCE_MOMENTUM = 0.9999986111120757  # per sample: exp(-1 / 720000), two hours of speech at 100 frames a second
 _unit_gain = True
 
@@ -187,6 +188,8 @@ class RMSProp(Rule):
         super().__init__()
         self.gamma, self.inc, self.dec = float(gamma), float(inc), float(dec)
         self.max, self.min, self.average = float(max), float(min), bool(need_ave_multiplier)
+        if self.max > LARGEST_STEP:  # steps that grow for ever would overflow, and their mean with them
+            self.max = LARGEST_STEP
 
     def numbers(self, n, eta):
         first = float(self.counted["c"] == 0)
@@ -395,7 +398,10 @@ def rmsprop(
     minibatch_size: int | None = None,
     epoch_size: int | None = None,
 ) -> Learner:
-    """CNTK's RMSProp with step sizes that grow by `inc` and shrink by `dec` within [min, max]. Other arguments as `adagrad`."""
+    """CNTK's RMSProp with step sizes that grow by `inc` and shrink by `dec` within [min, max]. Other arguments as `adagrad`.
+
+    Departure: max is at most 1e18, so that steps that grow for ever stay finite in float32.
+    """
     options = Options.among(locals())
     rule = RMSProp(gamma, inc, dec, max, min, need_ave_multiplier)
     return _learner(rule, parameters, lr, (), options, use_mean_gradient, minibatch_size, epoch_size)

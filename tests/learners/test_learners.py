@@ -329,3 +329,11 @@ def test_momentum_of_one_does_not_divide_by_zero():
     w = ops.parameter((1,), init=1.0)
     L.adam([w], 0.1, L.momentum_as_time_constant_schedule(math.inf)).update({w: np.ones(1)}, 1)
     assert np.isfinite(w.value).all()
+
+
+def test_rmsprop_steps_without_a_bound_stay_finite():
+    w = ops.parameter((3,), init=1.0)
+    learner = L.rmsprop([w], 1.0, 0.1, 3.0, 0.1, math.inf, 1e-8)
+    for _ in range(120):
+        learner.update({w: np.array([1e-6, 1.0, -1.0])}, 1)
+    assert np.isfinite(w.value).all()
