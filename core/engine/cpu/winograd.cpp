@@ -14,7 +14,7 @@ namespace {
 constexpr float a = 0.625f, b = 1.5f, a2 = a * a, b2 = b * b, a3 = a2 * a, b3 = b2 * b;
 constexpr float n0 = 1 / (a2 * b2), na = 1 / (2 * a2 * (a2 - b2)), nb = 1 / (2 * b2 * (b2 - a2));
 
-constexpr int64_t deep = 128; /* channels of a panel of 64 columns that fits the first-level cache */
+constexpr int64_t deep = 192; /* channels of a panel of 64 columns that fits the first-level cache */
 constexpr int64_t line = 16; /* floats of a cache line; rows and planes are a line longer than a power of two */
 
 /* 6 of the image -> 6 */
