@@ -631,6 +631,7 @@ template <class T> Kernel *convolution(const std::string &kind, const ConvArgs &
 struct PoolGeometry : Geometry {
     bool include = false; /* padding counts in an average */
     bool exact = false;   /* the windows tile the input: each place belongs to one */
+    Dims lo, hi;          /* for each column of the window, the outputs that read inside the input with it */
 
     /* What lies inside the input of the window of output index o, along axis d. */
     void inside(int d, int64_t o, int64_t *begin, int64_t *end) const {
@@ -639,36 +640,31 @@ struct PoolGeometry : Geometry {
     }
 };
 
-/* Output places (d_, h_, q_) of a plane. */
-#define CELLS(g)                                                                                                                      \
-    for (int64_t d_ = 0; d_ < g.out[0]; d_++)                                                                                         \
-        for (int64_t h_ = 0; h_ < g.out[1]; h_++)                                                                                     \
-            for (int64_t q_ = 0; q_ < g.out[2]; q_++)
-
 enum PoolOp { MAX_FORWARD, MAX_BACKWARD, MAX_PICK, AVG_FORWARD, AVG_BACKWARD };
 
-/* L channels side by side: plain planes have one, c16 sixteen. V: the register for (some of) them, I: integers of its width. */
+/* L channels side by side. V: the register for (some of) them, I: integers of its width. */
 template <class T, int L, int VB> struct Lanes {
     static constexpr int W = L < VB / int(sizeof(T)) ? L : VB / int(sizeof(T)), N = L / W;
     typedef T V __attribute__((vector_size(sizeof(T) * W)));
     typedef decltype(V() == V()) I;
-};
-template <class T, int VB> struct Lanes<T, 1, VB> {
-    static constexpr int W = 1, N = 1;
-    typedef T V;
-    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type I;
+    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type Index;
 };
 
-template <class T, int L, int VB> static CG_INLINE void pool_plane(PoolOp op, const PoolGeometry &g, const T *a, const T *x, T *y) {
+template <class T, int L, int VB> static CG_INLINE void pool_cells(PoolOp op, const PoolGeometry &g, const T *a, const T *x, T *y) {
     typedef typename Lanes<T, L, VB>::V V;
     typedef typename Lanes<T, L, VB>::I I;
-    typedef typename Lanes<T, 1, VB>::I Index;
+    typedef typename Lanes<T, L, VB>::Index Index;
     constexpr int W = Lanes<T, L, VB>::W, N = Lanes<T, L, VB>::N;
     if ((op == MAX_BACKWARD && !g.exact) || op == AVG_BACKWARD) memset(y, 0, g.X * L * sizeof(T));
-    CELLS(g) {
+    int64_t d = 0, h = 0, q = 0;
+    for (int64_t cell = 0; cell < g.P; cell++) {
         int64_t z0, z1, y0, y1, x0, x1;
-        g.inside(0, d_, &z0, &z1), g.inside(1, h_, &y0, &y1), g.inside(2, q_, &x0, &x1);
-        const int64_t place = ((d_ * g.out[1] + h_) * g.out[2] + q_) * L;
+        g.inside(0, d, &z0, &z1), g.inside(1, h, &y0, &y1), g.inside(2, q, &x0, &x1);
+        if (++q == g.out[2]) {
+            q = 0;
+            if (++h == g.out[1]) h = 0, d++;
+        }
+        const int64_t place = cell * L;
         const int64_t size = g.include ? g.V : std::max<int64_t>(1, (z1 - z0) * (y1 - y0) * (x1 - x0));
         const bool empty = z0 == z1 || y0 == y1 || x0 == x1;
         for (int n = 0; n < N; n++) {
@@ -778,7 +774,7 @@ template <class T> static CG_INLINE void pool_rows(PoolOp op, const PoolGeometry
             for (int64_t z = z0; z < z1; z++)
                 for (int64_t r = y0; r < y1; r++)
                     for (int64_t k = 0; k < g.window[2]; k++) {
-                        g.valid(2, k, &lo, &hi);
+                        lo = g.lo[k], hi = g.hi[k];
                         const T *CG_RESTRICT from = x + (z * g.in[1] + r) * g.in[2] + lo * g.stride[2] + k - g.pad[2];
                         T *CG_RESTRICT to = row + lo;
                         if (op == MAX_FORWARD) max_into<T>(to, from, g.stride[2], hi - lo);
@@ -793,25 +789,93 @@ template <class T> static CG_INLINE void pool_rows(PoolOp op, const PoolGeometry
         }
 }
 
+/* best, at: the larger and its place; the first NaN stays. Steps of 1 and 2 are known to the compiler. */
+template <class T, class I, int S>
+static CG_INLINE void track(T *CG_RESTRICT best, I *CG_RESTRICT at, const T *CG_RESTRICT x, int64_t s, int64_t n, I k) {
+    const int64_t step = S ? S : s;
+    for (int64_t q = 0; q < n; q++) {
+        const T v = x[q * step], b = best[q];
+        const bool better = (v > b) | ((v != v) & (b == b)) | (at[q] < 0);
+        best[q] = better ? v : b;
+        at[q] = better ? k : at[q];
+    }
+}
+template <class T, class I, int S>
+static CG_INLINE void give(T *CG_RESTRICT dx, const I *CG_RESTRICT at, const T *CG_RESTRICT dy, int64_t s, int64_t n, I k) {
+    const int64_t step = S ? S : s;
+    for (int64_t q = 0; q < n; q++) dx[q * step] += at[q] == k ? dy[q] : T(0);
+}
+template <class T, class I>
+static CG_INLINE void pick_at(T *CG_RESTRICT y, const I *CG_RESTRICT at, const T *CG_RESTRICT v, int64_t s, int64_t n, I k) {
+    for (int64_t q = 0; q < n; q++) y[q] = at[q] == k ? v[q * s] : y[q];
+}
+
+/* Gradients of a plain plane, 64 columns of an output row at a time. */
+template <class T> static CG_INLINE void pool_rows_back(PoolOp op, const PoolGeometry &g, const T *a, const T *x, T *y) {
+    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type I;
+    constexpr int64_t COLUMNS = 64;
+    const int64_t s = g.stride[2];
+    T best[COLUMNS];
+    I at[COLUMNS];
+    if (op != MAX_PICK) memset(y, 0, g.X * sizeof(T));
+    for (int64_t d = 0; d < g.out[0]; d++)
+        for (int64_t h = 0; h < g.out[1]; h++) {
+            int64_t z0, z1, y0, y1, x0, x1;
+            g.inside(0, d, &z0, &z1), g.inside(1, h, &y0, &y1);
+            for (int64_t q0 = 0; q0 < g.out[2]; q0 += COLUMNS) {
+                const int64_t m = std::min(COLUMNS, g.out[2] - q0), place = (d * g.out[1] + h) * g.out[2] + q0;
+                for (int pass = op == AVG_BACKWARD; pass < 2; pass++) {
+                    if (op == AVG_BACKWARD) {
+                        for (int64_t q = 0; q < m; q++) {
+                            g.inside(2, q0 + q, &x0, &x1);
+                            best[q] = a[place + q] / T(g.include ? g.V : std::max<int64_t>(1, (z1 - z0) * (y1 - y0) * (x1 - x0)));
+                            at[q] = 0;
+                        }
+                    } else if (pass == 0) {
+                        for (int64_t q = 0; q < m; q++) best[q] = 0, at[q] = -1;
+                    } else if (op == MAX_PICK) {
+                        for (int64_t q = 0; q < m; q++) y[place + q] = 0;
+                    }
+                    I k = 0;
+                    for (int64_t z = z0; z < z1; z++)
+                        for (int64_t r = y0; r < y1; r++)
+                            for (int64_t w = 0; w < g.window[2]; w++, k++) {
+                                const int64_t lo = std::max(g.lo[w], q0), hi = std::min(g.hi[w], q0 + m);
+                                if (lo >= hi) continue;
+                                const int64_t p = (z * g.in[1] + r) * g.in[2] + lo * s + w - g.pad[2], c = lo - q0, n = hi - lo;
+                                if (pass == 0) {
+                                    if (s == 1) track<T, I, 1>(best + c, at + c, x + p, s, n, k);
+                                    else if (s == 2) track<T, I, 2>(best + c, at + c, x + p, s, n, k);
+                                    else track<T, I, 0>(best + c, at + c, x + p, s, n, k);
+                                } else if (op == MAX_PICK) {
+                                    pick_at<T, I>(y + place + c, at + c, a + p, s, n, k);
+                                } else if (op == AVG_BACKWARD) {
+                                    for (int64_t q = 0; q < n; q++) y[p + q * s] += best[c + q];
+                                } else {
+                                    if (s == 1) give<T, I, 1>(y + p, at + c, a + place + c, s, n, k);
+                                    else if (s == 2) give<T, I, 2>(y + p, at + c, a + place + c, s, n, k);
+                                    else give<T, I, 0>(y + p, at + c, a + place + c, s, n, k);
+                                }
+                            }
+                }
+            }
+        }
+}
+
 template <class T, int VB> static CG_INLINE void pool_planes(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const T *a, const T *x, T *y) {
     const bool forward = op == MAX_FORWARD || op == AVG_FORWARD;
     const int64_t xs = g.X * lanes, ys = g.P * lanes;
     for (int64_t i = 0; i < n; i++) {
-        if (lanes == 16) {
-            switch (op) {
-            case MAX_FORWARD: pool_plane<T, 16, VB>(MAX_FORWARD, g, nullptr, x, y); break;
-            case MAX_BACKWARD: pool_plane<T, 16, VB>(MAX_BACKWARD, g, a, x, y); break;
-            case MAX_PICK: pool_plane<T, 16, VB>(MAX_PICK, g, a, x, y); break;
-            case AVG_FORWARD: pool_plane<T, 16, VB>(AVG_FORWARD, g, nullptr, x, y); break;
-            case AVG_BACKWARD: pool_plane<T, 16, VB>(AVG_BACKWARD, g, a, nullptr, y); break;
-            }
-        } else if (forward) {
-            pool_rows<T>(op, g, x, y);
+        if (lanes == 1) {
+            if (forward) pool_rows<T>(op, g, x, y);
+            else pool_rows_back<T>(op, g, a, x, y);
         } else {
             switch (op) {
-            case MAX_BACKWARD: pool_plane<T, 1, VB>(MAX_BACKWARD, g, a, x, y); break;
-            case MAX_PICK: pool_plane<T, 1, VB>(MAX_PICK, g, a, x, y); break;
-            default: pool_plane<T, 1, VB>(AVG_BACKWARD, g, a, nullptr, y); break;
+            case MAX_FORWARD: pool_cells<T, 16, VB>(MAX_FORWARD, g, nullptr, x, y); break;
+            case MAX_BACKWARD: pool_cells<T, 16, VB>(MAX_BACKWARD, g, a, x, y); break;
+            case MAX_PICK: pool_cells<T, 16, VB>(MAX_PICK, g, a, x, y); break;
+            case AVG_FORWARD: pool_cells<T, 16, VB>(AVG_FORWARD, g, nullptr, x, y); break;
+            case AVG_BACKWARD: pool_cells<T, 16, VB>(AVG_BACKWARD, g, a, nullptr, y); break;
             }
         }
         if (a) a += op == MAX_PICK ? xs : ys;
@@ -871,6 +935,8 @@ template <class T> Kernel *pooling(const std::string &kind, const std::string &m
     g.include = mode == "avg_include_pad";
     g.exact = true;
     for (int d = 0; d < 3; d++) g.exact = g.exact && g.stride[d] == g.window[d] && g.pad[d] == 0 && g.in[d] == g.out[d] * g.window[d];
+    g.lo.resize(g.window[2]), g.hi.resize(g.window[2]);
+    for (int64_t w = 0; w < g.window[2]; w++) g.valid(2, w, &g.lo[w], &g.hi[w]);
     k->run = PoolKernel<T>::call;
     k->nbuf = k->op == MAX_BACKWARD || k->op == MAX_PICK ? 3 : 2;
     return k.release();
