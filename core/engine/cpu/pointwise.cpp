@@ -104,12 +104,14 @@ static void fuse_pairs(std::vector<Op> &ops, const std::vector<Value> &values, c
             if (v >= 0) ++readers[v];
     for (int reg : outputs)
         if (reg >= 0 && reg < (int)current.size() && current[reg] >= 0) ++readers[current[reg]];
+    auto is_zero = [&](int v) { return values[v].constant >= 0 && consts[values[v].constant] == 0; };
     auto made_by = [&](int v, int code) {
         const bool yes = values[v].op >= 0 && readers[v] == 1 && ops[values[v].op].code == code;
         return yes ? &ops[values[v].op] : nullptr;
     };
     for (Op &op : ops) {
         const Op *first;
+        if (op.code == OP_gt && (first = made_by(op.a, OP_relu)) && is_zero(op.b)) op.a = first->a; /* the mask of a relu */
         if (op.code == OP_add && (first = made_by(op.a, OP_mul)))
             op = Op{OP_fma, op.dst, first->a, first->b, op.b, 0};
         else if (op.code == OP_add && (first = made_by(op.b, OP_mul)))
@@ -122,8 +124,13 @@ static void fuse_pairs(std::vector<Op> &ops, const std::vector<Value> &values, c
             op = Op{OP_gtmul, op.dst, first->a, first->b, op.b, 0};
         else if (op.code == OP_mul && (first = made_by(op.b, OP_gt)))
             op = Op{OP_gtmul, op.dst, first->a, first->b, op.a, 0};
-        else if (op.code == OP_select && values[op.c].constant >= 0 && consts[values[op.c].constant] == 0 &&
-                 (first = made_by(op.a, OP_gt)))
+        else if (op.code == OP_mul && (first = made_by(op.a, OP_sub)))
+            op = Op{OP_submul, op.dst, first->a, first->b, op.b, 0};
+        else if (op.code == OP_mul && (first = made_by(op.b, OP_sub)))
+            op = Op{OP_submul, op.dst, first->a, first->b, op.a, 0};
+        else if (op.code == OP_relu && (first = made_by(op.a, OP_add)))
+            op = Op{OP_addrelu, op.dst, first->a, first->b, -1, 0};
+        else if (op.code == OP_select && is_zero(op.c) && (first = made_by(op.a, OP_gt)))
             op = Op{OP_gtselect, op.dst, first->a, first->b, op.b, 0};
     }
 }
@@ -180,7 +187,22 @@ static void plan_program(Plan &plan, const std::vector<int> &kinds, const std::v
         result[k] = (int)values.size() - 1;
     }
     std::vector<char> used(values.size(), 0);
+    std::vector<int> readers(values.size(), 0);
+    for (const Op &op : ops)
+        for (int v : {op.a, op.b, op.c})
+            if (v >= 0) ++readers[v];
+    for (int k = st.n_in; k < st.n_op; ++k) ++readers[result[k]];
     for (int k = st.n_in; k < st.n_op; ++k) {
+        const Value &v = values[result[k]];
+        if (kinds[k] == K_SUM && v.op >= 0 && ops[v.op].code == OP_mul && readers[result[k]] == 1) { /* the sum multiplies too */
+            const int factors[2] = {ops[v.op].a, ops[v.op].b};
+            for (int j = 0; j < 2; ++j) {
+                st.factors[k][j] = factors[j];
+                used[factors[j]] = 1;
+                values[factors[j]].last = never;
+            }
+            continue;
+        }
         used[result[k]] = 1;
         values[result[k]].last = never;
     }
@@ -198,7 +220,7 @@ static void plan_program(Plan &plan, const std::vector<int> &kinds, const std::v
     for (Value &v : values)
         if (v.constant >= 0) v.slot = st.first_const + v.constant;
     for (int k = st.n_in; k < st.n_op; ++k)
-        if (kinds[k] == K_OUT) values[result[k]].slot = next++;
+        if (kinds[k] == K_OUT || st.factors[k][0] >= 0) values[result[k]].slot = next++;
     std::vector<int> free_slots;
     for (int i = 0; i < (int)ops.size(); ++i) {
         Op op = ops[i];
@@ -229,6 +251,11 @@ static void plan_program(Plan &plan, const std::vector<int> &kinds, const std::v
     }
     for (int k = st.n_in; k < st.n_op; ++k) {
         st.slots[k] = values[result[k]].slot;
+        for (int j = 0; j < 2; ++j) {
+            const int v = st.factors[k][j];
+            if (v >= 0) st.factors[k][j] = values[v].slot;
+            if (v >= 0 && v < st.n_in) st.last_read[v] = never;
+        }
         if (result[k] < st.n_in) st.last_read[result[k]] = never; /* a reduction of the input itself */
     }
     if (next > MAX_SLOTS) throw std::invalid_argument("Pointwise: more than 512 values at a time; split the program");
@@ -453,7 +480,7 @@ State *create(int f8, const std::vector<int> &kinds, const std::vector<int> &out
     if (st.n_op > MAX_OPERANDS) throw std::invalid_argument("Pointwise: more than 120 operands; split the program");
     for (int k = 0; k < st.n_op; ++k) {
         st.kinds[k] = kinds[k];
-        st.last_read[k] = st.defined[k] = -1;
+        st.last_read[k] = st.defined[k] = st.factors[k][0] = st.factors[k][1] = -1;
         st.n_in += kinds[k] == K_IN;
         st.n_red += kinds[k] >= K_SUM;
     }

@@ -24,11 +24,11 @@ namespace cg_pw {
     X(eq, x == y ? T(1) : T(0)) X(ne, x != y ? T(1) : T(0)) X(lt, x < y ? T(1) : T(0)) X(le, x <= y ? T(1) : T(0))              \
     X(gt, x > y ? T(1) : T(0)) X(ge, x >= y ? T(1) : T(0)) X(and, (x != 0) & (y != 0) ? T(1) : T(0))                            \
     X(or, (x != 0) | (y != 0) ? T(1) : T(0)) X(xor, (x != 0) ^ (y != 0) ? T(1) : T(0)) X(logaddexp, logaddexp_(x, y))           \
-    X(copysign, copysign_(x, y))
-/* After fma: what the planner makes of pairs of ops (a product and a sum may then round once, as the compiler likes). */
+    X(copysign, copysign_(x, y)) X(addrelu, x + y <= 0 ? T(0) : x + y)
+/* addrelu and those after fma: what the planner makes of pairs of ops (a product and a sum then may round once). */
 #define CG_PW_TERNARY(X)                                                                                                        \
     X(select, x != 0 ? y : z) X(fma, x * y + z) X(fms, x * y - z) X(fnma, z - x * y) X(gtmul, (x > y ? T(1) : T(0)) * z)        \
-    X(gtselect, x > y ? z : T(0))
+    X(gtselect, x > y ? z : T(0)) X(submul, (x - y) * z)
 
 enum Opcode {
 #define X(name, ...) OP_##name,
@@ -94,6 +94,7 @@ struct State {
     int64_t width, const_width, max_group; /* width: elements of a block */
     int64_t slot_bytes, acc_offset, fold_offset, counter_offset, thread_bytes, partial_bytes, scratch, total_weight;
     int kinds[MAX_OPERANDS], slots[MAX_OPERANDS];       /* slot of each operand's block */
+    int factors[MAX_OPERANDS][2]; /* slots of the factors of a sum of products, else -1 */
     int last_read[MAX_OPERANDS], defined[MAX_OPERANDS]; /* op that reads an input last; op that makes an output */
     const Op *program;
     const double *const_values;

@@ -654,8 +654,13 @@ template <class T> struct Machine {
                     }
                     run_block(*this, sg, off_w, count, more || more_g || more_o ? next : 0);
                     if (single) {
-                        for (int k = st->n_in, red = 0; k < st->n_op; ++k)
-                            if (st->kinds[k] != K_OUT) values[red++] = reg[st->slots[k]];
+                        for (int k = st->n_in, red = 0; k < st->n_op; ++k) {
+                            if (st->kinds[k] == K_OUT) continue;
+                            T *v = reg[st->slots[k]];
+                            const int *f = st->factors[k];
+                            if (f[0] >= 0) Ops<T>::table[OP_mul](v, reg[f[0]], reg[f[1]], v, count * sg.inner);
+                            values[red++] = v;
+                        }
                         finish(sg, off_w, item, g, values, count);
                     } else {
                         const int64_t n = count * sg.inner;
@@ -664,11 +669,17 @@ template <class T> struct Machine {
                             if (st->kinds[k] == K_OUT) continue;
                             T *acc = accumulator(red++, g);
                             const T *v = reg[st->slots[k]];
+                            const int *f = st->factors[k];
                             if (opening) {
-                                memcpy(acc, v, n * sizeof(T));
+                                if (f[0] >= 0)
+                                    Ops<T>::table[OP_mul](acc, reg[f[0]], reg[f[1]], acc, n);
+                                else
+                                    memcpy(acc, v, n * sizeof(T));
                                 const int64_t all = sg.s_kept ? n : sg.chunk * sg.inner;
                                 const T one = identity<T>(st->kinds[k]);
                                 for (int64_t i = n; i < all; ++i) acc[i] = one;
+                            } else if (f[0] >= 0) {
+                                Ops<T>::table[OP_fma](acc, reg[f[0]], reg[f[1]], acc, n);
                             } else {
                                 Ops<T>::table[op_of(st->kinds[k])](acc, acc, v, v, n);
                             }
