@@ -60,11 +60,23 @@ class Primitive:
     def types(self) -> list[Type]:
         """The output types; unknown parts are None until placeholders are replaced."""
         if self._types is None:
-            types = [v.type for v in self.operands]
+            types = self._operand_types()
             if any(t.shape is None or t.axes is None for t in types):
                 return [Type(None, next((t.dtype for t in types if t.dtype is not None), None), None)] * len(self.outputs)
             self._types = self._infer(types)
         return self._types
+
+    def _operand_types(self) -> list[Type]:
+        types = [v.type for v in self.operands]
+        numbers = [isinstance(v, Constant) and v.given is not None for v in self.operands]
+        if any(numbers) and not all(numbers):  # numbers take the element type of the others; unknown until that is known
+            dtype = next((t.dtype for t, n in zip(types, numbers, strict=True) if not n and t.dtype is not None), None)
+            for i, v in enumerate(self.operands):
+                if numbers[i]:
+                    if dtype is not None:
+                        v.take_type(dtype)
+                    types[i] = types[i]._replace(dtype=dtype)
+        return types
 
     def _infer(self, types: list[Type]) -> list[Type]:
         try:
@@ -72,7 +84,7 @@ class Primitive:
                 for v, shape in zip(self.operands, self.op.bind(types, self.attributes), strict=True):
                     if isinstance(v, (Parameter, Constant)) and shape != v.shape:
                         v.bind_shape(shape)
-                types = [v.type for v in self.operands]
+                types = self._operand_types()
             return self.op.infer(types, self.attributes)
         except ValueError as e:
             if len(e.args) == 1 and isinstance(e.args[0], tuple):
@@ -242,11 +254,9 @@ def to_variable(value: Any, dtype: Any = None) -> Variable:
     if isinstance(value, (str, bytes, dict)) or value is None or callable(value):
         raise TypeError(f"operand: expected a variable, a function, a number or an array, got {type(value).__name__}")
     array = np.asarray(value)
-    if dtype is None:
-        dtype = np.float64 if getattr(value, "dtype", None) == np.float64 else np.float32
     if array.dtype.kind not in "fiub":
         raise TypeError(f"operand: expected numbers, got an array of {array.dtype}")
-    return Constant(array, dtype=dtype)
+    return Constant.of_number(array, dtype)
 
 
 def to_variables(*values: Any) -> list[Variable]:
@@ -676,6 +686,8 @@ def _clone(function: Function, method: CloneMethod, mapping: dict[Variable, Vari
                 new = Constant(v.data, dtype=v.dtype, name=v.name)
             else:
                 new = Parameter(v.shape, v._init if v._data is None else v.data, v.dtype, name=v.name)
+        elif isinstance(v, Constant) and v.given is not None:
+            new = Constant.of_number(v.given)
         elif isinstance(v, Constant) and method is not CloneMethod.share and v.version != 0:
             new = Constant(v.data, dtype=v.dtype, name=v.name)
         elif v.is_placeholder:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from cogkit.axis import Axis
 from cogkit.functions import Function, apply, to_variables
 from cogkit.op import Op, Type, broadcast
@@ -80,9 +82,12 @@ def squared_error(output: Any, target: Any, name: str = "") -> Function:
     return apply("squared_error", [output, target], name)
 
 
+_TINY, _ONE = float(np.float32(1e-6)), float(np.float32(1 + 1e-6))  # as CNTK's float32 holds them
+
+
 def _binary(g, x, attrs, training):
     p, y = x
-    return -(y * p.log() + (1.0 - y) * (1.0 - p).log())
+    return -(y * (p + _TINY).log() + (1.0 - y) * (_ONE - p).log())
 
 
 def _weighted_type(types, attrs):
@@ -106,7 +111,10 @@ Op("weighted_binary_cross_entropy", "Logistic", _weighted_type, None, "expand", 
 
 
 def binary_cross_entropy(output: Any, target: Any, name: str = "") -> Function:
-    """-(y log p + (1 - y) log(1 - p)), element by element; outputs p are probabilities, targets y are in [0, 1]. Shapes broadcast."""
+    """-(y log p + (1 - y) log(1 - p)), element by element; outputs p are probabilities, targets y are in [0, 1]. Shapes broadcast.
+
+    As in CNTK 1e-6 is added inside the logarithms, so that the loss stays finite.
+    """
     return apply("binary_cross_entropy", [output, target], name)
 
 

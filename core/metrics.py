@@ -35,13 +35,13 @@ def _expand(g, x, attrs, training):
     z, y = (v.stop() for v in x)
     a, last = _axis(z.type.shape, attrs)
     classes = z.type.shape[a]
-    if attrs["top"] == 1 and last:
-        best = z.node("argmax_axis", axis=a).node("one_hot", classes=classes, axis=a)
-        return 1.0 - (y * best).node("reduce_sum", axes=(a,), rows=False)
-    label = y.node("argmax_axis", axis=a)
     if attrs["top"] == 1:
-        wrong = z.node("argmax_axis", axis=a).ne(label)
+        best = z.node("argmax_axis", axis=a).node("one_hot", classes=classes, axis=a)
+        if last:
+            return 1.0 - (y * best).node("reduce_sum", axes=(a,), rows=False)
+        wrong = y.ne(best).node("reduce_max", axes=(a,), rows=False)
     else:
+        label = y.node("argmax_axis", axis=a)
         # the label is among the best when fewer than `top` outputs beat it
         score = (z * label.node("one_hot", classes=classes, axis=a)).node("reduce_sum", axes=(a,), rows=False)
         wrong = (z > score).node("reduce_sum", axes=(a,), rows=False) >= float(attrs["top"])
@@ -58,7 +58,7 @@ def classification_error(output_vector: Any, target_vector: Any, axis: Any = -1,
     """1 where the target class is not among the `topN` largest outputs, else 0; no gradient.
 
     axis left out: classes along the last axis, which stays with size 1; 1 - sum(targets * hardmax(outputs)), so that soft targets count in
-    part. An axis named: the mean over all places, shape (). CNTK 2.7 gives one sum for the minibatch where topN > 1; here it is a value a
+    part. An axis named: the share of all places where targets differ from hardmax(outputs), shape (). CNTK 2.7 gives one sum for the minibatch where topN > 1; here it is a value a
     sample. Raises `ValueError` for shapes that differ.
     """
     if topN < 1:

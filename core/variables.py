@@ -374,6 +374,7 @@ class Constant(_Valued):
     """
 
     kind = "Constant"
+    given: np.ndarray | None = None  # the number as written beside other operands, whose element type it takes
 
     def __init__(self, value=None, shape=None, dtype=default_override_or(np.float32), device=None, name: str = ""):
         given = dtype
@@ -390,6 +391,21 @@ class Constant(_Valued):
                 raise ValueError("Constant: expected a shape beside an initialiser, got none")
             shape = value.shape
         super().__init__(shape, value, np.float32 if dtype is None else dtype, False, name)
+
+
+    @classmethod
+    def of_number(cls, value: np.ndarray, dtype: Any = None) -> Constant:
+        """A number or array that a user wrote as an operand; without a type it takes that of the operands beside it, once it is known."""
+        made = cls(value, dtype=np.float32 if dtype is None else dtype)
+        if dtype is None:
+            made.given = value
+        return made
+
+    def take_type(self, dtype: np.dtype) -> None:
+        """Changes the element type of a number that has none of its own."""
+        if dtype != self._dtype:
+            self._dtype, self._init = dtype, self.given
+            self._fill()
 
 
 class Record(dict):

@@ -50,12 +50,16 @@ def For(what_range: Iterable, constructor: Callable, name: str = "") -> Function
 
 
 def SequentialClique(functions: Any, name: str = "") -> Function:
-    """Each layer sees the sum of the input and of all layers before it."""
+    """Each layer sees the sum of the input and of what all layers before it gave; the last layer's output is the result."""
+    steps = [as_function(f) for f in functions]
+    if not steps:
+        raise ValueError("SequentialClique: expected at least one layer, got none")
 
     def clique(x: Any) -> Any:
-        for f in functions:
-            x = ops.plus(x, as_function(f)(x))
-        return x
+        for f in steps:
+            y = f(x)
+            x = ops.plus(x, y)
+        return y
 
     return Function(clique, name=name)
 

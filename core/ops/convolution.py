@@ -26,7 +26,10 @@ def valid_size(size: int, kernel: int, stride: int, dilation: int = 1, ceil: boo
     reach = (kernel - 1) * dilation + 1
     if reach > size:
         raise ValueError((f"a window of at most {size}", f"{reach}", "pad the input (auto_padding) or use a smaller one"))
-    return -(-(size - reach) // stride) + 1 if ceil else (size - reach) // stride + 1
+    if not ceil:
+        return (size - reach) // stride + 1
+    out = -(-(size - reach) // stride) + 1
+    return out - 1 if (out - 1) * stride >= size else out  # the last window begins inside
 
 
 # primitives: x (C, spatial), w (O, C/groups, kernel), y (O, spatial); pads: a pair (before, after) for each spatial axis ----------
@@ -156,6 +159,8 @@ def _conv_plan(types, attrs):
     """Output type, spatial geometry, and the crops that negative pads stand for."""
     w, x = types
     channels = attrs["reduction_rank"]
+    if not channels and len(w.shape) == len(x.shape):  # one filter, without an axis of its own
+        w = w._replace(shape=(1, *w.shape))
     rank = len(w.shape) - 1 - channels
     if rank < 0 or len(x.shape) != rank + channels:
         raise ValueError(
@@ -179,12 +184,12 @@ def _conv_plan(types, attrs):
     strides = _spread(attrs["strides"], rank, "strides")
     dilation = _spread(attrs["dilation"], rank, "dilation")
     auto = _spread(attrs["auto_padding"], rank, "auto_padding")
-    return channels, rank, groups, strides, dilation, auto
+    return w, channels, rank, groups, strides, dilation, auto
 
 
 def _convolution_type(types, attrs):
     w, x = types
-    channels, rank, _, strides, dilation, auto = _conv_plan(types, attrs)
+    w, channels, rank, _, strides, dilation, auto = _conv_plan(types, attrs)
     spatial = []
     for n, k, s, d, a in zip(x.shape[channels:], w.shape[1 + channels :], strides, dilation, auto, strict=True):
         spatial.append(FREE if n == FREE else same_pads(n, k, s, d)[0] if a else valid_size(n, k, s, d))
@@ -215,10 +220,10 @@ def _convolution_expand(g, inputs, attrs, training):
     w, x = inputs
     types = [w.type, x.type]
     out = _convolution_type(types, attrs)[0]
-    channels, rank, groups, strides, dilation, auto = _conv_plan(types, attrs)
+    kernel, channels, rank, groups, strides, dilation, auto = _conv_plan(types, attrs)
     if not channels:
         x = x.reshape(shape=(1, *x.type.shape))
-        w = w.reshape(shape=(w.type.shape[0], 1, *w.type.shape[1:]))
+        w = w.reshape(shape=(kernel.shape[0], 1, *kernel.shape[1:]))
     if rank == 0:
         x, w = x.reshape(shape=(*x.type.shape, 1)), w.reshape(shape=(*w.type.shape, 1))
         strides, dilation, auto = (1,), (1,), (False,)
@@ -268,16 +273,16 @@ def _transpose_plan(types, attrs):
             spatial.append(FREE)
             pads.append((0, 0))
             continue
-        full = (n - 1) * s + (k - 1) * d + 1
-        size = wished[i] if wished and wished[i] > 0 else n * s if a else full
-        if a or wished:
-            out, lo, hi = same_pads(size, k, s, d)
-            if not a:
-                lo, hi = (full - size) // 2, full - size - (full - size) // 2
-            elif out != n:
-                raise ValueError((f"an output size that a stride of {s} takes to {n}", str(size), ""))
-        else:
-            lo, hi = 0, 0
+        # the output is what a convolution with this kernel and stride would take to n
+        reach = (k - 1) * d
+        size = wished[i] if wished and wished[i] > 0 else (n - 1) * s + 1 + (0 if a else reach)
+        back = -(-size // s) if a else (size - reach - 1) // s + 1
+        if back != n:
+            raise ValueError((f"an output size that a stride of {s} takes to {n}", f"{size} (taken to {back})", ""))
+        lo = reach // 2 - (size - 1 - (n - 1) * s) // 2 if a else 0
+        hi = (n - 1) * s + reach + 1 - size - lo
+        if hi < 0 and lo >= 0 and (size + lo - reach - 1) // s + 1 == n:  # what the stride does not reach
+            hi = 0
         spatial.append(size)
         pads.append((lo, hi))
     return rank, strides, dilation, spatial, pads
@@ -296,11 +301,12 @@ def _transposed_bind(types, attrs):
 def _transposed_expand(g, inputs, attrs, training):
     w, x = inputs
     _, strides, dilation, spatial, pads = _transpose_plan([w.type, x.type], attrs)
-    padded = [n - min(lo, 0) - min(hi, 0) for n, (lo, hi) in zip(spatial, pads, strict=True)]
+    # places that the convolution would not read: zeros here
+    read = [n + min(lo, 0) + min(hi, 0) for n, (lo, hi) in zip(spatial, pads, strict=True)]
     y = g.node(
         "conv_dx",
         [x, w],
-        shape=(w.type.shape[1], *padded),
+        shape=(w.type.shape[1], *read),
         strides=strides,
         dilation=dilation,
         pads=tuple((max(lo, 0), max(hi, 0)) for lo, hi in pads),
@@ -308,7 +314,7 @@ def _transposed_expand(g, inputs, attrs, training):
     )
     for i, ((lo, hi), n) in enumerate(zip(pads, spatial, strict=True)):
         if lo < 0 or hi < 0:
-            y = y.node("take", axis=1 + i, first=max(-lo, 0), count=n, stride=1)
+            y = y.node("put", axis=1 + i, first=max(-lo, 0), stride=1, size=n)
     return y
 
 
@@ -488,7 +494,8 @@ def convolution_transpose(
 ) -> Function:
     """The transpose of a convolution: `operand` (channels, spatial...), `convolution_map` (channels, filters, kernel...).
 
-    output_shape: spatial sizes where a stride leaves a choice; without it auto_padding gives input * stride.
+    output_shape: spatial sizes (a leading one for the filters is accepted and ignored, 0 leaves a size open) where a stride leaves a choice;
+    without it (input - 1) * stride + 1 with auto_padding, else (input - 1) * stride + kernel. Raises `ValueError` where shapes do not fit.
     """
     if output_shape is not None:
         output_shape = _numbers(output_shape)
@@ -518,7 +525,8 @@ def pooling(
 ) -> Function:
     """Largest value (`C.MAX_POOLING`) or mean (`C.AVG_POOLING`) of windows over the last axes.
 
-    ceil_out_dim: a last window that hangs over the edge counts. include_pad: pads count in the mean. At a tie of the largest values the
+    ceil_out_dim: a last window that begins inside and hangs over the edge counts (CNTK 2.7 counts one that begins outside too, and reads past
+    its memory). include_pad: pads count in the mean. At a tie of the largest values the
     gradient goes to the first. Raises `ValueError` for a window that does not fit.
     """
     if pooling_type not in (MAX_POOLING, AVG_POOLING):

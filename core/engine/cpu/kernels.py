@@ -260,6 +260,12 @@ def _pool(s: Step, sizes: dict) -> Made:
     n = s.node
     a = n.attrs
     lo, hi = ([p[i] for p in a["pads"]] for i in (0, 1))
+    if n.name == "max_pool_pick":
+        v, x, out = n.inputs[0], n.inputs[1], s.outputs[0]
+        if math.prod(shape(out, sizes)) == 0:
+            return None
+        geometry = (shape(x, sizes), shape(out, sizes), list(a["window"]), list(a["strides"]), lo, hi)
+        return native.Pooling("pick", "max", code(x), *geometry), [(v, PLAIN), (x, PLAIN), (out, PLAIN)]
     back = n.name != "pool"
     x, y = (s.inputs[0], s.outputs[0]) if not back else (n.inputs[1] if n.name == "max_pool_dx" else n.outputs[0], n.inputs[0])
     if math.prod(shape(s.outputs[0], sizes)) == 0:
