@@ -91,8 +91,8 @@ def naive_conv(x, w, dy, stride, dilation, lo, hi, groups):
         for tap, s in taps(w.shape[2:], spatial, stride, dilation):
             part = px[(slice(None), ci, *s)]
             wt = w[(oi, slice(None), *tap)]
-            y[:, oi] += np.einsum("oc,nc...->no...", wt, part)
-            dpx[(slice(None), ci, *s)] += np.einsum("oc,no...->nc...", wt, dy[:, oi])
+            y[:, oi] += np.moveaxis(np.tensordot(wt, part, (1, 1)), 0, 1)
+            dpx[(slice(None), ci, *s)] += np.moveaxis(np.tensordot(wt, dy[:, oi], (0, 1)), 0, 1)
             dw[(oi, slice(None), *tap)] = np.tensordot(dy[:, oi], part, (sums, sums))
     inner = tuple(slice(p, p + a) for p, a in zip(lo, x.shape[2:], strict=True))
     return y, dpx[(slice(None), slice(None), *inner)], dw
@@ -145,7 +145,7 @@ def test_convolution(name, lx, ly):
     close = dict(rtol=2e-5, atol=2e-5 * np.sqrt(dw.size))
     fx, fw, fb, fdy = place(to_layout(x, lx), 1), place(w, 1), place(b, 3), place(to_layout(dy, ly), 5)
 
-    out = aligned(y.size)
+    out = aligned(y.size, 1)
     call(onednn.Convolution("forward", *common), [fx, fw, out])
     np.testing.assert_allclose(from_layout(out, ys, ly), y, **close)
 
@@ -158,14 +158,14 @@ def test_convolution(name, lx, ly):
     call(onednn.Convolution("forward", *common, sum=True), [fx, fw, out])
     np.testing.assert_allclose(from_layout(out, ys, ly), y + old, **close)
 
-    out = aligned(x.size)
+    out = aligned(x.size, 3)
     out[:] = np.nan
     call(onednn.Convolution("backward_data", *common), [fdy, fw, out])
     np.testing.assert_allclose(from_layout(out, xs, lx), dx, **close)
     call(onednn.Convolution("backward_data", *common, sum=True), [fdy, fw, out])
     np.testing.assert_allclose(from_layout(out, xs, lx), 2 * dx, **close)
 
-    out, db = aligned(w.size), aligned(o)
+    out, db = aligned(w.size, 5), aligned(o, 1)
     out[:] = np.nan
     call(onednn.Convolution("backward_weights", *common), [fx, fdy, out])
     np.testing.assert_allclose(out.reshape(ws), dw, **close)
@@ -186,7 +186,7 @@ WINOGRAD = {
     "wide": ((1, 16, 3, 70), 64, (1, 1), (1, 1)),
     "one pixel": ((2, 16, 1, 1), 32, (1, 1), (1, 1)),
     "one window": ((1, 16, 3, 3), 16, (0, 0), (0, 0)),
-    "long": ((40, 64, 12, 12), 32, (1, 1), (1, 1)),
+    "long": ((20, 64, 12, 12), 32, (1, 1), (1, 1)),
     "many channels": ((9, 256, 8, 8), 128, (1, 1), (1, 1)),
 }
 
@@ -489,10 +489,10 @@ def test_library():
 
 def test_without_avx512():
     """The same answers on a machine that has AVX2 only."""
-    chosen = "test_pooling or (test_convolution and (c16-c16 or colour or stride)) or (test_matmul and True-False)"
+    chosen = "(test_pooling and overlap) or (test_convolution and (c16-c16 or colour)) or (test_matmul and True-False)"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", f"({chosen}) and not without"],
-        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_WAIT_POLICY": "passive"},
         capture_output=True,
         text=True,
     )
