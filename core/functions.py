@@ -43,6 +43,7 @@ class Primitive:
         self.name = name
         self.where = user_line()
         self._types: list[Type] | None = None
+        self._unknown: tuple[int, list[Type]] = (-1, [])  # what is known while placeholders are open, and the edit it was found at
         self.outputs: list[Variable] = [Output(self, i, name) for i in range(outputs)]
         self.types  # infer now, so that an error shows where the node is made
 
@@ -60,9 +61,13 @@ class Primitive:
     def types(self) -> list[Type]:
         """The output types; unknown parts are None until placeholders are replaced."""
         if self._types is None:
+            if self._unknown[0] == variables.edits:
+                return self._unknown[1]
             types = self._operand_types()
             if any(t.shape is None or t.axes is None for t in types):
-                return [Type(None, next((t.dtype for t in types if t.dtype is not None), None), None)] * len(self.outputs)
+                dtype = next((t.dtype for t in types if t.dtype is not None), None)
+                self._unknown = variables.edits, [Type(None, dtype, None)] * len(self.outputs)
+                return self._unknown[1]
             self._types = self._infer(types)
         return self._types
 
@@ -97,7 +102,7 @@ class Primitive:
 
     def forget(self) -> None:
         """Drops the inferred types after an edit."""
-        self._types = None
+        self._types, self._unknown = None, (-1, [])
 
 
 class Combined(Primitive):
@@ -130,6 +135,10 @@ class Block(Primitive):
         self._label = label
         for p, v in arguments:
             p.stands_for = v
+        if any(v.type.shape is not None for _, v in arguments):  # the inner graph was made before its placeholders stood for these
+            for node in nodes_of(composite.root):
+                node.forget()
+            refresh(composite)
         super().__init__(OPS["block"], [v for _, v in arguments], attributes or {}, name, len(composite.outputs))
 
     @property
@@ -139,11 +148,11 @@ class Block(Primitive):
     @property
     def types(self) -> list[Type]:
         if self._types is None:
+            if self._unknown[0] == variables.edits:
+                return self._unknown[1]
             types = [v.type for v in self.composite.outputs]
             if any(t.shape is None or t.axes is None for t in types):
-                refresh(self.composite)
-                types = [v.type for v in self.composite.outputs]
-            if any(t.shape is None or t.axes is None for t in types):
+                self._unknown = variables.edits, types
                 return types
             self._types = types
         return self._types
@@ -154,7 +163,7 @@ class Block(Primitive):
         return Block(self._label, composite, list(zip(inner, operands, strict=True)), self.name, dict(self.attributes))
 
     def forget(self):
-        self._types = None
+        super().forget()
         for node in nodes_of(self.composite.root):
             node.forget()
 

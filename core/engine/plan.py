@@ -45,7 +45,16 @@ class _Binding:
         self.scratch_at = peak
         self.scratch = max((c.scratch for c in self.calls), default=0)
         self.bytes = peak + (self.scratch + 63) // 64 * 64
-        self.outputs = {id(b): aligned_empty((b.bytes(sizes),), np.dtype(np.uint8)) for b in plan.buffers if b.kind == "output"}
+        self.outputs = {}
+        for b in plan.buffers:
+            if b.kind == "output":  # gradients and sums have no rows: they lie in one place for all numbers of rows
+                made = plan.rowless.get(id(b))
+                if made is None:
+                    made = aligned_empty((b.bytes(sizes),), np.dtype(np.uint8))
+                    if not b.axes:
+                        plan.rowless[id(b)] = made
+                self.outputs[id(b)] = made
+        self.kept: list[np.ndarray] | None = None  # the plan's own arrays that `run` gives, made once
         self.executor = Executor(self.calls)
         feeds = {id(b) for b in plan.feeds}
         # the calls that read what is fed: their buffers are set again when the fed array is another one
@@ -98,11 +107,15 @@ class CpuPlan:
         self.arena = aligned_empty((0,), np.dtype(np.uint8))
         self.spaces = list({b.axes for b in self.buffers if b.axes})
         self.kept = len(graph.outputs)  # outputs from this one on are not copied
+        self.rowless: dict[int, np.ndarray] = {}
+        self.all_outputs = True
         self.lock = threading.Lock()
 
     def keep_outputs(self, first: int) -> None:
         """From this output on, `run` gives the plan's own arrays, which the next run overwrites."""
         self.kept = first
+        # what is fed or a variable is copied afresh at each run
+        self.all_outputs = all(self.stores[root_of(v), PLAIN].kind == "output" for v in self.graph.outputs[first:])
 
     def binding(self, sizes: dict) -> _Binding:
         """The calls for these numbers of rows; the least recently used are dropped."""
@@ -125,7 +138,10 @@ class CpuPlan:
             b = self.binding(sizes)
             b.bind(self.arena, feeds)
             b.executor.run(run.seed, run.step, run.sample)
-            return [self.fetch(b, v, feeds, sizes, i >= self.kept) for i, v in enumerate(self.graph.outputs)]
+            found = [self.fetch(b, v, feeds, sizes, False) for v in self.graph.outputs[: self.kept]]
+            if b.kept is None or not self.all_outputs:
+                b.kept = [self.fetch(b, v, feeds, sizes, True) for v in self.graph.outputs[self.kept :]]
+            return found + b.kept
 
     def fetch(self, b: _Binding, v: Value, feeds: dict, sizes: dict, own: bool) -> np.ndarray:
         """The array of an output."""
