@@ -51,15 +51,23 @@ template <class T, int W> struct Swap<T, W, 0> {
     static CG_INLINE void run(typename Vector<T, W>::type *) {}
 };
 
-/* out[p * os + q] = in[q * is + p] for p, q < W. */
-template <class T, int W> static CG_INLINE void tile(const T *in, int64_t is, T *out, int64_t os) {
+/* out[p * os + q] = in[q * is + p] for p, q < W. The lines of the tile AHEAD further along q are asked for: many rows at great
+ * distances are more than the machine follows by itself. */
+template <class T, int W> static CG_INLINE void tile(const T *in, int64_t is, T *out, int64_t os, int64_t next) {
     typedef typename Vector<T, W>::type V;
+    constexpr int64_t AHEAD = 256 / sizeof(T);
     V r[W];
 #pragma GCC unroll 16
-    for (int i = 0; i < W; i++) __builtin_memcpy(&r[i], in + i * is, sizeof(V));
+    for (int i = 0; i < W; i++) {
+        __builtin_memcpy(&r[i], in + i * is, sizeof(V));
+        __builtin_prefetch(in + i * is + next, 0);
+    }
     Swap<T, W, W / 2>::run(r);
 #pragma GCC unroll 16
-    for (int i = 0; i < W; i++) __builtin_memcpy(out + i * os, &r[i], sizeof(V));
+    for (int i = 0; i < W; i++) {
+        __builtin_memcpy(out + i * os, &r[i], sizeof(V));
+        __builtin_prefetch(out + i * os + AHEAD, 1);
+    }
 }
 
 template <class T> static CG_INLINE void scalar_block(const T *in, int64_t is, T *out, int64_t os, int64_t P, int64_t Q) {
@@ -73,11 +81,12 @@ template <class T> static CG_INLINE void scalar_block(const T *in, int64_t is, T
 
 /* Whole tiles; the last tile of a row or column overlaps the one before it (the same values are written twice). */
 template <class T, int W> static CG_INLINE void tiled_block(const T *in, int64_t is, T *out, int64_t os, int64_t P, int64_t Q) {
+    const int64_t next = Q > 256 / int64_t(sizeof(T)) ? 256 / int64_t(sizeof(T)) * is : 256 / int64_t(sizeof(T));
     for (int64_t q = 0; q < Q; q += W) {
         const int64_t q0 = q + W <= Q ? q : Q - W;
         for (int64_t p = 0; p < P; p += W) {
             const int64_t p0 = p + W <= P ? p : P - W;
-            tile<T, W>(in + q0 * is + p0, is, out + p0 * os + q0, os);
+            tile<T, W>(in + q0 * is + p0, is, out + p0 * os + q0, os, next);
         }
     }
 }
