@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from cogkit import variables
-from cogkit.errors import sentence, user_line
-from cogkit.op import OPS, Op, Type
+from cogkit.errors import Misfit, sentence, user_line
+from cogkit.op import OPS, Op, Type, row_space
 from cogkit.variables import Constant, Operators, Output, Parameter, Placeholder, Variable
 
 __all__ = ["BlockFunction", "CloneMethod", "Function", "apply"]
@@ -31,17 +31,30 @@ class CloneMethod(Enum):
     freeze = "freeze"
 
 
+def told(error: ValueError, node: Primitive) -> ValueError:
+    """What an op's record says of a misfit, (wish, fact, way), as a sentence about the node; other errors as they are."""
+    if len(error.args) != 1 or not isinstance(error.args[0], tuple):
+        return error
+    wish, fact, way, *clash = error.args[0]
+    if clash:  # row spaces of two operands: say whose
+        a, b = (node.operands[i] for i in clash[0])
+        fact = f"{row_space(a.type.axes)} of '{a.name or a.uid}' and {row_space(b.type.axes)} of '{b.name or b.uid}'"
+    return Misfit(node.label, node.name, node.where, wish, fact, way)
+
+
 class Primitive:
     """One op over operands. `types` and `outputs` follow from the op's record; `attributes` are its settings."""
 
     composite: Function | None = None  # the inner graph, for a block
 
-    def __init__(self, op: Op, operands: Sequence[Variable], attributes: dict[str, Any], name: str = "", outputs: int = 1):
+    def __init__(
+        self, op: Op, operands: Sequence[Variable], attributes: dict[str, Any], name: str = "", outputs: int = 1, where: str = ""
+    ):
         self.op = op
         self.operands = list(operands)
         self.attributes = attributes
         self.name = name
-        self.where = user_line()
+        self.where = where or user_line()
         self._types: list[Type] | None = None
         self._unknown: tuple[int, list[Type]] = (-1, [])  # what is known while placeholders are open, and the edit it was found at
         self.outputs: list[Variable] = [Output(self, i, name) for i in range(outputs)]
@@ -92,13 +105,11 @@ class Primitive:
                 types = self._operand_types()
             return self.op.infer(types, self.attributes)
         except ValueError as e:
-            if len(e.args) == 1 and isinstance(e.args[0], tuple):
-                raise ValueError(sentence(self.label, self.name, self.where, *e.args[0])) from None
-            raise
+            raise told(e, self) from None
 
     def copy(self, operands: Sequence[Variable], method: CloneMethod, known: dict) -> Primitive:
-        """The same op over other operands."""
-        return Primitive(self.op, operands, dict(self.attributes), self.name, len(self.outputs))
+        """The same op over other operands, made at the same line."""
+        return Primitive(self.op, operands, dict(self.attributes), self.name, len(self.outputs), self.where)
 
     def forget(self) -> None:
         """Drops the inferred types after an edit."""
@@ -128,7 +139,13 @@ class Block(Primitive):
     """A node whose meaning is a graph of its own over placeholders, each standing for one operand."""
 
     def __init__(
-        self, label: str, composite: Function, arguments: Sequence[tuple[Placeholder, Variable]], name: str = "", attributes=None
+        self,
+        label: str,
+        composite: Function,
+        arguments: Sequence[tuple[Placeholder, Variable]],
+        name: str = "",
+        attributes=None,
+        where: str = "",
     ):
         self.composite = composite
         self.inner = [p for p, _ in arguments]
@@ -139,7 +156,7 @@ class Block(Primitive):
             for node in nodes_of(composite.root):
                 node.forget()
             refresh(composite)
-        super().__init__(OPS["block"], [v for _, v in arguments], attributes or {}, name, len(composite.outputs))
+        super().__init__(OPS["block"], [v for _, v in arguments], attributes or {}, name, len(composite.outputs), where)
 
     @property
     def label(self) -> str:
@@ -160,7 +177,7 @@ class Block(Primitive):
     def copy(self, operands, method, known):
         inner = [_bound_placeholder(p) for p in self.inner]
         composite = _clone(self.composite, method, dict(zip(self.inner, inner, strict=True)), known)
-        return Block(self._label, composite, list(zip(inner, operands, strict=True)), self.name, dict(self.attributes))
+        return Block(self._label, composite, list(zip(inner, operands, strict=True)), self.name, dict(self.attributes), self.where)
 
     def forget(self):
         super().forget()
@@ -211,39 +228,35 @@ def nodes_of(*roots: Primitive) -> list[Primitive]:
     return order
 
 
-def leaves_of(root: Primitive, inside_blocks: bool = True) -> list[Variable]:
-    """Inputs, parameters, constants and placeholders that the root needs, a node's own before those of its operands."""
+def leaves_of(root: Primitive) -> list[Variable]:
+    """Inputs, parameters, constants and placeholders that the root needs, depth first in the order of operands, as CNTK lists them.
+
+    A block's own parameters come before its operands; a matrix product's right operand before its left one.
+    """
     found: dict[int, Variable] = {}
     done: set[int] = set()
-    stack = [root]
+    stack: list[Variable | Primitive] = [root]
     while stack:
-        node = stack.pop()
+        item = stack.pop()
+        if isinstance(item, Variable) and not item.is_output:
+            found.setdefault(id(item), item)
+            continue
+        node = item.owner if isinstance(item, Variable) else item
         if id(node) in done:
             continue
         done.add(id(node))
-        for v in node.operands:
-            if not v.is_output:
-                found.setdefault(id(v), v)
-        if inside_blocks and isinstance(node, Block):
-            inner = {id(p) for p in node.inner}
-            for v in inner_leaves(node.composite.root):
-                if id(v) not in inner:
-                    found.setdefault(id(v), v)
-        stack.extend(v.owner for v in reversed(node.operands) if v.is_output and id(v.owner) not in done)
-    return list(found.values())
-
-
-def inner_leaves(root: Primitive) -> list[Variable]:
-    """The leaves of a block's graph in the order in which they are used."""
-    found: dict[int, Variable] = {}
-    for node in nodes_of(root):
-        for v in node.operands:
-            if not v.is_output:
-                found.setdefault(id(v), v)
         if isinstance(node, Block):
-            inside = {id(p) for p in node.inner}
-            found.update((id(v), v) for v in inner_leaves(node.composite.root) if id(v) not in inside)
+            for v in inner_leaves(node):
+                found.setdefault(id(v), v)
+        operands = node.operands[::-1] if node.op.name in ("times", "times_transpose") else node.operands
+        stack.extend(operands[::-1])
     return list(found.values())
+
+
+def inner_leaves(block: Block) -> list[Variable]:
+    """The parameters, constants and inputs inside a block."""
+    inner = {id(p) for p in block.inner}
+    return [v for v in leaves_of(block.composite.root) if id(v) not in inner]
 
 
 def refresh(function: Function) -> None:
@@ -657,11 +670,7 @@ class Node(Function):
     @property
     def inputs(self) -> tuple[Variable, ...]:
         """Its operands; for a block also the parameters inside."""
-        extra: list[Variable] = []
-        if isinstance(self.root, Block):
-            inner = {id(p) for p in self.root.inner}
-            extra = [v for v in inner_leaves(self.root.composite.root) if id(v) not in inner]
-        return (*self.root.operands, *extra)
+        return (*self.root.operands, *(inner_leaves(self.root) if isinstance(self.root, Block) else ()))
 
     @property
     def block_root(self) -> Function:
