@@ -315,7 +315,7 @@ REFUSED = {
     "no dict": (lambda: trained(X), ValueError, "expected a dict that feeds 2 inputs, got ndarray"),
     "tuple": (lambda: trained(({NET.x: X, NET.y: Y}, [True])), ValueError, "sequences always begin anew"),
     "shape": (lambda: trained({NET.x: X[:, :3], NET.y: Y}), ValueError, "Input 'x' .*expected data of shape .*got \\(6, 3\\)"),
-    "samples": (lambda: trained({NET.x: X, NET.y: Y[:4]}), ValueError, "expected 4 samples in .*got 6"),
+    "samples": (lambda: trained({NET.x: X, NET.y: Y[:4]}), ValueError, "expected 6 samples in .*got 4"),
     "text": (lambda: trained({NET.x: np.array([["a"] * 4]), NET.y: Y[:1]}), (ValueError, TypeError), "Input 'x'"),
     "empty": (lambda: trained({NET.x: X[:0], NET.y: Y[:0]}), ValueError, "expected at least one sample, got none"),
     "no metric": (
