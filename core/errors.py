@@ -11,7 +11,7 @@ import sys
 __all__ = ["DataError", "DeviceError", "ModelFileError", "RankError"]
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
-_HOUSES = tuple(os.path.join(os.path.dirname(_PACKAGE), d) + os.sep for d in ("layers", "parallel")) + (_PACKAGE + os.sep,)
+_HOUSES = tuple(os.path.join(os.path.dirname(_PACKAGE), d) + os.sep for d in ("layers", "data", "parallel")) + (_PACKAGE + os.sep,)
 
 
 class DataError(ValueError):
@@ -39,6 +39,22 @@ def user_line() -> str:
             return f"{os.path.basename(name)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+class Misfit(ValueError):
+    """A node whose operands do not fit: a `ValueError` that keeps its parts, so that a layer can put its own name to it."""
+
+    def __init__(self, label: str, name: str, where: str, *what: str, layer: bool = False):
+        super().__init__(sentence(label, name, where, *what))
+        self.label, self.name, self.where, self.what, self.layer = label, name, where, what, layer
+
+    def inside(self, label: str, name: str, where: str) -> Misfit:
+        """The same, told of the block around it: the innermost layer speaks for the nodes that it made itself, which bear its line."""
+        if self.layer:
+            return Misfit(self.label, self.name or name, self.where, *self.what, layer=True)
+        if self.where == where:
+            return Misfit(label, name, where, *self.what, layer=True)
+        return self
 
 
 def sentence(label: str, name: str, where: str, wish: str, fact: str, way: str = "") -> str:

@@ -155,7 +155,10 @@ class Block(Primitive):
         if any(v.type.shape is not None for _, v in arguments):  # the inner graph was made before its placeholders stood for these
             for node in nodes_of(composite.root):
                 node.forget()
-            refresh(composite)
+            try:
+                refresh(composite)
+            except Misfit as e:
+                raise e.inside(label, name, where or user_line()) from None
         super().__init__(OPS["block"], [v for _, v in arguments], attributes or {}, name, len(composite.outputs), where)
 
     @property
@@ -167,7 +170,10 @@ class Block(Primitive):
         if self._types is None:
             if self._unknown[0] == variables.edits:
                 return self._unknown[1]
-            types = [v.type for v in self.composite.outputs]
+            try:
+                types = [v.type for v in self.composite.outputs]
+            except Misfit as e:
+                raise e.inside(self.label, self.name, self.where) from None
             if any(t.shape is None or t.axes is None for t in types):
                 self._unknown = variables.edits, types
                 return types

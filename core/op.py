@@ -79,7 +79,8 @@ def row_space(axes: tuple[Axis, ...] | None) -> str:
 def join_axes(types: Sequence[Type]) -> tuple[Axis, ...] | None:
     """The row space of an op over values of these row spaces: all that have one must share it."""
     joined: tuple[Axis, ...] = ()
-    for t in types:
+    first = 0
+    for i, t in enumerate(types):
         if t.axes is None:
             return None
         if len(t.axes) == 0 or t.axes == joined:
@@ -93,9 +94,10 @@ def join_axes(types: Sequence[Type]) -> tuple[Axis, ...] | None:
                         "operands of one row space",
                         f"{row_space(joined)} and {row_space(t.axes)}",
                         "reconcile them with C.sequence.broadcast_as, C.sequence.last or C.sequence.unpack",
+                        (first, i),
                     )
                 )
-        joined = t.axes
+        joined, first = t.axes, i
     return joined
 
 

@@ -83,7 +83,7 @@ def Convolution1D(filter_shape: Any, num_filters: Any = None, activation: Any = 
     """`Convolution` over one spatial axis: x (channels, width)."""
     o = _options(Convolution1D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
     return Convolution(_with_rank(1, "Convolution1D")(filter_shape), num_filters, strides=strides, reduction_rank=reduction_rank,
-                       dilation=dilation, name=name, **o)  # fmt: skip
+                       dilation=dilation, op_name="Convolution1D", name=name, **o)  # fmt: skip
 
 
 def Convolution2D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
@@ -92,7 +92,7 @@ def Convolution2D(filter_shape: Any, num_filters: Any = None, activation: Any = 
     """`Convolution` over two spatial axes: x (channels, height, width)."""
     o = _options(Convolution2D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
     return Convolution(_with_rank(2, "Convolution2D")(filter_shape), num_filters, strides=strides, reduction_rank=reduction_rank,
-                       dilation=dilation, groups=groups, name=name, **o)  # fmt: skip
+                       dilation=dilation, groups=groups, op_name="Convolution2D", name=name, **o)  # fmt: skip
 
 
 def Convolution3D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
@@ -101,7 +101,7 @@ def Convolution3D(filter_shape: Any, num_filters: Any = None, activation: Any = 
     """`Convolution` over three spatial axes: x (channels, depth, height, width)."""
     o = _options(Convolution3D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
     return Convolution(_with_rank(3, "Convolution3D")(filter_shape), num_filters, strides=strides, reduction_rank=reduction_rank,
-                       dilation=dilation, groups=groups, name=name, **o)  # fmt: skip
+                       dilation=dilation, groups=groups, op_name="Convolution3D", name=name, **o)  # fmt: skip
 
 
 def _options(f: Any, **given: Any) -> dict[str, Any]:

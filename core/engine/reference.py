@@ -199,6 +199,8 @@ def _arg(n, sizes, run, x):
 def _moments(n, sizes, run, x):
     axis = tuple(a + 1 for a in n.attrs["axes"]) + (0,) if n.inputs[0].type.axes else n.attrs["axes"]
     shape = n.outputs[0].type.shape
+    if x.size == 0:  # 0, so that an empty minibatch spoils no running statistic
+        return np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
     return x.mean(axis=axis).reshape(shape), x.var(axis=axis).reshape(shape)
 
 

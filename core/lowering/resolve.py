@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cogkit.errors import sentence
-from cogkit.functions import Block, Combined, Primitive, nodes_of
+from cogkit.errors import Misfit, sentence
+from cogkit.functions import Block, Combined, Primitive, nodes_of, told
 from cogkit.lowering.ir import Graph, Value
 from cogkit.op import Type
 from cogkit.variables import Constant, Variable
@@ -46,7 +46,10 @@ class _Resolver:
             if isinstance(node, Block):
                 inner = _Resolver(self.graph, self.feeds, self.training)
                 inside = dict(zip(node.inner, inputs, strict=True))
-                inner.enter([node.composite.root], inside)
+                try:
+                    inner.enter([node.composite.root], inside)
+                except Misfit as e:
+                    raise e.inside(node.label, node.name, node.where) from None
                 values: Any = [inner.value(v, inside) for v in node.composite.outputs]
             else:
                 values = self.lower(node, inputs)
@@ -60,9 +63,7 @@ class _Resolver:
                 return op.expand(self.graph, inputs, node.attributes, self.training)
             return self.graph.node(op.name, inputs, **node.attributes)
         except ValueError as e:
-            if len(e.args) == 1 and isinstance(e.args[0], tuple):
-                raise ValueError(sentence(node.label, node.name, node.where, *e.args[0])) from None
-            raise
+            raise told(e, node) from None
 
     def value(self, v: Variable, bound: dict[Variable, Value]) -> Value:
         if v in self.feeds:

@@ -86,9 +86,9 @@ def _times_type(types, attrs):
     if k > len(left) or left[len(left) - k :] != right[:k]:
         raise ValueError(
             (
-                f"the last {k} axes of {left} to equal the first {k} of {right}",
-                f"{left[max(len(left) - k, 0) :]} and {right[:k]}",
-                "the right operand is (inputs, outputs)",
+                f"a left operand of shape (..., {', '.join(map(str, right[:k]))})",
+                str(left),
+                f"the right operand {right} is (inputs, outputs)",
             )
         )
     return [Type(left[: len(left) - k] + right[k:], common_dtype(types), join_axes(types))]

@@ -85,7 +85,7 @@ def _expand(g, inputs, attrs, training):
         alpha = rows / (count + rows)
     else:
         alpha = 1.0 - (rows * (-1.0 / tc)).exp()
-    alpha = count.eq(0.0).select(1.0, alpha)
+    alpha = count.eq(0.0).select(1.0, alpha) * (rows > 0)  # an empty minibatch says nothing
     unbiased = var * (values / (values - 1.0).max(1.0))
     for running, now in ((running_mean, mean), (running_var, unbiased)):
         now = now.stop().reshape(shape=running.type.shape)

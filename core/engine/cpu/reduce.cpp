@@ -319,7 +319,7 @@ inline void unite(double n, double *mean, double *m2, double nb, const double *m
 template <class T> struct MomentsKernel : Kernel {
     Walk<T> walk;
 
-    /* mean = sum x / n, var = sum (x - mean)^2 / n; both NaN where n = 0. */
+    /* mean = sum x / n, var = sum (x - mean)^2 / n; both 0 where n = 0, so that an empty minibatch spoils no running statistic. */
     static void call(const cg_call *c, const cg_context *) {
         const auto *self = static_cast<const MomentsKernel *>(c->state);
         const Walk<T> &w = self->walk;
@@ -331,8 +331,8 @@ template <class T> struct MomentsKernel : Kernel {
             w.locate(o, &xo, &yo);
             yo += tile * w.lanes * w.lane.y;
             for (int64_t l = 0; l < lanes; l++) {
-                mean[yo + l * w.lane.y] = w.total ? T(m[l]) : std::numeric_limits<T>::quiet_NaN();
-                var[yo + l * w.lane.y] = w.total ? T(m2[l] / double(w.total)) : std::numeric_limits<T>::quiet_NaN();
+                mean[yo + l * w.lane.y] = w.total ? T(m[l]) : T(0);
+                var[yo + l * w.lane.y] = w.total ? T(m2[l] / double(w.total)) : T(0);
             }
         };
         parallel(w.tasks(), w.size, [&](int64_t task) {

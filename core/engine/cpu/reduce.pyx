@@ -15,7 +15,7 @@ cdef extern from "reduce.h" namespace "cg":
 cdef class Moments(BoundKernel):
     """Mean and biased variance over the dimensions whose output stride is 0; buffers x, mean, var.
 
-    One pass over memory: exact moments of blocks, united in doubles (Chan, Golub, LeVeque 1979). NaN where nothing is averaged.
+    One pass over memory: exact moments of blocks, united in doubles (Chan, Golub, LeVeque 1979). 0 where nothing is averaged.
     """
     def __init__(self, dims, strides, out_strides, dtype):
         self.own(make_moments(dims, strides, out_strides, text(dtype)))
