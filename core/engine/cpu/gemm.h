@@ -21,7 +21,8 @@ CG_AVX512 CG_INLINE void store(float *p, v16 v) { *(v16u *)p = v; }
 /* c (MR, 16 NV) = or += a (MR, k) b (k, 16 NV); element (i, l) of a lies at a[i row + l step]. Rows are addressed in threes,
  * which is what x86 can do with one pointer and one stride. */
 template <int MR, int NV>
-CG_AVX512 void tile(int64_t k, const float *a, int64_t row, int64_t step, const float *b, int64_t ldb, float *c, int64_t ldc, bool add) {
+CG_AVX512 void tile(int64_t k, const float *a, int64_t row, int64_t step, const float *b, int64_t ldb, float *c, int64_t ldc,
+                    bool add) {
     v16 sum[MR][NV];
 #pragma GCC unroll 32
     for (int i = 0; i < MR; ++i)
@@ -70,8 +71,8 @@ inline Tile tile_for(int rows, int vectors) {
 }
 
 /* c (m, 16 vectors) from a (m, k) and b (k, 16 vectors), vectors <= 4, in tiles of nearly equal height. */
-inline void panel(int64_t m, int vectors, int64_t k, const float *a, int64_t row, int64_t step, const float *b, int64_t ldb, float *c,
-                  int64_t ldc, bool add) {
+inline void panel(int64_t m, int vectors, int64_t k, const float *a, int64_t row, int64_t step, const float *b, int64_t ldb,
+                  float *c, int64_t ldc, bool add) {
     const int64_t parts = (m + most_rows[vectors] - 1) / most_rows[vectors];
     for (int64_t i = 0, done = 0; i < parts; ++i) {
         const int64_t r = (m - done) / (parts - i);

@@ -287,7 +287,8 @@ void check_conv(const ConvSpec &s) {
     if (s.w.size() != rank || s.y.size() != rank)
         wrong("x, w and y must have the same rank, got " + show(s.x) + ", " + show(s.w) + " and " + show(s.y));
     if (s.strides.size() != nd || s.dilation.size() != nd || s.pad_lo.size() != nd || s.pad_hi.size() != nd)
-        wrong("strides, dilation, pad_lo and pad_hi must have one entry for each of the " + std::to_string(nd) + " spatial dimensions");
+        wrong("strides, dilation, pad_lo and pad_hi must have one entry for each of the " + std::to_string(nd) +
+              " spatial dimensions");
     if (s.groups < 1 || s.x[1] % s.groups || s.w[0] % s.groups)
         wrong("groups = " + std::to_string(s.groups) + " must divide the channels of x " + show(s.x) + " and of w " + show(s.w));
     if (s.w[1] * s.groups != s.x[1])
@@ -296,14 +297,17 @@ void check_conv(const ConvSpec &s) {
     if (s.y[0] != s.x[0] || s.y[1] != s.w[0])
         wrong("y must start with (" + std::to_string(s.x[0]) + ", " + std::to_string(s.w[0]) + "), got " + show(s.y));
     for (size_t i = 0; i < nd; ++i) {
-        if (s.strides[i] < 1 || s.dilation[i] < 1) wrong("strides and dilation start at 1, got " + show(s.strides) + " and " + show(s.dilation));
+        if (s.strides[i] < 1 || s.dilation[i] < 1)
+            wrong("strides and dilation start at 1, got " + show(s.strides) + " and " + show(s.dilation));
         if (s.w[i + 2] < 1) wrong("a kernel of shape " + show(s.w) + " has no taps");
-        if (s.pad_lo[i] < 0 || s.pad_hi[i] < 0) wrong("padding cannot be negative, got " + show(s.pad_lo) + " and " + show(s.pad_hi));
+        if (s.pad_lo[i] < 0 || s.pad_hi[i] < 0)
+            wrong("padding cannot be negative, got " + show(s.pad_lo) + " and " + show(s.pad_hi));
         const auto span = (s.w[i + 2] - 1) * s.dilation[i] + 1;
         const auto room = s.x[i + 2] + s.pad_lo[i] + s.pad_hi[i] - span;
         const auto want = room < 0 ? 0 : room / s.strides[i] + 1;
         if (s.y[i + 2] != want)
-            wrong("spatial dimension " + std::to_string(i) + " of y must be " + std::to_string(want) + ", got y of shape " + show(s.y));
+            wrong("spatial dimension " + std::to_string(i) + " of y must be " + std::to_string(want) + ", got y of shape " +
+                  show(s.y));
     }
     if (s.kind != (int)Conv::forward && s.relu) wrong("relu can only be fused into a forward convolution");
     if (s.kind == (int)Conv::backward_data && s.bias) wrong("backward_data takes no bias");
@@ -379,7 +383,8 @@ std::unique_ptr<Program> convolution(const ConvSpec &s) {
     program->flops = t.flops;
 
     if (product(s.x) == 0 || product(s.y) == 0 || product(s.w) == 0) {
-        if (product(s.y) && kind == Conv::forward) wrong("a convolution of an empty x " + show(s.x) + " must have an empty y, got " + show(s.y));
+        if (product(s.y) && kind == Conv::forward)
+            wrong("a convolution of an empty x " + show(s.x) + " must have an empty y, got " + show(s.y));
         if (!s.sum && kind == Conv::backward_data) p.zero(2, (size_t)product(s.x) * 4);
         if (!s.sum && kind == Conv::backward_weights) {
             p.zero(2, (size_t)product(s.w) * 4);
@@ -390,7 +395,8 @@ std::unique_ptr<Program> convolution(const ConvSpec &s) {
     }
 
     if (s.algorithm == 2 && !winograd_can(s))
-        wrong("algorithm 'winograd' takes 2-D 3x3 kernels with stride 1, without dilation or groups, in layout 'c16', on AVX-512");
+        wrong("algorithm 'winograd' takes 2-D 3x3 kernels with stride 1, without dilation or groups, in layout 'c16', "
+              "on AVX-512");
     if (s.algorithm == 2 || (s.algorithm == 0 && winograd_can(s) && winograd_pays(s))) {
         winograd(*program, s);
         return program;
@@ -485,12 +491,11 @@ std::unique_ptr<Program> convolution(const ConvSpec &s) {
 
 /* ---------------------------------------------------------------- matrix product */
 
-namespace {
-
-enum Route { plain_matmul, packed_matmul, product_forward, product_weights, product_data, routes };
-
-} // namespace
-
+/* oneDNN's matmul reads plain and transposed operands as they lie. GFLOP/s of one Zen 5 core whose registers give 250:
+ * 64x512x784 212, 64x512x512 220, a'b 784x512x64 217, ab' 64x784x512 208, 512x512x512 236, 3200x2048x80 213, 3200x2048x512 193,
+ * 2048x2048x2048 193, 16x2048x512 154, 32x1024x4096 110 (b is read once from memory), 64x10x512 96.
+ * Copying b into the format that oneDNN would choose gave from 2 % more (3200x2048x80) to two thirds less (thin a), and inner
+ * products in their three directions 2 to 80 % less; so there is one route. */
 std::unique_ptr<Program> matmul(const MatMulSpec &spec) {
     auto s = spec;
     if (s.batch < 0 || s.m < 0 || s.n < 0 || s.k < 0)
@@ -551,56 +556,15 @@ std::unique_ptr<Program> matmul(const MatMulSpec &spec) {
         if (s.relu) ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0.f, 0.f);
         attr.set_post_ops(ops);
     }
-    int route = s.route >= 0 ? s.route : (int)plain_matmul;
-    if (!one && route != packed_matmul) route = plain_matmul;
-    if (route == product_weights || route == product_data) {
-        if (s.bias || s.sum || s.relu) wrong("this route takes no bias, relu or sum");
-    }
-
     try {
-        if (route == plain_matmul || route == packed_matmul) {
-            Desc bias;
-            if (s.bias) bias = one ? Desc({1, s.n}, f32, Tag::ab) : Desc({1, 1, s.n}, f32, Tag::abc);
-            const Desc wanted = route == packed_matmul ? any(b.get_dims()) : b;
-            auto pd = s.bias ? dnnl::matmul::primitive_desc(cpu(), a, wanted, bias, c, attr)
-                             : dnnl::matmul::primitive_desc(cpu(), a, wanted, c, attr);
-            program->implementation = std::string("matmul ") + pd.impl_info_str();
-            Args args{{DNNL_ARG_SRC, p.operand(a, 0)},
-                      {DNNL_ARG_WEIGHTS, p.input(b, pd.weights_desc(), 1)},
-                      {DNNL_ARG_DST, p.operand(c, c_at)}};
-            if (s.bias) args.emplace_back(DNNL_ARG_BIAS, p.operand(bias, 2));
-            p.add(dnnl::matmul(pd), pd.scratchpad_desc(), args);
-        } else {
-            /* c (m, n) as an inner product in one of its three directions; weights of oneDNN are (outputs, inputs). */
-            auto turned = [](const Desc &d) { return Desc({d.get_dims()[1], d.get_dims()[0]}, f32, Dims{d.get_strides()[1], d.get_strides()[0]}); };
-            const Desc none;
-            if (route == product_forward) {
-                const Desc bias = s.bias ? plain({s.n}) : Desc();
-                dnnl::inner_product_forward::primitive_desc pd(cpu(), dnnl::prop_kind::forward_training, a, any({s.n, s.k}), bias, c, attr);
-                program->implementation = std::string("inner_product ") + pd.impl_info_str();
-                Args args{{DNNL_ARG_SRC, p.operand(a, 0)},
-                          {DNNL_ARG_WEIGHTS, p.input(turned(b), pd.weights_desc(), 1)},
-                          {DNNL_ARG_DST, p.operand(c, c_at)}};
-                if (s.bias) args.emplace_back(DNNL_ARG_BIAS, p.operand(bias, 2));
-                p.add(dnnl::inner_product_forward(pd), pd.scratchpad_desc(), args);
-            } else if (route == product_weights) {
-                dnnl::inner_product_forward::primitive_desc hint(cpu(), dnnl::prop_kind::forward_training, any({s.k, s.m}), any({s.n, s.m}), none, any({s.k, s.n}));
-                dnnl::inner_product_backward_weights::primitive_desc pd(cpu(), turned(a), any({s.n, s.m}), none, b, hint, attr);
-                program->implementation = std::string("inner_product weights ") + pd.impl_info_str();
-                const int x = p.operand(turned(a), 0), dy = p.operand(b, 1), dw = p.operand(turned(c), c_at);
-                const int out = pd.diff_weights_desc() == turned(c) ? dw : p.temporary(pd.diff_weights_desc());
-                p.add(dnnl::inner_product_backward_weights(pd), pd.scratchpad_desc(),
-                      {{DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_DIFF_WEIGHTS, out}});
-                if (out != dw) p.reorder(out, dw);
-            } else {
-                dnnl::inner_product_forward::primitive_desc hint(cpu(), dnnl::prop_kind::forward_training, any({s.m, s.n}), any({s.k, s.n}), none, any({s.m, s.k}));
-                dnnl::inner_product_backward_data::primitive_desc pd(cpu(), c, any({s.k, s.n}), a, hint, attr);
-                program->implementation = std::string("inner_product data ") + pd.impl_info_str();
-                const int dy = p.operand(a, 0), w = p.input(b, pd.weights_desc(), 1), dx = p.operand(c, c_at);
-                p.add(dnnl::inner_product_backward_data(pd), pd.scratchpad_desc(),
-                      {{DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DIFF_SRC, dx}});
-            }
-        }
+        Desc bias;
+        if (s.bias) bias = one ? Desc({1, s.n}, f32, Tag::ab) : Desc({1, 1, s.n}, f32, Tag::abc);
+        auto pd = s.bias ? dnnl::matmul::primitive_desc(cpu(), a, b, bias, c, attr)
+                         : dnnl::matmul::primitive_desc(cpu(), a, b, c, attr);
+        program->implementation = std::string("matmul ") + pd.impl_info_str();
+        Args args{{DNNL_ARG_SRC, p.operand(a, 0)}, {DNNL_ARG_WEIGHTS, p.operand(b, 1)}, {DNNL_ARG_DST, p.operand(c, c_at)}};
+        if (s.bias) args.emplace_back(DNNL_ARG_BIAS, p.operand(bias, 2));
+        p.add(dnnl::matmul(pd), pd.scratchpad_desc(), args);
     } catch (const dnnl::error &e) {
         wrong("oneDNN cannot do the matrix product batch, m, n, k = " + show({s.batch, s.m, s.n, s.k}) + ": " + e.message);
     }
@@ -617,17 +581,22 @@ std::unique_ptr<Program> pooling(const PoolSpec &s) {
     if (s.y.size() != rank || s.y[0] != s.x[0] || s.y[1] != s.x[1])
         wrong("y of shape " + show(s.y) + " does not go with x of shape " + show(s.x));
     if (s.window.size() != nd || s.strides.size() != nd || s.pad_lo.size() != nd || s.pad_hi.size() != nd)
-        wrong("window, strides, pad_lo and pad_hi must have one entry for each of the " + std::to_string(nd) + " spatial dimensions");
+        wrong("window, strides, pad_lo and pad_hi must have one entry for each of the " + std::to_string(nd) +
+              " spatial dimensions");
     for (size_t i = 0; i < nd; ++i) {
-        if (s.strides[i] < 1 || s.window[i] < 1) wrong("window and strides start at 1, got " + show(s.window) + " and " + show(s.strides));
-        if (s.pad_lo[i] < 0 || s.pad_hi[i] < 0) wrong("padding cannot be negative, got " + show(s.pad_lo) + " and " + show(s.pad_hi));
+        if (s.strides[i] < 1 || s.window[i] < 1)
+            wrong("window and strides start at 1, got " + show(s.window) + " and " + show(s.strides));
+        if (s.pad_lo[i] < 0 || s.pad_hi[i] < 0)
+            wrong("padding cannot be negative, got " + show(s.pad_lo) + " and " + show(s.pad_hi));
         if (s.pad_lo[i] >= s.window[i]) wrong("padding " + show(s.pad_lo) + " leaves a window of " + show(s.window) + " empty");
         const auto room = s.x[i + 2] + s.pad_lo[i] + s.pad_hi[i] - s.window[i];
         const auto want = room < 0 ? 0 : room / s.strides[i] + 1;
         if (s.y[i + 2] != want)
-            wrong("spatial dimension " + std::to_string(i) + " of y must be " + std::to_string(want) + ", got y of shape " + show(s.y));
+            wrong("spatial dimension " + std::to_string(i) + " of y must be " + std::to_string(want) + ", got y of shape " +
+                  show(s.y));
         if (want && (want - 1) * s.strides[i] >= s.x[i + 2] + s.pad_lo[i])
-            wrong("the last window of spatial dimension " + std::to_string(i) + " lies in the padding: x " + show(s.x) + ", pad_hi " + show(s.pad_hi));
+            wrong("the last window of spatial dimension " + std::to_string(i) + " lies in the padding: x " + show(s.x) +
+                  ", pad_hi " + show(s.pad_hi));
     }
     auto program = std::make_unique<Program>();
     auto &p = *program->impl;
@@ -643,8 +612,9 @@ std::unique_ptr<Program> pooling(const PoolSpec &s) {
     const Desc x = described(s.x, s.layout), y = described(s.y, s.layout);
     const Dims dilation(nd, 0);
     /* oneDNN keeps the argument of the maximum in the layout of y; the backward pass must see the same descriptor. */
-    dnnl::pooling_forward::primitive_desc forward(cpu(), with_ws ? dnnl::prop_kind::forward_training : dnnl::prop_kind::forward_inference,
-                                                  modes[s.mode], x, y, s.strides, s.window, dilation, s.pad_lo, s.pad_hi, user_scratchpad());
+    const auto training = dnnl::prop_kind::forward_training, use = with_ws ? training : dnnl::prop_kind::forward_inference;
+    dnnl::pooling_forward::primitive_desc forward(cpu(), use, modes[s.mode], x, y, s.strides, s.window, dilation, s.pad_lo,
+                                                  s.pad_hi, user_scratchpad());
     if (with_ws) program->workspace = (int64_t)forward.workspace_desc().get_size();
     program->flops = (double)product(s.y) * (double)product(s.window);
     if (!s.backward) {
@@ -653,14 +623,15 @@ std::unique_ptr<Program> pooling(const PoolSpec &s) {
         if (with_ws) args.emplace_back(DNNL_ARG_WORKSPACE, p.operand(forward.workspace_desc(), 2));
         p.add(dnnl::pooling_forward(forward), forward.scratchpad_desc(), args);
     } else {
-        dnnl::pooling_forward::primitive_desc hint(cpu(), dnnl::prop_kind::forward_training, modes[s.mode], x, y, s.strides, s.window,
-                                                   dilation, s.pad_lo, s.pad_hi);
-        dnnl::pooling_backward::primitive_desc pd(cpu(), modes[s.mode], x, y, s.strides, s.window, dilation, s.pad_lo, s.pad_hi, hint,
-                                                  user_scratchpad());
+        dnnl::pooling_forward::primitive_desc hint(cpu(), training, modes[s.mode], x, y, s.strides, s.window, dilation, s.pad_lo,
+                                                   s.pad_hi);
+        dnnl::pooling_backward::primitive_desc pd(cpu(), modes[s.mode], x, y, s.strides, s.window, dilation, s.pad_lo,
+                                                  s.pad_hi, hint, user_scratchpad());
         program->implementation = pd.impl_info_str();
         Args args{{DNNL_ARG_DIFF_DST, p.operand(y, 0)}, {DNNL_ARG_DIFF_SRC, p.operand(x, operands - 1)}};
         if (with_ws) {
-            if (!(pd.workspace_desc() == forward.workspace_desc())) wrong("oneDNN's pooling workspaces differ between forward and backward");
+            if (!(pd.workspace_desc() == forward.workspace_desc()))
+                wrong("oneDNN's pooling workspaces differ between forward and backward");
             args.emplace_back(DNNL_ARG_WORKSPACE, p.operand(pd.workspace_desc(), 1));
         }
         p.add(dnnl::pooling_backward(pd), pd.scratchpad_desc(), args);

@@ -55,7 +55,6 @@ struct MatMulSpec {
     int64_t lda = 0, ldb = 0, ldc = 0;          /* 0: dense rows */
     int64_t batch_a = 0, batch_b = 0, batch_c = 0; /* elements between two matrices; 0: one matrix for all */
     bool bias = false, relu = false, sum = false;
-    int route = -1;                             /* -1: chosen by shape; else a Route, for measurements */
 };
 
 struct PoolSpec {

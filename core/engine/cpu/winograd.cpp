@@ -69,7 +69,8 @@ CG_AVX512 CG_INLINE void kernel_adjoint(const v16 *u, v16 *g) {
 
 /* One row of tiles of one block of 16 channels: the image goes to v[36 planes][tile][channel]. Tiles overlap by two columns,
  * so the columns of up to 8 tiles are transformed first, each once. */
-CG_AVX512 void image_row(const float *x, int64_t h, int64_t w, int64_t top, int64_t left, int64_t cols, float *v, int64_t plane, int64_t ld) {
+CG_AVX512 void image_row(const float *x, int64_t h, int64_t w, int64_t top, int64_t left, int64_t cols, float *v,
+                         int64_t plane, int64_t ld) {
     v16 t[34][6];
     for (int64_t first = 0; first < cols; first += 8) {
         const int64_t tiles = std::min<int64_t>(8, cols - first);
@@ -275,7 +276,8 @@ void Winograd::forward(const float *x, const float *wts, const float *bias_at, f
             for (int64_t r = begin; r < end; ++r) {
                 const int64_t image = r / rows, top = 4 * (r % rows) - pad_top;
                 for (int64_t p = 0; p < cb; ++p)
-                    image_row(x + (image * cb + p) * h * w * 16, h, w, top, -pad_left, cols, v + (r - begin) * cols * ldv + p * 16, plane_v, ldv);
+                    image_row(x + (image * cb + p) * h * w * 16, h, w, top, -pad_left, cols,
+                              v + (r - begin) * cols * ldv + p * 16, plane_v, ldv);
             }
             for (int k = 0; k < 36; ++k)
                 for (int64_t q = 0; q < o; q += 64) {
@@ -287,8 +289,8 @@ void Winograd::forward(const float *x, const float *wts, const float *bias_at, f
             for (int64_t r = begin; r < end; ++r) {
                 const int64_t image = r / rows, top = 4 * (r % rows);
                 for (int64_t q = 0; q < ob; ++q)
-                    result_row(m + (r - begin) * cols * ldm + q * 16, plane_m, ldm, y + (image * ob + q) * oh * ow * 16, oh, ow, top, cols,
-                               bias ? bias_at + q * 16 : nullptr, relu, sum);
+                    result_row(m + (r - begin) * cols * ldm + q * 16, plane_m, ldm, y + (image * ob + q) * oh * ow * 16, oh,
+                               ow, top, cols, bias ? bias_at + q * 16 : nullptr, relu, sum);
             }
         }
     }
@@ -301,7 +303,8 @@ void Winograd::backward_weights(const float *x, const float *dy, float *dw, floa
     float *u = scratch + at_u, *totals = u + 36 * plane_u * sums;
     auto image_part = [&](float *v, int64_t begin, int64_t r, int64_t p) {
         const int64_t image = r / rows, top = 4 * (r % rows) - pad_top;
-        image_row(x + (image * cb + p) * h * w * 16, h, w, top, -pad_left, cols, v + (r - begin) * cols * ldv + p * 16, plane_v, ldv);
+        image_row(x + (image * cb + p) * h * w * 16, h, w, top, -pad_left, cols, v + (r - begin) * cols * ldv + p * 16,
+                  plane_v, ldv);
     };
     auto gradient_part = [&](float *m, int64_t begin, int64_t r, int64_t q, float *total) {
         const int64_t image = r / rows, top = 4 * (r % rows);
