@@ -13,7 +13,7 @@ from cogkit.engine.cpu.kernels import choose_formats, make
 from cogkit.engine.executor import Executor, place_buffers
 from cogkit.lowering.fuse import fuse
 from cogkit.lowering.ir import Graph, Value
-from cogkit.lowering.layout import PLAIN, assign_layouts, root_of
+from cogkit.lowering.layout import PLAIN, assign_layouts, holder, root_of
 from cogkit.lowering.memory import Storage, place
 from cogkit.lowering.steps import Step
 from cogkit.op import row_space
@@ -36,7 +36,7 @@ class _Binding:
             made = make(step, sizes)
             for call, buffers in made if isinstance(made, list) else [] if made is None else [made]:
                 self.calls.append(call)
-                self.slots.append([plan.stores[root_of(v), layout] for v, layout in buffers])
+                self.slots.append([plan.stores[holder(v, layout)] for v, layout in buffers])
                 self.steps.append(step)
         arena = [b for b in plan.buffers if b.kind == "arena"]
         bytes_ = [b.bytes(sizes) for b in arena]
@@ -100,7 +100,8 @@ class CpuPlan:
             root = root_of(v)
             if (root, PLAIN) not in self.stores:
                 leaf = root.producer.leaf
-                self.stores[root, PLAIN] = Storage(root, "feed" if leaf is not None and leaf.is_input else "variable" if leaf is not None else "output", leaf)
+                kind = "output" if leaf is None else "feed" if leaf.is_input else "variable"
+                self.stores[root, PLAIN] = Storage(root, kind, leaf)
         self.buffers: list[Storage] = list({id(b): b for b in self.stores.values()}.values())
         self.feeds = [b for b in self.buffers if b.kind == "feed"]
         self.bindings: OrderedDict[tuple, _Binding] = OrderedDict()
@@ -154,7 +155,9 @@ class CpuPlan:
         array = b.outputs[id(s)].view(v.type.dtype).reshape(shape)
         return array if own else array.copy()
 
-    def profile(self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any, clock: Any = time.perf_counter) -> list[tuple[float, Step]]:
+    def profile(
+        self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any, clock: Any = time.perf_counter
+    ) -> list[tuple[float, Step]]:
         """Runs once and gives the seconds of each call with its step."""
         b = self.binding(sizes)
         b.bind(self.arena, feeds)
@@ -179,5 +182,3 @@ class CpuPlan:
         held = sum(s.bytes(sizes) for s in self.buffers if s.kind in ("output", "variable"))
         lines.append(f"peak: arena {b.scratch_at} + scratch {b.scratch} + outputs and variables {held} = {b.bytes + held} bytes")
         return "\n".join(lines)
-
-

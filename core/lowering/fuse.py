@@ -118,7 +118,9 @@ class _Fuser:
         shape = (1,) * (len(t.shape) - len(bias.type.shape)) + bias.type.shape
         if n.name == "conv":
             return len(t.shape) >= 2 and t.shape == n.outputs[0].type.shape and shape == (t.shape[0],) + (1,) * (len(t.shape) - 1)
-        return len(t.shape) >= 1 and shape == (1,) * (len(t.shape) - 1) + t.shape[-1:] and t.shape[-1] == n.outputs[0].type.shape[1]
+        return (
+            len(t.shape) >= 1 and shape == (1,) * (len(t.shape) - 1) + t.shape[-1:] and t.shape[-1] == n.outputs[0].type.shape[1]
+        )
 
     # levels and groups ----------------------------------------------------------------------------------------------------------
 
@@ -136,7 +138,9 @@ class _Fuser:
             for v in n.inputs:
                 p = v.producer
                 if p.op is not None and p not in self.numbers:
-                    joins = is_view(n) or n in self.absorbed or (domain is not None and self.free_node(p) and domain_of(p) == domain)
+                    joins = (
+                        is_view(n) or n in self.absorbed or (domain is not None and self.free_node(p) and domain_of(p) == domain)
+                    )
                     top = max(top, self.level[p] + (0 if joins else 1))
             self.level[n] = top
 
@@ -153,7 +157,9 @@ class _Fuser:
         loads: dict[tuple, Node] = {}
         members = [n for n in self.graph.nodes if n.op is not None and self.fusable(n)]
         # a number that others than programs read is filled into memory
-        members += [n for n in self.numbers if n.outputs[0] in self.wanted or any(not self.fusable(r) for r in self.readers[n.outputs[0]])]
+        members += [
+            n for n in self.numbers if n.outputs[0] in self.wanted or any(not self.fusable(r) for r in self.readers[n.outputs[0]])
+        ]
         for n in members:
             parent[n] = n
             if n in self.numbers:
@@ -223,7 +229,7 @@ class _Fuser:
                 else:
                     loads[v] = None
         if not reach:
-            return None   # each of its values is computed where it is used
+            return None  # each of its values is computed where it is used
         for v in sorted(outside, key=lambda v: v.producer.serial):
             extra = self.recompute(v, domain, loads)
             if extra is None:

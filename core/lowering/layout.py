@@ -12,7 +12,7 @@ from cogkit.lowering.fuse import is_view
 from cogkit.lowering.ir import Value
 from cogkit.lowering.steps import Step
 
-__all__ = ["PLAIN", "assign_layouts", "root_of"]
+__all__ = ["PLAIN", "assign_layouts", "holder", "root_of"]
 
 PLAIN = "plain"
 Chooser = Callable[[Step, Callable[[Value], Sequence[str]]], tuple[list[str], list[str]]]
@@ -30,6 +30,12 @@ def root_of(v: Value) -> Value:
             return v
 
 
+def holder(v: Value, layout: str) -> tuple[Value, str]:
+    """The key of the storage in which a value is held in a format: that of its root, but a view of another shape has formats of its own."""
+    root = root_of(v)
+    return (root if layout == PLAIN or root.type.shape == v.type.shape else v), layout
+
+
 def assign_layouts(steps: list[Step], outputs: Sequence[Value], choose: Chooser) -> list[Step]:
     """The steps with formats, and reorder steps between them.
 
@@ -39,11 +45,13 @@ def assign_layouts(steps: list[Step], outputs: Sequence[Value], choose: Chooser)
     out: list[Step] = []
 
     def formats(v: Value) -> Sequence[str]:
-        root = root_of(v)
-        return have.get(root, [PLAIN]) if root.type.shape == v.type.shape else [PLAIN]
+        return have.get(holder(v, "")[0], [PLAIN])
 
     def provide(v: Value, layout: str) -> None:
-        root = root_of(v)
+        root = holder(v, layout)[0]
+        if root is not root_of(v):  # a view of another shape is taken from the plain form
+            provide(v, PLAIN)
+            have.setdefault(root, [PLAIN])
         known = have.setdefault(root, [PLAIN] if root.producer.op is None else [])
         if layout in known:
             return

@@ -17,8 +17,9 @@ __all__ = ["Request", "lower"]
 class Request(NamedTuple):
     """What is wanted of a graph.
 
-    outputs: values as they are. sums: values summed over rows and elements. roots: variable -> variable fed with its gradient, or None for ones.
-    wrt: variables whose gradients are wanted. training: dropout drops, statistics are of the minibatch. effects: assignments are done. effects_of: variables computed for their assignments.
+    outputs: values as they are. sums: values summed over rows and elements. roots: variable -> variable fed with its gradient, or None
+    for ones. wrt: variables whose gradients are wanted. training: dropout drops, statistics are of the minibatch. effects: assignments
+    are done. effects_of: variables computed for their assignments.
     """
 
     outputs: tuple[Variable, ...] = ()

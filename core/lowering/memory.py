@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cogkit.lowering.ir import Value
-from cogkit.lowering.layout import PLAIN, root_of
+from cogkit.lowering.layout import PLAIN, holder, root_of
 from cogkit.lowering.steps import Step
 
 __all__ = ["Storage", "place"]
@@ -41,11 +41,8 @@ def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict
     stores: dict[tuple[Value, str], Storage] = {}
     wanted = {root_of(v) for v in outputs}
 
-    def key(v: Value, layout: str) -> tuple[Value, str]:
-        return root_of(v), layout
-
     def storage(v: Value, layout: str) -> Storage:
-        k = key(v, layout)
+        k = holder(v, layout)
         if k not in stores:
             root = k[0]
             if root.producer.op is None:
@@ -127,7 +124,7 @@ def take_over(s: Step, segment: Step, i: int, stores: dict, reads: dict) -> None
         if b.kind != "arena" or o.type != segment.domain or b.first != i:
             continue
         for v in segment.segment_inputs:
-            c = stores[root_of(v), s.layouts[v]]
+            c = stores[holder(v, s.layouts[v])]
             if (c.kind == "arena" and c.last == i and id(c) not in taken and v.type == o.type and s.layouts[v] == s.layouts[o]
                     and not any(root_of(w) is root_of(v) for w in others)
                     and sum(root_of(w) is root_of(v) for w in segment.segment_inputs) == 1):  # fmt: skip

@@ -19,14 +19,28 @@ class Step:
     attrs: settings of the kernel beyond the node's own: fused bias and activation.
     """
 
-    __slots__ = ("attrs", "domain", "inputs", "kind", "layouts", "level", "nodes", "outputs", "segment_inputs", "segment_outputs", "segments")
+    __slots__ = (
+        "attrs",
+        "domain",
+        "inputs",
+        "kind",
+        "layouts",
+        "level",
+        "nodes",
+        "outputs",
+        "segment_inputs",
+        "segment_outputs",
+        "segments",
+    )
 
-    def __init__(self, kind: str, nodes: list[Node], inputs: list[Value], outputs: list[Value], domain: Type | None = None, level: int = 0):
+    def __init__(
+        self, kind: str, nodes: list[Node], inputs: list[Value], outputs: list[Value], domain: Type | None = None, level: int = 0
+    ):
         self.kind, self.nodes, self.inputs, self.outputs = kind, nodes, inputs, outputs
         self.domain, self.level = domain, level
         self.attrs: dict[str, Any] = {}
         self.layouts: dict[Value, str] = {}
-        self.segments: list[Step] = [self]   # equal programs that run in this call, the first one being this
+        self.segments: list[Step] = [self]  # equal programs that run in this call, the first one being this
         self.segment_inputs, self.segment_outputs = inputs, outputs
 
     @property

@@ -21,7 +21,7 @@ from cogkit.op import OPS, Type
 
 try:
     from cogkit.engine.cpu import onednn
-except ImportError:   # a machine without a oneDNN wheel
+except ImportError:  # a machine without a oneDNN wheel
     onednn = None  # type: ignore[assignment]
 
 __all__ = ["KERNELS", "choose_formats", "make"]
@@ -377,7 +377,9 @@ def _one_hot(s: Step, sizes: dict) -> Made:
 @kernel("gather")
 def _gather(s: Step, sizes: dict) -> Made:
     table, index = s.inputs
-    return movement.Gather(math.prod(shape(index, sizes)), math.prod(table.type.shape[1:]), table.type.shape[0], code(table)), _io(s)
+    return movement.Gather(
+        math.prod(shape(index, sizes)), math.prod(table.type.shape[1:]), table.type.shape[0], code(table)
+    ), _io(s)
 
 
 @kernel("scatter_add")
