@@ -101,16 +101,20 @@ template <class T, int W> static CG_INLINE void block(const T *in, int64_t is, T
 
 #if CG_TARGETS
 /* The width of the tile follows the registers, so these are three functions and not clones of one. */
-__attribute__((target("arch=x86-64-v4"))) void block4_v4(const char *in, int64_t is, char *out, int64_t os, int64_t P, int64_t Q) {
+__attribute__((target("arch=x86-64-v4"))) void block4_v4(const char *in, int64_t is, char *out, int64_t os, int64_t P,
+                                                         int64_t Q) {
     block<uint32_t, 16>((const uint32_t *)in, is, (uint32_t *)out, os, P, Q);
 }
-__attribute__((target("arch=x86-64-v3"))) void block4_v3(const char *in, int64_t is, char *out, int64_t os, int64_t P, int64_t Q) {
+__attribute__((target("arch=x86-64-v3"))) void block4_v3(const char *in, int64_t is, char *out, int64_t os, int64_t P,
+                                                         int64_t Q) {
     block<uint32_t, 8>((const uint32_t *)in, is, (uint32_t *)out, os, P, Q);
 }
-__attribute__((target("arch=x86-64-v4"))) void block8_v4(const char *in, int64_t is, char *out, int64_t os, int64_t P, int64_t Q) {
+__attribute__((target("arch=x86-64-v4"))) void block8_v4(const char *in, int64_t is, char *out, int64_t os, int64_t P,
+                                                         int64_t Q) {
     block<uint64_t, 8>((const uint64_t *)in, is, (uint64_t *)out, os, P, Q);
 }
-__attribute__((target("arch=x86-64-v3"))) void block8_v3(const char *in, int64_t is, char *out, int64_t os, int64_t P, int64_t Q) {
+__attribute__((target("arch=x86-64-v3"))) void block8_v3(const char *in, int64_t is, char *out, int64_t os, int64_t P,
+                                                         int64_t Q) {
     block<uint64_t, 4>((const uint64_t *)in, is, (uint64_t *)out, os, P, Q);
 }
 #endif
@@ -133,8 +137,8 @@ BlockFn block_function(int64_t itemsize) {
     if (itemsize == 1) return block1;
     if (itemsize == 2) return block2;
 #if CG_TARGETS
-    if (__builtin_cpu_supports("x86-64-v4")) return itemsize == 4 ? block4_v4 : block8_v4;
-    if (__builtin_cpu_supports("x86-64-v3")) return itemsize == 4 ? block4_v3 : block8_v3;
+    if (level() >= 4) return itemsize == 4 ? block4_v4 : block8_v4;
+    if (level() >= 3) return itemsize == 4 ? block4_v3 : block8_v3;
 #endif
     return itemsize == 4 ? block4 : block8;
 }
@@ -182,7 +186,8 @@ CG_CLONES void copy_rows(const char *in, int64_t is, char *out, int64_t os, int6
 }
 
 template <class T>
-static CG_INLINE void strided(const char *in_, int64_t is, int64_t ii, char *out_, int64_t os, int64_t oi, int64_t rows, int64_t n) {
+static CG_INLINE void strided(const char *in_, int64_t is, int64_t ii, char *out_, int64_t os, int64_t oi, int64_t rows,
+                              int64_t n) {
     const T *in = (const T *)in_;
     T *out = (T *)out_;
     is /= (int64_t)sizeof(T), os /= (int64_t)sizeof(T);
@@ -205,9 +210,9 @@ static CG_INLINE void strided(const char *in_, int64_t is, int64_t ii, char *out
         }
     }
 }
-#define STRIDED(name, T)                                                                                                              \
-    CG_CLONES void name(const char *in, int64_t is, int64_t ii, char *out, int64_t os, int64_t oi, int64_t rows, int64_t n) {         \
-        strided<T>(in, is, ii, out, os, oi, rows, n);                                                                                 \
+#define STRIDED(name, T)                                                                                                         \
+    CG_CLONES void name(const char *in, int64_t is, int64_t ii, char *out, int64_t os, int64_t oi, int64_t rows, int64_t n) {    \
+        strided<T>(in, is, ii, out, os, oi, rows, n);                                                                            \
     }
 STRIDED(strided1, uint8_t)
 STRIDED(strided2, uint16_t)
@@ -274,8 +279,8 @@ bool fits(const Dim &above, const Dim &below) { return above.in == below.in * be
 Plan plan_piece(const Piece &piece, int64_t itemsize) {
     const size_t rank = piece.dims.size();
     if (piece.in_strides.size() != rank || piece.out_strides.size() != rank)
-        bad("Copy: expected as many strides as dims (" + std::to_string(rank) + "), got " + std::to_string(piece.in_strides.size()) +
-            " and " + std::to_string(piece.out_strides.size()));
+        bad("Copy: expected as many strides as dims (" + std::to_string(rank) + "), got " +
+            std::to_string(piece.in_strides.size()) + " and " + std::to_string(piece.out_strides.size()));
     check_sizes("Copy", piece.dims);
     Plan plan;
     plan.input = piece.input, plan.output = piece.output, plan.itemsize = itemsize;
@@ -285,7 +290,8 @@ Plan plan_piece(const Piece &piece, int64_t itemsize) {
     for (size_t i = 0; i < rank; i++) {
         Dim d{piece.dims[i], piece.in_strides[i], piece.out_strides[i]};
         if (d.n == 1) continue;
-        if (d.out == 0 && plan.size) bad("Copy: expected output strides other than 0, got 0 for a dimension of " + std::to_string(d.n));
+        if (d.out == 0 && plan.size)
+            bad("Copy: expected output strides other than 0, got 0 for a dimension of " + std::to_string(d.n));
         if (d.out < 0 && plan.size) {
             in_offset += (d.n - 1) * d.in, out_offset += (d.n - 1) * d.out;
             d.in = -d.in, d.out = -d.out;
@@ -380,7 +386,8 @@ void Plan::run_transpose(const char *in, char *out, int64_t begin, int64_t end) 
         const int64_t ip = u / q_blocks, iq = u % q_blocks;
         const int64_t p0 = ip * pb, p1 = ip + 1 == p_blocks ? p.n : p0 + pb;
         const int64_t q0 = iq * qb, q1 = iq + 1 == q_blocks ? q.n : q0 + qb;
-        transpose(in + in_at + (p0 + q0 * q.in) * itemsize, q.in, out + out_at + (p0 * p.out + q0) * itemsize, p.out, p1 - p0, q1 - q0);
+        transpose(in + in_at + (p0 + q0 * q.in) * itemsize, q.in, out + out_at + (p0 * p.out + q0) * itemsize, p.out, p1 - p0,
+                  q1 - q0);
         if (++u == per) {
             u = 0;
             outer.next(at, &in_at, &out_at);

@@ -1,9 +1,8 @@
-#include "native.h"
-
 #include <algorithm>
-#include <limits>
 #include <memory>
-#include <type_traits>
+
+#include "geometry.h"
+#include "native.h"
 
 namespace cg {
 namespace {
@@ -11,7 +10,8 @@ namespace {
 // ---------------------------------------------------------------- the inner tile of a matrix product
 
 /* c[i, j] (+)= sum_k a[k, i] b[k, j] for one tile of MR x NV vectors of VB bytes; a and b are packed in strips, k outermost. */
-template <class T, int MR, int NV, int VB> static CG_INLINE void tile(int64_t K, const T *a, const T *b, T *c, int64_t ldc, bool add) {
+template <class T, int MR, int NV, int VB>
+static CG_INLINE void tile(int64_t K, const T *a, const T *b, T *c, int64_t ldc, bool add) {
     typedef T V __attribute__((vector_size(VB)));
     constexpr int W = VB / sizeof(T);
     V acc[MR][NV];
@@ -48,7 +48,7 @@ template <class T> struct Micro {
     void (*run)(int64_t K, const T *a, const T *b, T *c, int64_t ldc, bool add);
 };
 
-#define TILE(name, T, MR, NV, VB)                                                                                                     \
+#define TILE(name, T, MR, NV, VB)                                                                                                \
     void name(int64_t K, const T *a, const T *b, T *c, int64_t ldc, bool add) { tile<T, MR, NV, VB>(K, a, b, c, ldc, add); }
 #if CG_TARGETS
 __attribute__((target("arch=x86-64-v4"))) TILE(tile4_v4, float, 12, 2, 64)
@@ -69,15 +69,15 @@ constexpr int BASE_MR = 4;
 
 Micro<float> pick(float) {
 #if CG_TARGETS
-    if (__builtin_cpu_supports("x86-64-v4")) return {12, 32, tile4_v4};
-    if (__builtin_cpu_supports("x86-64-v3")) return {6, 16, tile4_v3};
+    if (level() >= 4) return {12, 32, tile4_v4};
+    if (level() >= 3) return {6, 16, tile4_v3};
 #endif
     return {BASE_MR, 8, tile4_base};
 }
 Micro<double> pick(double) {
 #if CG_TARGETS
-    if (__builtin_cpu_supports("x86-64-v4")) return {12, 16, tile8_v4};
-    if (__builtin_cpu_supports("x86-64-v3")) return {6, 8, tile8_v3};
+    if (level() >= 4) return {12, 16, tile8_v4};
+    if (level() >= 3) return {6, 8, tile8_v3};
 #endif
     return {BASE_MR, 4, tile8_base};
 }
@@ -114,33 +114,33 @@ template <class T, int W> static CG_INLINE void pack_across(T *dst, const T *src
     }
 }
 
-#define PACK(name, T)                                                                                                                 \
-    CG_CLONES void name##_along(T *dst, const T *src, int64_t ld, int64_t n, int64_t kc, int w) {                                     \
-        if (w == 32) pack_along<T, 32>(dst, src, ld, n, kc);                                                                          \
-        else if (w == 16) pack_along<T, 16>(dst, src, ld, n, kc);                                                                     \
-        else if (w == 12) pack_along<T, 12>(dst, src, ld, n, kc);                                                                     \
-        else if (w == 8) pack_along<T, 8>(dst, src, ld, n, kc);                                                                       \
-        else if (w == 6) pack_along<T, 6>(dst, src, ld, n, kc);                                                                       \
-        else pack_along<T, 4>(dst, src, ld, n, kc);                                                                                   \
-    }                                                                                                                                 \
-    CG_CLONES void name##_across(T *dst, const T *src, int64_t ld, int64_t n, int64_t kc, int w) {                                    \
-        if (w == 32) pack_across<T, 32>(dst, src, ld, n, kc);                                                                         \
-        else if (w == 16) pack_across<T, 16>(dst, src, ld, n, kc);                                                                    \
-        else if (w == 12) pack_across<T, 12>(dst, src, ld, n, kc);                                                                    \
-        else if (w == 8) pack_across<T, 8>(dst, src, ld, n, kc);                                                                      \
-        else if (w == 6) pack_across<T, 6>(dst, src, ld, n, kc);                                                                      \
-        else pack_across<T, 4>(dst, src, ld, n, kc);                                                                                  \
-    }                                                                                                                                 \
-    inline void along(T *dst, const T *src, int64_t ld, int64_t n, int64_t kc, int w) { name##_along(dst, src, ld, n, kc, w); }       \
+#define PACK(name, T)                                                                                                            \
+    CG_CLONES void name##_along(T *dst, const T *src, int64_t ld, int64_t n, int64_t kc, int w) {                                \
+        if (w == 32) pack_along<T, 32>(dst, src, ld, n, kc);                                                                     \
+        else if (w == 16) pack_along<T, 16>(dst, src, ld, n, kc);                                                                \
+        else if (w == 12) pack_along<T, 12>(dst, src, ld, n, kc);                                                                \
+        else if (w == 8) pack_along<T, 8>(dst, src, ld, n, kc);                                                                  \
+        else if (w == 6) pack_along<T, 6>(dst, src, ld, n, kc);                                                                  \
+        else pack_along<T, 4>(dst, src, ld, n, kc);                                                                              \
+    }                                                                                                                            \
+    CG_CLONES void name##_across(T *dst, const T *src, int64_t ld, int64_t n, int64_t kc, int w) {                               \
+        if (w == 32) pack_across<T, 32>(dst, src, ld, n, kc);                                                                    \
+        else if (w == 16) pack_across<T, 16>(dst, src, ld, n, kc);                                                               \
+        else if (w == 12) pack_across<T, 12>(dst, src, ld, n, kc);                                                               \
+        else if (w == 8) pack_across<T, 8>(dst, src, ld, n, kc);                                                                 \
+        else if (w == 6) pack_across<T, 6>(dst, src, ld, n, kc);                                                                 \
+        else pack_across<T, 4>(dst, src, ld, n, kc);                                                                             \
+    }                                                                                                                            \
+    inline void along(T *dst, const T *src, int64_t ld, int64_t n, int64_t kc, int w) { name##_along(dst, src, ld, n, kc, w); }  \
     inline void across(T *dst, const T *src, int64_t ld, int64_t n, int64_t kc, int w) { name##_across(dst, src, ld, n, kc, w); }
 PACK(pack4, float)
 PACK(pack8, double)
 #undef PACK
 
-#define ADD(name, T)                                                                                                                  \
-    CG_CLONES void name(T *CG_RESTRICT y, const T *CG_RESTRICT x, int64_t n) {                                                        \
-        for (int64_t i = 0; i < n; i++) y[i] += x[i];                                                                                 \
-    }                                                                                                                                 \
+#define ADD(name, T)                                                                                                             \
+    CG_CLONES void name(T *CG_RESTRICT y, const T *CG_RESTRICT x, int64_t n) {                                                   \
+        for (int64_t i = 0; i < n; i++) y[i] += x[i];                                                                            \
+    }                                                                                                                            \
     inline void add(T *y, const T *x, int64_t n) { name(y, x, n); }
 ADD(add4, float)
 ADD(add8, double)
@@ -185,10 +185,11 @@ template <class T> struct Grid {
     int64_t split_begin(int64_t s) const { return chunks * s / splits; }
 };
 
-/* c[0:m, 0:n] (+)= the chunks [begin, end); pack_a(dst, chunk) and pack_b(dst, chunk) return or fill the panel, depth(chunk) its depth. */
+/* c[0:m, 0:n] (+)= the chunks [begin, end); pack_a(dst, chunk) and pack_b(dst, chunk) return or fill the panel, depth(chunk) its
+ * depth. */
 template <class T, class A, class B, class D>
-void multiply(const Grid<T> &grid, int64_t m, int64_t n, int64_t begin, int64_t end, A &&pack_a, B &&pack_b, D &&depth, T *c, int64_t ldc,
-              bool accumulate, T *scratch) {
+void multiply(const Grid<T> &grid, int64_t m, int64_t n, int64_t begin, int64_t end, A &&pack_a, B &&pack_b, D &&depth, T *c,
+              int64_t ldc, bool accumulate, T *scratch) {
     const int64_t mr = grid.micro.mr, nr = grid.micro.nr;
     T *pa = scratch, *pb = scratch + grid.a_size;
     alignas(64) T edge[MAX_TILE];
@@ -262,7 +263,8 @@ template <class T> struct MatMulKernel : Kernel {
         parallel_slots(outer * per, work, grid.slots, [&](int64_t task, int64_t slot) {
             const int64_t o = task / per, m0 = task % per / grid.n_blocks * grid.mb, n0 = task % grid.n_blocks * grid.nb;
             const int64_t m = std::min(grid.mb, args.m - m0), n = std::min(grid.nb, args.n - n0);
-            const int64_t begin = args.sum_batch ? grid.split_begin(o) : 0, end = args.sum_batch ? grid.split_begin(o + 1) : k_chunks;
+            const int64_t begin = args.sum_batch ? grid.split_begin(o) : 0,
+                          end = args.sum_batch ? grid.split_begin(o + 1) : k_chunks;
             const auto depth = [&](int64_t chunk) { return std::min(KC, args.k - chunk % k_chunks * KC); };
             const auto batch = [&](int64_t chunk) { return args.sum_batch ? chunk / k_chunks : o; };
             const auto pack_a = [&](T *dst, int64_t chunk) {
@@ -279,11 +281,12 @@ template <class T> struct MatMulKernel : Kernel {
             };
             T *slot_scratch = scratch + slot * grid.slot_size();
             if (args.sum_batch && grid.splits > 1)
-                multiply(grid, m, n, begin, end, pack_a, pack_b, depth, parts + o * args.m * args.n + m0 * args.n + n0, args.n, false,
-                         slot_scratch);
+                multiply(grid, m, n, begin, end, pack_a, pack_b, depth, parts + o * args.m * args.n + m0 * args.n + n0, args.n,
+                         false, slot_scratch);
             else
-                multiply(grid, m, n, begin, end, pack_a, pack_b, depth, c + (args.sum_batch ? 0 : o * args.c_batch) + m0 * args.ldc + n0,
-                         args.ldc, args.accumulate, slot_scratch);
+                multiply(grid, m, n, begin, end, pack_a, pack_b, depth,
+                         c + (args.sum_batch ? 0 : o * args.c_batch) + m0 * args.ldc + n0, args.ldc, args.accumulate,
+                         slot_scratch);
         });
         if (args.sum_batch && grid.splits > 1) {
             if (args.ldc == args.n) return add_parts(parts, grid.splits, args.m * args.n, c, args.accumulate);
@@ -304,7 +307,8 @@ template <class T> Kernel *matmul(MatMulArgs args) {
     if (args.batch == 1) args.sum_batch = true; /* so that a long inner dimension can be shared out */
     k->args = args;
     k->k_chunks = ceil_div(args.k, KC);
-    k->grid.plan(args.m, args.n, k->k_chunks * (args.sum_batch ? args.batch : 1), args.sum_batch ? 1 : args.batch, false, args.sum_batch);
+    k->grid.plan(args.m, args.n, k->k_chunks * (args.sum_batch ? args.batch : 1), args.sum_batch ? 1 : args.batch, false,
+                 args.sum_batch);
     k->grid.set_slots((args.sum_batch ? k->grid.splits : args.batch) * k->grid.m_blocks * k->grid.n_blocks);
     k->run = MatMulKernel<T>::call;
     const int64_t parts = k->grid.splits > 1 ? k->grid.splits * args.m * args.n : 0;
@@ -315,27 +319,12 @@ template <class T> Kernel *matmul(MatMulArgs args) {
 
 // ---------------------------------------------------------------- convolutions
 
-/* Up to three spatial dimensions, seen as three. */
-struct Geometry {
-    int64_t N, C, O, G, Cg, Og;
-    int64_t in[3] = {1, 1, 1}, out[3] = {1, 1, 1}, window[3] = {1, 1, 1}, stride[3] = {1, 1, 1}, dilation[3] = {1, 1, 1},
-            pad[3] = {0, 0, 0};
-    int64_t X, P, V;      /* elements of an input plane, an output plane, a window */
-    bool pointwise;       /* a 1x1 window that reads a plane as it lies */
-
-    /* First and last+1 output index that reads inside the input, for window position k along axis d. */
-    void valid(int d, int64_t k, int64_t *lo, int64_t *hi) const {
-        const int64_t shift = k * dilation[d] - pad[d], s = stride[d];
-        *lo = shift >= 0 ? 0 : ceil_div(-shift, s);
-        *hi = in[d] - shift <= 0 ? 0 : ceil_div(in[d] - shift, s);
-        *lo = std::min(*lo, out[d]), *hi = std::max(*lo, std::min(*hi, out[d]));
-    }
-};
-
 /* Calls segment(j, n, x_offset, lo, hi) for runs of output columns [j, j + n) in [begin, end) of the row (c, window position):
  * columns lo <= q < hi of the run read x[x_offset + (q - lo) * stride], the others padding. */
-template <class F> static inline void walk(const Geometry &g, int64_t group, int64_t row, int64_t begin, int64_t end, F &&segment) {
-    const int64_t kw = row % g.window[2], kh = row / g.window[2] % g.window[1], kd = row / (g.window[2] * g.window[1]) % g.window[0];
+template <class F>
+static inline void walk(const Geometry &g, int64_t group, int64_t row, int64_t begin, int64_t end, F &&segment) {
+    const int64_t kw = row % g.window[2], kh = row / g.window[2] % g.window[1],
+                  kd = row / (g.window[2] * g.window[1]) % g.window[0];
     const int64_t c = group * g.Cg + row / g.V;
     if (g.pointwise) {
         for (int64_t j = begin; j < end;) {
@@ -369,7 +358,8 @@ template <class F> static inline void walk(const Geometry &g, int64_t group, int
 }
 
 /* One row of the matrix of windows: columns [begin, end) of all images. */
-template <class T> void window_row(const Geometry &g, const T *x, int64_t group, int64_t row, int64_t begin, int64_t end, T *dst) {
+template <class T>
+void window_row(const Geometry &g, const T *x, int64_t group, int64_t row, int64_t begin, int64_t end, T *dst) {
     const int64_t s = g.stride[2];
     walk(g, group, row, begin, end, [&](int64_t j, int64_t n, int64_t offset, int64_t lo, int64_t hi) {
         T *y = dst + j;
@@ -383,7 +373,8 @@ template <class T> void window_row(const Geometry &g, const T *x, int64_t group,
 }
 
 /* Its transpose: adds a row of gradients back into the images. */
-template <class T> void add_window_row(const Geometry &g, T *dx, int64_t group, int64_t row, int64_t begin, int64_t end, const T *src) {
+template <class T>
+void add_window_row(const Geometry &g, T *dx, int64_t group, int64_t row, int64_t begin, int64_t end, const T *src) {
     const int64_t s = g.stride[2];
     walk(g, group, row, begin, end, [&](int64_t j, int64_t, int64_t offset, int64_t lo, int64_t hi) {
         const T *y = src + j;
@@ -427,7 +418,8 @@ template <class T> struct ConvKernel : Kernel {
         self->run_backward_weights((const T *)c->buf[0], (const T *)c->buf[1], (T *)c->buf[2], (T *)c->buf[3]);
     }
 
-    /* Strips from rows that are made one at a time: row(i, dst) for i < n, each of kc values along k or n values along the strip. */
+    /* Strips from rows that are made one at a time: row(i, dst) for i < n, each of kc values along k or n values along the strip.
+     */
     template <class R> void pack_rows_across(T *dst, int64_t n, int64_t kc, int w, R &&row) const {
         T rows[4][KC];
         for (int64_t s = 0; s < n; s += w, dst += kc * w) {
@@ -436,7 +428,8 @@ template <class T> struct ConvKernel : Kernel {
             for (; i + 4 <= count; i += 4) {
                 for (int r = 0; r < 4; r++) row(s + i + r, rows[r]);
                 T *d = dst + i;
-                for (int64_t k = 0; k < kc; k++, d += w) d[0] = rows[0][k], d[1] = rows[1][k], d[2] = rows[2][k], d[3] = rows[3][k];
+                for (int64_t k = 0; k < kc; k++, d += w)
+                    d[0] = rows[0][k], d[1] = rows[1][k], d[2] = rows[2][k], d[3] = rows[3][k];
             }
             for (; i < w; i++) {
                 if (i < count) row(s + i, rows[0]);
@@ -489,8 +482,10 @@ template <class T> struct ConvKernel : Kernel {
         const int64_t K = g.Og, rows = g.Cg * g.V;
         if (g.N == 0 || g.C == 0) return;
         parallel_slots(g.G * image_groups * channel_groups, work(), grid.slots, [&](int64_t task, int64_t slot) {
-            const int64_t cg = task % channel_groups, ig = task / channel_groups % image_groups, group = task / channel_groups / image_groups;
-            const int64_t i0 = ig * images, i1 = std::min(g.N, i0 + images), c0 = cg * channels, c1 = std::min(g.Cg, c0 + channels);
+            const int64_t cg = task % channel_groups, ig = task / channel_groups % image_groups,
+                          group = task / channel_groups / image_groups;
+            const int64_t i0 = ig * images, i1 = std::min(g.N, i0 + images), c0 = cg * channels,
+                          c1 = std::min(g.Cg, c0 + channels);
             T *mine = scratch + slot * grid.slot_size(), *block = mine + grid.a_size + grid.b_size;
             for (int64_t i = i0; i < i1; i++) {
                 T *at = dx + (i * g.C + group * g.Cg + c0) * g.X;
@@ -544,33 +539,6 @@ template <class T> struct ConvKernel : Kernel {
         if (grid.splits > 1) add_parts(parts, grid.splits, size, dw, false);
     }
 };
-
-std::string show(const Dims &d) {
-    std::string s = "(";
-    for (size_t i = 0; i < d.size(); i++) s += (i ? ", " : "") + std::to_string(d[i]);
-    return s + ")";
-}
-
-void spatial(const char *who, Geometry &g, const Dims &x, const Dims &y, const Dims &window, size_t window_skip, const Dims &strides,
-             const Dims &dilation, const Dims &pad_lo, const Dims &pad_hi) {
-    const size_t rank = x.size() - 2;
-    if (x.size() < 3 || rank > 3) bad(std::string(who) + ": expected 1 to 3 spatial dimensions, got x of shape " + show(x));
-    if (y.size() != x.size() || window.size() != rank + window_skip || strides.size() != rank || pad_lo.size() != rank ||
-        pad_hi.size() != rank || dilation.size() != rank)
-        bad(std::string(who) + ": expected y, window, strides, dilation and pads of " + std::to_string(rank) + " spatial dimensions");
-    check_sizes(who, x), check_sizes(who, y), check_sizes(who, window);
-    for (size_t i = 0; i < rank; i++) {
-        const size_t d = 3 - rank + i;
-        g.in[d] = x[2 + i], g.out[d] = y[2 + i], g.window[d] = window[window_skip + i];
-        g.stride[d] = strides[i], g.dilation[d] = dilation[i], g.pad[d] = pad_lo[i];
-        if (g.stride[d] < 1 || g.dilation[d] < 1 || g.window[d] < 1)
-            bad(std::string(who) + ": expected windows, strides and dilations >= 1, got " + show(window) + ", " + show(strides) + ", " +
-                show(dilation));
-    }
-    g.N = x[0], g.C = x[1], g.O = y[1];
-    if (y[0] != x[0]) bad(std::string(who) + ": expected as many items in y as in x, got " + show(y) + " and " + show(x));
-    g.X = g.in[0] * g.in[1] * g.in[2], g.P = g.out[0] * g.out[1] * g.out[2], g.V = g.window[0] * g.window[1] * g.window[2];
-}
 
 template <class T> Kernel *convolution(const std::string &kind, const ConvArgs &args) {
     auto k = std::make_unique<ConvKernel<T>>();
@@ -626,322 +594,6 @@ template <class T> Kernel *convolution(const std::string &kind, const ConvArgs &
     return k.release();
 }
 
-// ---------------------------------------------------------------- pooling
-
-struct PoolGeometry : Geometry {
-    bool include = false; /* padding counts in an average */
-    bool exact = false;   /* the windows tile the input: each place belongs to one */
-    Dims lo, hi;          /* for each column of the window, the outputs that read inside the input with it */
-
-    /* What lies inside the input of the window of output index o, along axis d. */
-    void inside(int d, int64_t o, int64_t *begin, int64_t *end) const {
-        const int64_t first = o * stride[d] - pad[d];
-        *begin = std::max<int64_t>(first, 0), *end = std::max(*begin, std::min(first + window[d], in[d]));
-    }
-};
-
-enum PoolOp { MAX_FORWARD, MAX_BACKWARD, MAX_PICK, AVG_FORWARD, AVG_BACKWARD };
-
-/* L channels side by side. V: the register for (some of) them, I: integers of its width. */
-template <class T, int L, int VB> struct Lanes {
-    static constexpr int W = L < VB / int(sizeof(T)) ? L : VB / int(sizeof(T)), N = L / W;
-    typedef T V __attribute__((vector_size(sizeof(T) * W)));
-    typedef decltype(V() == V()) I;
-    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type Index;
-};
-
-template <class T, int L, int VB> static CG_INLINE void pool_cells(PoolOp op, const PoolGeometry &g, const T *a, const T *x, T *y) {
-    typedef typename Lanes<T, L, VB>::V V;
-    typedef typename Lanes<T, L, VB>::I I;
-    typedef typename Lanes<T, L, VB>::Index Index;
-    constexpr int W = Lanes<T, L, VB>::W, N = Lanes<T, L, VB>::N;
-    if ((op == MAX_BACKWARD && !g.exact) || op == AVG_BACKWARD) memset(y, 0, g.X * L * sizeof(T));
-    int64_t d = 0, h = 0, q = 0;
-    for (int64_t cell = 0; cell < g.P; cell++) {
-        int64_t z0, z1, y0, y1, x0, x1;
-        g.inside(0, d, &z0, &z1), g.inside(1, h, &y0, &y1), g.inside(2, q, &x0, &x1);
-        if (++q == g.out[2]) {
-            q = 0;
-            if (++h == g.out[1]) h = 0, d++;
-        }
-        const int64_t place = cell * L;
-        const int64_t size = g.include ? g.V : std::max<int64_t>(1, (z1 - z0) * (y1 - y0) * (x1 - x0));
-        const bool empty = z0 == z1 || y0 == y1 || x0 == x1;
-        for (int n = 0; n < N; n++) {
-            const int64_t lane = n * W, out = place + lane;
-            V v, top = V{}, share = V{};
-            I at = I{};
-#define WINDOW(body)                                                                                                                  \
-    {                                                                                                                                 \
-        Index k = 0;                                                                                                                  \
-        for (int64_t z = z0; z < z1; z++)                                                                                             \
-            for (int64_t r = y0; r < y1; r++) {                                                                                       \
-                int64_t p = ((z * g.in[1] + r) * g.in[2] + x0) * L + lane;                                                            \
-                for (int64_t i = x0; i < x1; i++, k++, p += L) body                                                                   \
-            }                                                                                                                         \
-        (void)k;                                                                                                                      \
-    }
-            if (op == AVG_FORWARD) {
-                WINDOW({
-                    __builtin_memcpy(&v, x + p, sizeof(V));
-                    top += v;
-                })
-                top /= T(size);
-                __builtin_memcpy(y + out, &top, sizeof(V));
-                continue;
-            }
-            if (op == AVG_BACKWARD) {
-                __builtin_memcpy(&share, a + out, sizeof(V));
-                share /= T(size);
-                WINDOW({
-                    __builtin_memcpy(&v, y + p, sizeof(V));
-                    v += share;
-                    __builtin_memcpy(y + p, &v, sizeof(V));
-                })
-                continue;
-            }
-            /* The first maximum, rows first; NaN is above everything. Its place is found apart: the compiler would join two
-             * selections into one by combining masks, and take those apart into scalars. */
-            const I most = I{} + std::numeric_limits<Index>::max();
-            V nan = V{};
-            I nan_at = most;
-            top -= std::numeric_limits<T>::infinity(), at -= 1;
-            WINDOW({
-                __builtin_memcpy(&v, x + p, sizeof(V));
-                if (op != MAX_FORWARD) {
-                    const I here = I{} + k;
-                    at = v > top ? here : at;
-                    const I bad = v != v ? here : most;
-                    nan_at = bad < nan_at ? bad : nan_at;
-                }
-                top = v > top ? v : top;
-                nan = v != v ? v : nan;
-            })
-            if (op == MAX_FORWARD) {
-                top = nan != nan ? nan : top;
-                __builtin_memcpy(y + out, &top, sizeof(V));
-                continue;
-            }
-            if (!empty) {
-                const I zero = I{};
-                at = at < zero ? zero : at; /* all are -inf */
-            }
-            at = nan_at < most ? nan_at : at;
-            if (op == MAX_PICK) {
-                WINDOW({
-                    __builtin_memcpy(&v, a + p, sizeof(V));
-                    const I here = I{} + k;
-                    share = at == here ? v : share;
-                })
-                __builtin_memcpy(y + out, &share, sizeof(V));
-                continue;
-            }
-            __builtin_memcpy(&share, a + out, sizeof(V));
-            WINDOW({
-                const I here = I{} + k;
-                v = at == here ? share : V{};
-                if (!g.exact) {
-                    V old;
-                    __builtin_memcpy(&old, y + p, sizeof(V));
-                    v += old;
-                }
-                __builtin_memcpy(y + p, &v, sizeof(V));
-            })
-#undef WINDOW
-        }
-    }
-}
-
-/* y = the larger; NaN is above everything. */
-template <class T> static CG_INLINE void max_into(T *CG_RESTRICT y, const T *CG_RESTRICT x, int64_t s, int64_t n) {
-    if (s == 1)
-        for (int64_t q = 0; q < n; q++) y[q] = (x[q] > y[q]) | (x[q] != x[q]) ? x[q] : y[q];
-    else if (s == 2)
-        for (int64_t q = 0; q < n; q++) y[q] = (x[2 * q] > y[q]) | (x[2 * q] != x[2 * q]) ? x[2 * q] : y[q];
-    else
-        for (int64_t q = 0; q < n; q++) y[q] = (x[q * s] > y[q]) | (x[q * s] != x[q * s]) ? x[q * s] : y[q];
-}
-
-/* Values of a plain plane, an output row at a time. */
-template <class T> static CG_INLINE void pool_rows(PoolOp op, const PoolGeometry &g, const T *x, T *y) {
-    const T start = op == MAX_FORWARD ? -std::numeric_limits<T>::infinity() : T(0);
-    for (int64_t d = 0; d < g.out[0]; d++)
-        for (int64_t h = 0; h < g.out[1]; h++) {
-            T *row = y + (d * g.out[1] + h) * g.out[2];
-            for (int64_t q = 0; q < g.out[2]; q++) row[q] = start;
-            int64_t z0, z1, y0, y1, x0, x1, lo, hi;
-            g.inside(0, d, &z0, &z1), g.inside(1, h, &y0, &y1);
-            for (int64_t z = z0; z < z1; z++)
-                for (int64_t r = y0; r < y1; r++)
-                    for (int64_t k = 0; k < g.window[2]; k++) {
-                        lo = g.lo[k], hi = g.hi[k];
-                        const T *CG_RESTRICT from = x + (z * g.in[1] + r) * g.in[2] + lo * g.stride[2] + k - g.pad[2];
-                        T *CG_RESTRICT to = row + lo;
-                        if (op == MAX_FORWARD) max_into<T>(to, from, g.stride[2], hi - lo);
-                        else
-                            for (int64_t q = 0; q < hi - lo; q++) to[q] += from[q * g.stride[2]];
-                    }
-            if (op == AVG_FORWARD)
-                for (int64_t q = 0; q < g.out[2]; q++) {
-                    g.inside(2, q, &x0, &x1);
-                    row[q] /= T(g.include ? g.V : std::max<int64_t>(1, (z1 - z0) * (y1 - y0) * (x1 - x0)));
-                }
-        }
-}
-
-/* best, at: the larger and its place; the first NaN stays. Steps of 1 and 2 are known to the compiler. */
-template <class T, class I, int S>
-static CG_INLINE void track(T *CG_RESTRICT best, I *CG_RESTRICT at, const T *CG_RESTRICT x, int64_t s, int64_t n, I k) {
-    const int64_t step = S ? S : s;
-    for (int64_t q = 0; q < n; q++) {
-        const T v = x[q * step], b = best[q];
-        const bool better = (v > b) | ((v != v) & (b == b)) | (at[q] < 0);
-        best[q] = better ? v : b;
-        at[q] = better ? k : at[q];
-    }
-}
-template <class T, class I, int S>
-static CG_INLINE void give(T *CG_RESTRICT dx, const I *CG_RESTRICT at, const T *CG_RESTRICT dy, int64_t s, int64_t n, I k) {
-    const int64_t step = S ? S : s;
-    for (int64_t q = 0; q < n; q++) dx[q * step] += at[q] == k ? dy[q] : T(0);
-}
-template <class T, class I>
-static CG_INLINE void pick_at(T *CG_RESTRICT y, const I *CG_RESTRICT at, const T *CG_RESTRICT v, int64_t s, int64_t n, I k) {
-    for (int64_t q = 0; q < n; q++) y[q] = at[q] == k ? v[q * s] : y[q];
-}
-
-/* Gradients of a plain plane, 64 columns of an output row at a time. */
-template <class T> static CG_INLINE void pool_rows_back(PoolOp op, const PoolGeometry &g, const T *a, const T *x, T *y) {
-    typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type I;
-    constexpr int64_t COLUMNS = 64;
-    const int64_t s = g.stride[2];
-    T best[COLUMNS];
-    I at[COLUMNS];
-    if (op != MAX_PICK) memset(y, 0, g.X * sizeof(T));
-    for (int64_t d = 0; d < g.out[0]; d++)
-        for (int64_t h = 0; h < g.out[1]; h++) {
-            int64_t z0, z1, y0, y1, x0, x1;
-            g.inside(0, d, &z0, &z1), g.inside(1, h, &y0, &y1);
-            for (int64_t q0 = 0; q0 < g.out[2]; q0 += COLUMNS) {
-                const int64_t m = std::min(COLUMNS, g.out[2] - q0), place = (d * g.out[1] + h) * g.out[2] + q0;
-                for (int pass = op == AVG_BACKWARD; pass < 2; pass++) {
-                    if (op == AVG_BACKWARD) {
-                        for (int64_t q = 0; q < m; q++) {
-                            g.inside(2, q0 + q, &x0, &x1);
-                            best[q] = a[place + q] / T(g.include ? g.V : std::max<int64_t>(1, (z1 - z0) * (y1 - y0) * (x1 - x0)));
-                            at[q] = 0;
-                        }
-                    } else if (pass == 0) {
-                        for (int64_t q = 0; q < m; q++) best[q] = 0, at[q] = -1;
-                    } else if (op == MAX_PICK) {
-                        for (int64_t q = 0; q < m; q++) y[place + q] = 0;
-                    }
-                    I k = 0;
-                    for (int64_t z = z0; z < z1; z++)
-                        for (int64_t r = y0; r < y1; r++)
-                            for (int64_t w = 0; w < g.window[2]; w++, k++) {
-                                const int64_t lo = std::max(g.lo[w], q0), hi = std::min(g.hi[w], q0 + m);
-                                if (lo >= hi) continue;
-                                const int64_t p = (z * g.in[1] + r) * g.in[2] + lo * s + w - g.pad[2], c = lo - q0, n = hi - lo;
-                                if (pass == 0) {
-                                    if (s == 1) track<T, I, 1>(best + c, at + c, x + p, s, n, k);
-                                    else if (s == 2) track<T, I, 2>(best + c, at + c, x + p, s, n, k);
-                                    else track<T, I, 0>(best + c, at + c, x + p, s, n, k);
-                                } else if (op == MAX_PICK) {
-                                    pick_at<T, I>(y + place + c, at + c, a + p, s, n, k);
-                                } else if (op == AVG_BACKWARD) {
-                                    for (int64_t q = 0; q < n; q++) y[p + q * s] += best[c + q];
-                                } else {
-                                    if (s == 1) give<T, I, 1>(y + p, at + c, a + place + c, s, n, k);
-                                    else if (s == 2) give<T, I, 2>(y + p, at + c, a + place + c, s, n, k);
-                                    else give<T, I, 0>(y + p, at + c, a + place + c, s, n, k);
-                                }
-                            }
-                }
-            }
-        }
-}
-
-template <class T, int VB> static CG_INLINE void pool_planes(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const T *a, const T *x, T *y) {
-    const bool forward = op == MAX_FORWARD || op == AVG_FORWARD;
-    const int64_t xs = g.X * lanes, ys = g.P * lanes;
-    for (int64_t i = 0; i < n; i++) {
-        if (lanes == 1) {
-            if (forward) pool_rows<T>(op, g, x, y);
-            else pool_rows_back<T>(op, g, a, x, y);
-        } else {
-            switch (op) {
-            case MAX_FORWARD: pool_cells<T, 16, VB>(MAX_FORWARD, g, nullptr, x, y); break;
-            case MAX_BACKWARD: pool_cells<T, 16, VB>(MAX_BACKWARD, g, a, x, y); break;
-            case MAX_PICK: pool_cells<T, 16, VB>(MAX_PICK, g, a, x, y); break;
-            case AVG_FORWARD: pool_cells<T, 16, VB>(AVG_FORWARD, g, nullptr, x, y); break;
-            case AVG_BACKWARD: pool_cells<T, 16, VB>(AVG_BACKWARD, g, a, nullptr, y); break;
-            }
-        }
-        if (a) a += op == MAX_PICK ? xs : ys;
-        if (x) x += xs;
-        y += forward || op == MAX_PICK ? ys : xs;
-    }
-}
-#define POOL4(VB) pool_planes<float, VB>
-#define POOL8(VB) pool_planes<double, VB>
-CG_VERSIONS(pool4, POOL4, (PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const float *a, const float *x, float *y),
-            (op, g, lanes, n, a, x, y))
-CG_VERSIONS(pool8, POOL8, (PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const double *a, const double *x, double *y),
-            (op, g, lanes, n, a, x, y))
-inline void pool(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const float *a, const float *x, float *y) {
-    pool4(op, g, lanes, n, a, x, y);
-}
-inline void pool(PoolOp op, const PoolGeometry &g, int lanes, int64_t n, const double *a, const double *x, double *y) {
-    pool8(op, g, lanes, n, a, x, y);
-}
-
-template <class T> struct PoolKernel : Kernel {
-    PoolGeometry g;
-    PoolOp op = MAX_FORWARD;
-    int lanes = 1;
-
-    static void call(const cg_call *c, const cg_context *) {
-        const auto *self = static_cast<const PoolKernel *>(c->state);
-        const PoolGeometry &g = self->g;
-        const bool forward = self->op == MAX_FORWARD || self->op == AVG_FORWARD;
-        const T *a = forward ? nullptr : (const T *)c->buf[0];
-        const T *x = forward ? (const T *)c->buf[0] : self->op == AVG_BACKWARD ? nullptr : (const T *)c->buf[1];
-        T *y = (T *)c->buf[self->nbuf - 1];
-        const int64_t xs = g.X * self->lanes, ys = g.P * self->lanes, planes = g.N * g.C / self->lanes;
-        parallel_range(planes, g.N * g.C * std::max(g.X, g.P * g.V), [&](int64_t b, int64_t e) {
-            pool(self->op, g, self->lanes, e - b, a ? a + b * (self->op == MAX_PICK ? xs : ys) : nullptr, x ? x + b * xs : nullptr,
-                 y + b * (forward || self->op == MAX_PICK ? ys : xs));
-        });
-    }
-};
-
-template <class T> Kernel *pooling(const std::string &kind, const std::string &mode, const PoolArgs &args) {
-    auto k = std::make_unique<PoolKernel<T>>();
-    PoolGeometry &g = k->g;
-    const Dims ones(args.window.size(), 1);
-    spatial("Pooling", g, args.x, args.y, args.window, 0, args.strides, ones, args.pad_lo, args.pad_hi);
-    if (g.C != g.O) bad("Pooling: expected as many channels in y as in x, got " + show(args.y) + " and " + show(args.x));
-    const bool is_max = mode == "max";
-    if (!is_max && mode != "avg_exclude_pad" && mode != "avg_include_pad")
-        bad("Pooling: expected mode 'max', 'avg_exclude_pad' or 'avg_include_pad', got '" + mode + "'");
-    if (kind == "forward") k->op = is_max ? MAX_FORWARD : AVG_FORWARD;
-    else if (kind == "backward") k->op = is_max ? MAX_BACKWARD : AVG_BACKWARD;
-    else if (kind == "pick" && is_max) k->op = MAX_PICK;
-    else bad("Pooling: expected kind 'forward', 'backward' or (of 'max') 'pick', got '" + kind + "'");
-    if (args.layout == "c16") k->lanes = 16;
-    else if (args.layout != "plain") bad("Pooling: expected layout 'plain' or 'c16', got '" + args.layout + "'");
-    if (g.C % k->lanes) bad("Pooling: expected a multiple of 16 channels in layout 'c16', got " + std::to_string(g.C));
-    g.include = mode == "avg_include_pad";
-    g.exact = true;
-    for (int d = 0; d < 3; d++) g.exact = g.exact && g.stride[d] == g.window[d] && g.pad[d] == 0 && g.in[d] == g.out[d] * g.window[d];
-    g.lo.resize(g.window[2]), g.hi.resize(g.window[2]);
-    for (int64_t w = 0; w < g.window[2]; w++) g.valid(2, w, &g.lo[w], &g.hi[w]);
-    k->run = PoolKernel<T>::call;
-    k->nbuf = k->op == MAX_BACKWARD || k->op == MAX_PICK ? 3 : 2;
-    return k.release();
-}
-
 } // namespace
 
 Kernel *make_matmul(const std::string &dtype, const MatMulArgs &given) {
@@ -959,10 +611,6 @@ Kernel *make_matmul(const std::string &dtype, const MatMulArgs &given) {
 
 Kernel *make_convolution(const std::string &kind, const std::string &dtype, const ConvArgs &args) {
     return is_double("Convolution", dtype) ? convolution<double>(kind, args) : convolution<float>(kind, args);
-}
-
-Kernel *make_pooling(const std::string &kind, const std::string &mode, const std::string &dtype, const PoolArgs &args) {
-    return is_double("Pooling", dtype) ? pooling<double>(kind, mode, args) : pooling<float>(kind, mode, args);
 }
 
 } // namespace cg

@@ -1,4 +1,4 @@
-# sources: native.cpp
+# sources: native.cpp pooling.cpp
 """Matrix products, convolutions and pooling in plain layouts, float32 and float64.
 
 For what oneDNN does not do (float64), and for machines without it.

@@ -70,7 +70,8 @@ template <class T> struct Walk {
                     break;
                 }
         for (const Axis &a : k) outer *= a.n;
-        if (k.size() > MAX_DIMS || r.size() > MAX_DIMS) bad(std::string(who) + ": expected at most 12 dimensions that do not join");
+        if (k.size() > MAX_DIMS || r.size() > MAX_DIMS)
+            bad(std::string(who) + ": expected at most 12 dimensions that do not join");
         kept_count = int(k.size()), reduced_count = int(r.size());
         std::copy(k.begin(), k.end(), kept), std::copy(r.begin(), r.end(), reduced);
 
@@ -86,7 +87,8 @@ template <class T> struct Walk {
     }
 
     static void join(std::vector<Axis> &a) {
-        std::stable_sort(a.begin(), a.end(), [](const Axis &p, const Axis &q) { return (p.x ? p.x : INT64_MAX) > (q.x ? q.x : INT64_MAX); });
+        std::stable_sort(a.begin(), a.end(),
+                         [](const Axis &p, const Axis &q) { return (p.x ? p.x : INT64_MAX) > (q.x ? q.x : INT64_MAX); });
         for (size_t i = 0; i + 1 < a.size();) {
             if (a[i].x == a[i + 1].x * a[i + 1].n && a[i].y == a[i + 1].y * a[i + 1].n) {
                 a[i + 1].n *= a[i].n;
@@ -141,11 +143,11 @@ template <class T> struct Walk {
 // ---------------------------------------------------------------- moments
 
 /* A macro, since functions that return vectors of a set that the build does not enable have no agreed interface. */
-#define LOAD(p)                                                                                                                       \
-    ({                                                                                                                                \
-        V v_;                                                                                                                         \
-        __builtin_memcpy(&v_, (p), sizeof(V));                                                                                        \
-        v_;                                                                                                                           \
+#define LOAD(p)                                                                                                                  \
+    ({                                                                                                                           \
+        V v_;                                                                                                                    \
+        __builtin_memcpy(&v_, (p), sizeof(V));                                                                                   \
+        v_;                                                                                                                      \
     })
 
 /* Contiguous elements: their mean and the sum of squares about it. */
@@ -194,7 +196,8 @@ static CG_INLINE void contiguous(const Segment<T> *segments, int count, int64_t 
 
 /* NV vectors of lanes, `lane` elements into the rows; segments step over rows of `step` elements. */
 template <class T, int NV, int VB>
-static CG_INLINE void vectors(const Segment<T> *segments, int count, int64_t step, int64_t lane, int64_t elements, double *mean, double *m2) {
+static CG_INLINE void vectors(const Segment<T> *segments, int count, int64_t step, int64_t lane, int64_t elements, double *mean,
+                              double *m2) {
     typedef T V __attribute__((vector_size(VB)));
     constexpr int W = VB / sizeof(T), U = NV == 1 ? 4 : NV == 2 ? 2 : 1; /* rows at a time, to hide the latency of the sums */
     V s[U][NV], q[U][NV], c[NV];
@@ -283,8 +286,8 @@ static CG_INLINE void scalars(const Segment<T> *segments, int count, int64_t ste
 }
 
 template <class T, int VB>
-static CG_INLINE void moments_block(const Segment<T> *segments, int count, int64_t step, int64_t lanes, int64_t elements, double *mean,
-                                    double *m2) {
+static CG_INLINE void moments_block(const Segment<T> *segments, int count, int64_t step, int64_t lanes, int64_t elements,
+                                    double *mean, double *m2) {
     constexpr int W = VB / sizeof(T);
     if (lanes == 1 && step == 1) return contiguous<T, VB>(segments, count, elements, mean, m2);
     int64_t l = 0;
@@ -295,14 +298,18 @@ static CG_INLINE void moments_block(const Segment<T> *segments, int count, int64
 }
 #define MOMENTS4(VB) moments_block<float, VB>
 #define MOMENTS8(VB) moments_block<double, VB>
-CG_VERSIONS(moments4, MOMENTS4, (const Segment<float> *s, int count, int64_t step, int64_t lanes, int64_t n, double *mean, double *m2),
+CG_VERSIONS(moments4, MOMENTS4,
+            (const Segment<float> *s, int count, int64_t step, int64_t lanes, int64_t n, double *mean, double *m2),
             (s, count, step, lanes, n, mean, m2))
-CG_VERSIONS(moments8, MOMENTS8, (const Segment<double> *s, int count, int64_t step, int64_t lanes, int64_t n, double *mean, double *m2),
+CG_VERSIONS(moments8, MOMENTS8,
+            (const Segment<double> *s, int count, int64_t step, int64_t lanes, int64_t n, double *mean, double *m2),
             (s, count, step, lanes, n, mean, m2))
-inline void block_moments(const Segment<float> *s, int count, int64_t step, int64_t lanes, int64_t elements, double *mean, double *m2) {
+inline void block_moments(const Segment<float> *s, int count, int64_t step, int64_t lanes, int64_t elements, double *mean,
+                          double *m2) {
     moments4(s, count, step, lanes, elements, mean, m2);
 }
-inline void block_moments(const Segment<double> *s, int count, int64_t step, int64_t lanes, int64_t elements, double *mean, double *m2) {
+inline void block_moments(const Segment<double> *s, int count, int64_t step, int64_t lanes, int64_t elements, double *mean,
+                          double *m2) {
     moments8(s, count, step, lanes, elements, mean, m2);
 }
 
@@ -319,7 +326,8 @@ inline void unite(double n, double *mean, double *m2, double nb, const double *m
 template <class T> struct MomentsKernel : Kernel {
     Walk<T> walk;
 
-    /* mean = sum x / n, var = sum (x - mean)^2 / n; both 0 where n = 0, so that an empty minibatch spoils no running statistic. */
+    /* mean = sum x / n, var = sum (x - mean)^2 / n; both 0 where n = 0, so that an empty minibatch spoils no running statistic.
+     */
     static void call(const cg_call *c, const cg_context *) {
         const auto *self = static_cast<const MomentsKernel *>(c->state);
         const Walk<T> &w = self->walk;
@@ -524,7 +532,8 @@ template <class T> struct LogSumExpKernel : Kernel {
     }
 };
 
-template <class K, class T> Kernel *walking(const char *who, int buffers, const Dims &dims, const Dims &strides, const Dims &out_strides) {
+template <class K, class T>
+Kernel *walking(const char *who, int buffers, const Dims &dims, const Dims &strides, const Dims &out_strides) {
     auto k = std::make_unique<K>();
     k->walk.plan(who, dims, strides, out_strides);
     k->scratch = k->walk.splits > 1 ? k->walk.tasks() * 2 * MAX_LANES * (int64_t)sizeof(double) : 0;
@@ -587,18 +596,18 @@ template <class T, bool MAX> static CG_INLINE void arg_rows(const T *x, int64_t 
     }
 }
 
-#define ARG(name, T)                                                                                                                  \
-    CG_CLONES void name##_rows(bool is_max, const T *x, int64_t rows, int64_t n, T *y) {                                              \
-        if (is_max) arg_rows<T, true>(x, rows, n, y);                                                                                 \
-        else arg_rows<T, false>(x, rows, n, y);                                                                                       \
-    }                                                                                                                                 \
-    CG_CLONES void name##_lanes(bool is_max, const T *x, int64_t n, int64_t inner, int64_t lanes, T *y) {                             \
-        if (is_max) arg_lanes<T, true>(x, n, inner, lanes, y);                                                                        \
-        else arg_lanes<T, false>(x, n, inner, lanes, y);                                                                              \
-    }                                                                                                                                 \
-    inline void rows_of(bool is_max, const T *x, int64_t rows, int64_t n, T *y) { name##_rows(is_max, x, rows, n, y); }               \
-    inline void lanes_of(bool is_max, const T *x, int64_t n, int64_t inner, int64_t lanes, T *y) {                                    \
-        name##_lanes(is_max, x, n, inner, lanes, y);                                                                                  \
+#define ARG(name, T)                                                                                                             \
+    CG_CLONES void name##_rows(bool is_max, const T *x, int64_t rows, int64_t n, T *y) {                                         \
+        if (is_max) arg_rows<T, true>(x, rows, n, y);                                                                            \
+        else arg_rows<T, false>(x, rows, n, y);                                                                                  \
+    }                                                                                                                            \
+    CG_CLONES void name##_lanes(bool is_max, const T *x, int64_t n, int64_t inner, int64_t lanes, T *y) {                        \
+        if (is_max) arg_lanes<T, true>(x, n, inner, lanes, y);                                                                   \
+        else arg_lanes<T, false>(x, n, inner, lanes, y);                                                                         \
+    }                                                                                                                            \
+    inline void rows_of(bool is_max, const T *x, int64_t rows, int64_t n, T *y) { name##_rows(is_max, x, rows, n, y); }          \
+    inline void lanes_of(bool is_max, const T *x, int64_t n, int64_t inner, int64_t lanes, T *y) {                               \
+        name##_lanes(is_max, x, n, inner, lanes, y);                                                                             \
     }
 ARG(arg4, float)
 ARG(arg8, double)
@@ -621,7 +630,8 @@ template <class T> struct ArgKernel : Kernel {
         parallel_range(self->outer * tiles, self->outer * n * inner, [&](int64_t b, int64_t e) {
             for (int64_t t = b; t < e; t++) {
                 const int64_t o = t / tiles, j = t % tiles * MAX_LANES;
-                lanes_of(self->is_max, x + o * n * inner + j, n, inner, std::min<int64_t>(MAX_LANES, inner - j), y + o * inner + j);
+                lanes_of(self->is_max, x + o * n * inner + j, n, inner, std::min<int64_t>(MAX_LANES, inner - j),
+                         y + o * inner + j);
             }
         });
     }
@@ -652,7 +662,8 @@ template <class T> struct TopKKernel : Kernel {
             for (;;) {
                 int64_t child = 2 * i + 1;
                 if (child >= size) break;
-                if (child + 1 < size && before(values[child * step], indices[child * step], values[(child + 1) * step], indices[(child + 1) * step]))
+                if (child + 1 < size &&
+                    before(values[child * step], indices[child * step], values[(child + 1) * step], indices[(child + 1) * step]))
                     child++;
                 if (!before(v, index, values[child * step], indices[child * step])) break;
                 values[i * step] = values[child * step], indices[i * step] = indices[child * step];
@@ -701,7 +712,8 @@ Kernel *make_arg_reduce(const std::string &kind, int64_t outer, int64_t n, int64
     if (kind != "max" && kind != "min") bad("ArgReduce: expected kind 'max' or 'min', got '" + kind + "'");
     check_sizes("ArgReduce", {outer, n, inner});
     if (n == 0 && outer * inner > 0) bad("ArgReduce: expected at least one element, got n = 0");
-    return is_double("ArgReduce", dtype) ? arg<double>(kind == "max", outer, n, inner) : arg<float>(kind == "max", outer, n, inner);
+    return is_double("ArgReduce", dtype) ? arg<double>(kind == "max", outer, n, inner)
+                                         : arg<float>(kind == "max", outer, n, inner);
 }
 
 Kernel *make_top_k(int64_t outer, int64_t n, int64_t inner, int64_t k, const std::string &dtype) {

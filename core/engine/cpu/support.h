@@ -27,13 +27,13 @@
 /* Where the code itself depends on the width of the registers: BODY(64), BODY(32), BODY(16) name the functions for AVX-512, AVX2
  * and the base, and `name` becomes the one for this machine. (Wide generic vectors in clones may fall apart into scalars.) */
 #if CG_TARGETS
-#define CG_VERSIONS(name, BODY, params, args)                                                                                         \
-    __attribute__((target("arch=x86-64-v4"))) static void name##_v4 params { BODY(64) args; }                                         \
-    __attribute__((target("arch=x86-64-v3"))) static void name##_v3 params { BODY(32) args; }                                         \
-    static void name##_base params { BODY(16) args; }                                                                                 \
+#define CG_VERSIONS(name, BODY, params, args)                                                                                    \
+    __attribute__((target("arch=x86-64-v4"))) static void name##_v4 params { BODY(64) args; }                                    \
+    __attribute__((target("arch=x86-64-v3"))) static void name##_v3 params { BODY(32) args; }                                    \
+    static void name##_base params { BODY(16) args; }                                                                            \
     static void(*const name) params = cg::level() == 4 ? name##_v4 : cg::level() == 3 ? name##_v3 : name##_base;
 #else
-#define CG_VERSIONS(name, BODY, params, args)                                                                                         \
+#define CG_VERSIONS(name, BODY, params, args)                                                                                    \
     static void name params { BODY(16) args; }
 #endif
 #define CG_INLINE inline __attribute__((always_inline))
@@ -41,12 +41,15 @@
 
 namespace cg {
 
-/* x86-64 level of the machine: 4 (AVX-512), 3 (AVX2) or 0. */
+/* x86-64 level of the machine: 4 (AVX-512), 3 (AVX2) or 0; at most CG_LEVEL, with which a wide machine can try the narrow code. */
+#ifndef CG_LEVEL
+#define CG_LEVEL 4
+#endif
 inline int level() {
 #if CG_TARGETS
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("x86-64-v4")) return 4;
-    if (__builtin_cpu_supports("x86-64-v3")) return 3;
+    if (CG_LEVEL >= 4 && __builtin_cpu_supports("x86-64-v4")) return 4;
+    if (CG_LEVEL >= 3 && __builtin_cpu_supports("x86-64-v3")) return 3;
 #endif
     return 0;
 }
