@@ -18,11 +18,11 @@ class Axis:
 
     __slots__ = ("_index", "is_ordered", "name")
 
-    def __init__(self, index: int | str, name: str = "", is_ordered: bool = True):
+    def __init__(self, index: int | str | Axis, name: str = "", is_ordered: bool = True):
         if isinstance(index, Axis):
             index, name, is_ordered = index._index, index.name, index.is_ordered
         if isinstance(index, str):
-            index, name = _NO_INDEX, index
+            name, index = index, _NO_INDEX
         self._index = index
         self.is_ordered = is_ordered
         self.name = name or f"staticAxis_{index}"

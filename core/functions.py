@@ -782,7 +782,7 @@ def as_block(
     """One node that stands for the whole graph; the map pairs each of its placeholders with the operand that it stands for."""
     pairs = []
     own = list(block_arguments_map)
-    swap = {}
+    swap: dict[Variable, Variable] = {}
     for p, v in own:
         bound = p if isinstance(p, BoundPlaceholder) else _bound_placeholder(p)
         if bound is not p:

@@ -93,7 +93,9 @@ class _Reader:
                 f"ArrayDeserializer: stream '{name}': expected an array of numbers with rows first, "
                 f"got {array.dtype} of shape {array.shape}"
             )
-        wanted = None if spec.shape is None else (spec.shape,) if np.isscalar(spec.shape) else tuple(spec.shape)  # type: ignore
+        wanted: tuple[int, ...] | None = None
+        if spec.shape is not None:
+            wanted = (int(spec.shape),) if np.isscalar(spec.shape) else tuple(spec.shape)  # type: ignore[arg-type]
         listed = list(spec.transforms or ())
         sample = array.shape[1:]
         if sample in ((), (1,)) and array.dtype.kind in "ui" and not listed:

@@ -28,7 +28,7 @@ def as_function(f: Any) -> Callable:
 def Sequential(layers: Any, name: str = "") -> Function:
     """Applies the layers one after another; lists may be nested. Raises `TypeError` for what cannot be applied."""
     if not isinstance(layers, (list, tuple)):
-        return as_function(layers)
+        return Function(as_function(layers))
     steps = [as_function(f) for f in layers if not (isinstance(f, (list, tuple)) and not f)]
     if not steps:
         return identity
@@ -84,7 +84,9 @@ def Dropout(dropout_rate: float | None = None, keep_prob: float | None = None, s
             name: str = "") -> Function:  # fmt: skip
     """While training, zeroes elements with probability `dropout_rate`; or give `keep_prob`. Raises `ValueError` unless exactly one is given."""
     if (dropout_rate is None) == (keep_prob is None):
-        raise ValueError("Dropout: expected exactly one of dropout_rate and keep_prob, got " + ("neither" if keep_prob is None else "both"))
+        raise ValueError(
+            "Dropout: expected exactly one of dropout_rate and keep_prob, got " + ("neither" if keep_prob is None else "both")
+        )
     rate = 1 - keep_prob if dropout_rate is None else dropout_rate
     if not 0 <= rate < 1:
         raise ValueError(f"Dropout: expected a rate in [0, 1), got {rate!r}")

@@ -33,7 +33,7 @@ def _sizes(value: Any) -> tuple[int, ...]:
 
 
 def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = False, activation: Any = _IDENTITY, init: Any = _GLOROT,
-                pad: Any = _FALSE, strides: Any = 1, sharing: Any = True, bias: bool = _TRUE, init_bias: Any = _ZERO, reduction_rank: int = 1,
+                pad: Any = _FALSE, strides: Any = 1, sharing: Any = True, bias: Any = _TRUE, init_bias: Any = _ZERO, reduction_rank: int = 1,
                 transpose_weight: bool = False, dilation: Any = 1, groups: int = 1, max_temp_mem_size_in_samples: int = 0,
                 op_name: str = "Convolution", name: str = "") -> Function:  # fmt: skip
     """activation(conv(x, W) + b): x (channels, spatial...), W (num_filters, channels / groups, filter_shape...), b (num_filters, 1...).
@@ -51,7 +51,9 @@ def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = F
         raise ValueError(f"{op_name}: expected transpose_weight = False, got True; use ConvolutionTranspose")
     window, filters = _sizes(filter_shape), () if num_filters is None else _sizes(num_filters)
     rank = len(window)
-    strides, pad, dilation = (spread(v, rank, f"{op_name}: {w}") for v, w in ((strides, "strides"), (pad, "pad"), (dilation, "dilation")))
+    strides, pad, dilation = (
+        spread(v, rank, f"{op_name}: {w}") for v, w in ((strides, "strides"), (pad, "pad"), (dilation, "dilation"))
+    )
     if len(filters) > 1:
         raise ValueError(f"{op_name}: expected a number of filters, got {num_filters!r}; more filter axes are a reshape of one")
     plain = reduction_rank == 0
@@ -78,7 +80,7 @@ def _with_rank(rank: int, label: str):
 
 
 def Convolution1D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
-                  strides: Any = 1, bias: bool = _TRUE, init_bias: Any = _ZERO, reduction_rank: int = 1, dilation: Any = 1,
+                  strides: Any = 1, bias: Any = _TRUE, init_bias: Any = _ZERO, reduction_rank: int = 1, dilation: Any = 1,
                   name: str = "") -> Function:  # fmt: skip
     """`Convolution` over one spatial axis: x (channels, width)."""
     o = _options(Convolution1D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
@@ -87,7 +89,7 @@ def Convolution1D(filter_shape: Any, num_filters: Any = None, activation: Any = 
 
 
 def Convolution2D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
-                  strides: Any = 1, bias: bool = _TRUE, init_bias: Any = _ZERO, reduction_rank: int = 1, dilation: Any = 1, groups: int = 1,
+                  strides: Any = 1, bias: Any = _TRUE, init_bias: Any = _ZERO, reduction_rank: int = 1, dilation: Any = 1, groups: int = 1,
                   name: str = "") -> Function:  # fmt: skip
     """`Convolution` over two spatial axes: x (channels, height, width)."""
     o = _options(Convolution2D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
@@ -96,7 +98,7 @@ def Convolution2D(filter_shape: Any, num_filters: Any = None, activation: Any = 
 
 
 def Convolution3D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
-                  strides: Any = 1, bias: bool = _TRUE, init_bias: Any = _ZERO, reduction_rank: int = 1, dilation: Any = 1, groups: int = 1,
+                  strides: Any = 1, bias: Any = _TRUE, init_bias: Any = _ZERO, reduction_rank: int = 1, dilation: Any = 1, groups: int = 1,
                   name: str = "") -> Function:  # fmt: skip
     """`Convolution` over three spatial axes: x (channels, depth, height, width)."""
     o = _options(Convolution3D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
@@ -114,7 +116,7 @@ def _options(f: Any, **given: Any) -> dict[str, Any]:
 
 
 def ConvolutionTranspose(filter_shape: Any, num_filters: Any, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
-                         strides: Any = 1, sharing: Any = True, bias: bool = _TRUE, init_bias: Any = _ZERO, output_shape: Any = None,
+                         strides: Any = 1, sharing: Any = True, bias: Any = _TRUE, init_bias: Any = _ZERO, output_shape: Any = None,
                          reduction_rank: int = 1, dilation: Any = 1, max_temp_mem_size_in_samples: int = 0, name: str = "") -> Function:  # fmt: skip
     """activation(conv_transpose(x, W) + b): x (channels, spatial...), W (channels, num_filters, filter_shape...), b (num_filters, 1...).
 
@@ -145,7 +147,7 @@ def ConvolutionTranspose(filter_shape: Any, num_filters: Any, activation: Any = 
 
 
 def ConvolutionTranspose1D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
-                           strides: Any = 1, bias: bool = _TRUE, init_bias: Any = _ZERO, output_shape: Any = None, reduction_rank: int = 1,
+                           strides: Any = 1, bias: Any = _TRUE, init_bias: Any = _ZERO, output_shape: Any = None, reduction_rank: int = 1,
                            dilation: Any = 1, name: str = "") -> Function:  # fmt: skip
     """`ConvolutionTranspose` over one spatial axis."""
     o = _options(ConvolutionTranspose1D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
@@ -154,7 +156,7 @@ def ConvolutionTranspose1D(filter_shape: Any, num_filters: Any = None, activatio
 
 
 def ConvolutionTranspose2D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
-                           strides: Any = 1, bias: bool = _TRUE, init_bias: Any = _ZERO, output_shape: Any = None, reduction_rank: int = 1,
+                           strides: Any = 1, bias: Any = _TRUE, init_bias: Any = _ZERO, output_shape: Any = None, reduction_rank: int = 1,
                            dilation: Any = 1, name: str = "") -> Function:  # fmt: skip
     """`ConvolutionTranspose` over two spatial axes."""
     o = _options(ConvolutionTranspose2D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
@@ -163,7 +165,7 @@ def ConvolutionTranspose2D(filter_shape: Any, num_filters: Any = None, activatio
 
 
 def ConvolutionTranspose3D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
-                           strides: Any = 1, bias: bool = _TRUE, init_bias: Any = _ZERO, output_shape: Any = None, reduction_rank: int = 1,
+                           strides: Any = 1, bias: Any = _TRUE, init_bias: Any = _ZERO, output_shape: Any = None, reduction_rank: int = 1,
                            dilation: Any = 1, name: str = "") -> Function:  # fmt: skip
     """`ConvolutionTranspose` over three spatial axes."""
     o = _options(ConvolutionTranspose3D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)

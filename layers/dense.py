@@ -17,7 +17,7 @@ __all__ = ["Dense", "Embedding"]
 
 
 def Dense(shape: Any, activation: Any = default_override_or(identity), init: Any = default_override_or(glorot_uniform()),
-          input_rank: int | None = None, map_rank: int | None = None, bias: bool = default_override_or(True),
+          input_rank: int | None = None, map_rank: int | None = None, bias: Any = default_override_or(True),
           init_bias: Any = default_override_or(0), name: str = "") -> Function:  # fmt: skip
     """activation(x W + b) over all static axes of x, or its last `input_rank`, or all but the first `map_rank`.
 
@@ -43,7 +43,9 @@ def Dense(shape: Any, activation: Any = default_override_or(identity), init: Any
     return dense
 
 
-def Embedding(shape: Any = None, init: Any = default_override_or(glorot_uniform()), weights: Any = None, name: str = "") -> Function:
+def Embedding(
+    shape: Any = None, init: Any = default_override_or(glorot_uniform()), weights: Any = None, name: str = ""
+) -> Function:
     """x E: a vector for each class of a one-hot (or any) input.
 
     shape: of the vectors; weights: a fixed matrix instead of a learnt one. Raises `ValueError` when both or neither are given.
@@ -52,7 +54,7 @@ def Embedding(shape: Any = None, init: Any = default_override_or(glorot_uniform(
         raise ValueError("Embedding: expected exactly one of shape and weights, got " + ("neither" if shape is None else "both"))
     if weights is None:
         init = get_default_override(Embedding, init=init)
-        e = Parameter((InferredDimension, *sanitize_shape(shape)), init, name="E")
+        e: Any = Parameter((InferredDimension, *sanitize_shape(shape)), init, name="E")
     else:
         e = Constant(np.asarray(weights, dtype=np.float32), name="E")
 

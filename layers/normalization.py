@@ -15,9 +15,9 @@ _EPSILON = default_override_or(0.00001)
 _FALSE = default_override_or(False)
 
 
-def BatchNormalization(map_rank: int | None = default_override_or(None), init_scale: float = 1,
-                       normalization_time_constant: float = default_override_or(5000), blend_time_constant: float = 0,
-                       epsilon: float = _EPSILON, use_cntk_engine: bool = _FALSE, disable_regularization: bool = _FALSE,
+def BatchNormalization(map_rank: Any = default_override_or(None), init_scale: float = 1,
+                       normalization_time_constant: Any = default_override_or(5000), blend_time_constant: float = 0,
+                       epsilon: Any = _EPSILON, use_cntk_engine: Any = _FALSE, disable_regularization: Any = _FALSE,
                        name: str = "") -> Function:  # fmt: skip
     """Normalises over the minibatch, then scales and shifts; see `C.batch_normalization`. Ioffe and Szegedy 2015, arXiv:1502.03167.
 
@@ -45,8 +45,11 @@ def BatchNormalization(map_rank: int | None = default_override_or(None), init_sc
     return normalize
 
 
-def LayerNormalization(initial_scale: float = 1, initial_bias: float = 0, epsilon: float = _EPSILON, name: str = "") -> Function:
-    """(x - mean) / (std + epsilon) over all static axes of each sample, then scale and shift along the last axis. Ba et al. 2016, arXiv:1607.06450."""
+def LayerNormalization(initial_scale: float = 1, initial_bias: float = 0, epsilon: Any = _EPSILON, name: str = "") -> Function:
+    """(x - mean) / (std + epsilon) over all static axes of each sample, then scale and shift along the last axis.
+
+    Ba et al. 2016, arXiv:1607.06450; epsilon is added to the deviation, as in CNTK.
+    """
     epsilon = get_default_override(LayerNormalization, epsilon=epsilon)
     scale = Parameter((InferredDimension,), initial_scale, name="scale")
     bias = Parameter((InferredDimension,), initial_bias, name="bias")
