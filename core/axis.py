@@ -23,7 +23,7 @@ class Axis:
             index, name, is_ordered = index._index, index.name, index.is_ordered
         if isinstance(index, str):
             name, index = index, _NO_INDEX
-        self._index = index
+        self._index: int = index  # type: ignore[assignment]
         self.is_ordered = is_ordered
         self.name = name or f"staticAxis_{index}"
 

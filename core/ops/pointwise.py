@@ -241,39 +241,39 @@ def associative_multi_arg(f: Any) -> Any:
 
 
 @associative_multi_arg
-def plus(left, right, name=""):
+def plus(left: Any, right: Any, name: str = "") -> Function:
     """Sum of two or more operands. Shapes broadcast, aligned at the last axis; raises `ValueError` where they do not."""
     return apply("add", [left, right], name)
 
 
 @associative_multi_arg
-def element_times(left, right, name=""):
+def element_times(left: Any, right: Any, name: str = "") -> Function:
     """Product, element by element, of two or more operands. Shapes broadcast; raises `ValueError` where they do not."""
     return apply("mul", [left, right], name)
 
 
 @associative_multi_arg
-def element_max(left, right, name=""):
+def element_max(left: Any, right: Any, name: str = "") -> Function:
     """The larger of two or more operands, element by element. At a tie the gradient goes to the right one."""
     return apply("max", [left, right], name)
 
 
 @associative_multi_arg
-def element_min(left, right, name=""):
+def element_min(left: Any, right: Any, name: str = "") -> Function:
     """The smaller of two or more operands, element by element. At a tie the gradient goes to the right one."""
     return apply("min", [left, right], name)
 
 
 @associative_multi_arg
-def log_add_exp(left, right, name=""):
+def log_add_exp(left: Any, right: Any, name: str = "") -> Function:
     """log(e^left + e^right) of two or more operands, without overflow."""
     return apply("logaddexp", [left, right], name)
 
 
 def sum(*operands: Any, name: str = "") -> Function:
     """Sum, element by element, of one or more operands. Shapes broadcast; raises `ValueError` where they do not."""
-    operands = to_variables(*_several("sum", operands))
-    return apply("alias", operands, name) if len(operands) == 1 else plus(*operands, name=name)
+    values = to_variables(*_several("sum", operands))
+    return apply("alias", values, name) if len(values) == 1 else plus(*values, name=name)
 
 
 def mean(*operands: Any, name: str = "") -> Function:
