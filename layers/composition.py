@@ -25,6 +25,11 @@ def as_function(f: Any) -> Callable:
     return f
 
 
+def as_activation(f: Any) -> Callable:
+    """An activation: None is the identity, a list is applied in order."""
+    return identity if f is None else as_function(f)
+
+
 def Sequential(layers: Any, name: str = "") -> Function:
     """Applies the layers one after another; lists may be nested. Raises `TypeError` for what cannot be applied."""
     if not isinstance(layers, (list, tuple)):
@@ -71,7 +76,7 @@ def ResNetBlock(f: Any, name: str = "") -> Function:
 
 def Activation(activation: Any = default_override_or(identity), name: str = "") -> Function:
     """An activation as a layer; the default may be set by `default_options`."""
-    activation = get_default_override(Activation, activation=activation) or identity
+    activation = as_activation(get_default_override(Activation, activation=activation))
 
     @BlockFunction("Activation", name)
     def activate(x):

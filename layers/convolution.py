@@ -9,7 +9,7 @@ from cogkit.axis import Axis
 from cogkit.default_options import default_override_or, get_default_override
 from cogkit.functions import BlockFunction, Function
 from cogkit.initializer import glorot_uniform, initializer_with_rank
-from cogkit.layers.composition import identity
+from cogkit.layers.composition import as_activation, identity
 from cogkit.variables import InferredDimension, Parameter
 
 __all__ = ["Convolution", "Convolution1D", "Convolution2D", "Convolution3D", "ConvolutionTranspose", "ConvolutionTranspose1D",
@@ -42,7 +42,7 @@ def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = F
     pad: size kept at stride 1, one for all axes or one each. reduction_rank 0: x has no channel axis.
     Raises `ValueError` where the numbers of axes do not fit.
     """
-    activation = get_default_override(Convolution, activation=activation) or identity
+    activation = as_activation(get_default_override(Convolution, activation=activation))
     init = get_default_override(Convolution, init=init)
     pad = get_default_override(Convolution, pad=pad)
     bias = get_default_override(Convolution, bias=bias)
@@ -122,7 +122,7 @@ def ConvolutionTranspose(filter_shape: Any, num_filters: Any, activation: Any = 
 
     output_shape: spatial sizes of the result, where a stride leaves a choice.
     """
-    activation = get_default_override(ConvolutionTranspose, activation=activation) or identity
+    activation = as_activation(get_default_override(ConvolutionTranspose, activation=activation))
     init = get_default_override(ConvolutionTranspose, init=init)
     pad = get_default_override(ConvolutionTranspose, pad=pad)
     bias = get_default_override(ConvolutionTranspose, bias=bias)

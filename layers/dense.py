@@ -10,7 +10,7 @@ from cogkit import ops
 from cogkit.default_options import default_override_or, get_default_override
 from cogkit.functions import BlockFunction, Function
 from cogkit.initializer import glorot_uniform, initializer_with_rank
-from cogkit.layers.composition import identity
+from cogkit.layers.composition import as_activation, identity
 from cogkit.variables import Constant, InferredDimension, Parameter, sanitize_shape
 
 __all__ = ["Dense", "Embedding"]
@@ -23,7 +23,7 @@ def Dense(shape: Any, activation: Any = default_override_or(identity), init: Any
 
     shape: of the output, a number or a tuple. Parameters W (inputs, outputs) and b (outputs). Raises `ValueError` when both ranks are given.
     """
-    activation = get_default_override(Dense, activation=activation) or identity
+    activation = as_activation(get_default_override(Dense, activation=activation))
     init = get_default_override(Dense, init=init)
     bias = get_default_override(Dense, bias=bias)
     init_bias = get_default_override(Dense, init_bias=init_bias)
