@@ -53,7 +53,7 @@ def _paper(results: Path, slug: str, profile: str) -> dict:
     for line in content["rows"]:
         group = groups.setdefault(line["group"], {"line": line, "cells": [], "published": []})
         line = {k: float("nan") if v is None and k in ("mean", "std") else v for k, v in line.items()}
-        group["cells"].append({"text": _cell(line), "metric": line["metric"]})
+        group["cells"].append({"text": _cell(line, set(content["counts"])), "metric": line["metric"]})
         group["published"].append([line[t] for t in content["published_tables"]])
     shown = [
         i for i, t in enumerate(content["published_tables"]) if any(row[i] for g in groups.values() for row in g["published"])
@@ -83,7 +83,7 @@ def _inline(path: Path, prefix: str) -> str:
     for name in sorted(set(re.findall(r'\bid="([^"]+)"', text)), key=len, reverse=True):
         text = re.sub(rf'(id="|#){re.escape(name)}(?=["\)])', rf"\g<1>{prefix}-{name}", text)
     width = float(re.search(r'width="([\d.]+)pt"', text)[1])  # type: ignore[index]
-    style = f"max-width: {1.45 * width:.0f}px; min-width: {0.85 * width:.0f}px"  # on a phone a wide figure scrolls
+    style = f"max-width: {1.45 * width:.0f}px; min-width: {width:.0f}px"  # on a phone a wide figure scrolls
     sizes = r'<svg ([^>]*?)\s*height="[^"]*"([^>]*?)\s*width="[^"]*"'
     return re.sub(sizes, rf'<svg role="img" style="{style}" \1\2', text, count=1)
 

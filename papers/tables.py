@@ -38,16 +38,14 @@ def collect(paper: Paper, profile: str, folder: Path) -> tuple[list[dict], dict[
     return done, absent
 
 
-def format_number(x: float | None, std: float | None = None) -> str:
-    """`12.34`, `12.34 ± 0.56`; as many decimals as the size calls for."""
+def format_number(x: float | None, std: float | None = None, whole: bool = False) -> str:
+    """`12.34`, `12.34 ± 0.56`, as many decimals as the size calls for; `269,722` for a metric that is a count."""
     if x is None or not math.isfinite(x):
         return "diverged"
     size = abs(x)
-    if x == int(x) and not std:  # a count, the same for every seed
-        return f"{x:,.0f}"
-    decimals = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 or size == 0 else 4
+    decimals = 0 if whole or size >= 1000 else 1 if size >= 100 else 2 if size >= 1 or size == 0 else 4
     text = f"{x:,.{decimals}f}"
-    return text if std is None else f"{text} ± {std:,.{decimals}f}"
+    return text if std is None or (whole and not std) else f"{text} ± {std:,.{decimals}f}"
 
 
 def _summary(paper: Paper, profile: str, done: list[dict], absent: dict[str, str]) -> pd.DataFrame:
@@ -189,6 +187,7 @@ def make_table(paper: Paper, profile: str, results: Path = Path("results")) -> d
         "published_tables": list(dict.fromkeys(p.table for p in paper.published)),
         "verdicts": [v.as_dict() for v in verdicts],
         "figures": drawn,
+        "counts": sorted(counts(done)),
         "data_about": _about(done),
         "knobs": {group: dict(rows[0].knobs) for group, rows in _groups(paper, profile).items()},
         "runs": [
@@ -200,17 +199,26 @@ def make_table(paper: Paper, profile: str, results: Path = Path("results")) -> d
     return content
 
 
+def counts(done: list[dict]) -> set[str]:
+    """Metrics that are whole numbers in every run."""
+    found: dict[str, list] = {}
+    for record in done:
+        for metric, value in record["results"].items():
+            found.setdefault(metric, []).append(value)
+    return {m for m, values in found.items() if all(v is not None and v == int(v) for v in values)}
+
+
 def _about(done: list[dict]) -> dict[str, str]:
     """What each data set is and what made it; generated data says so in its title."""
     return {name: text for record in done for name, text in record["data_about"].items()}
 
 
-def _cell(line) -> str:
+def _cell(line, whole: set[str]) -> str:
     if line["status"] == NOT_RUN:
         return NOT_RUN
     if line["diverged"]:
         return f"diverged ({line['diverged']} of {line['seeds_done']})"
-    text = format_number(line["mean"], line["std"] if pd.notna(line["std"]) else None)
+    text = format_number(line["mean"], line["std"] if pd.notna(line["std"]) else None, line["metric"] in whole)
     return text if line["status"] == "done" else f"{text} ({line['seeds_done']} of {line['seeds_planned']} seeds)"
 
 
@@ -219,7 +227,7 @@ def _markdown(paper, profile, summary, published, verdicts, done, absent, drawn)
     parts += [f"Mean ± standard deviation over seeds. {len(done)} of {len(paper.profile(profile))} runs are done.", ""]
     tables = [t for t in dict.fromkeys(p.table for p in paper.published) if len(summary) and (summary[t] != "").any()]
     parts.append(
-        _pipe(["run", "data", "seeds", *paper.metrics.values(), *tables, "from"], _markdown_rows(paper, summary, tables))
+        _pipe(["run", "data", "seeds", *paper.metrics.values(), *tables, "from"], _markdown_rows(summary, tables, counts(done)))
     )
     parts += ["", *[f"`{name}`: {text}." for name, text in _about(done).items()]]
     if absent:
@@ -235,7 +243,9 @@ def _markdown(paper, profile, summary, published, verdicts, done, absent, drawn)
             ours = (
                 NOT_RUN
                 if pd.isna(line["ours"])
-                else format_number(line["ours"], None if pd.isna(line["ours_std"]) else line["ours_std"])
+                else format_number(
+                    line["ours"], None if pd.isna(line["ours_std"]) else line["ours_std"], p.metric in counts(done)
+                )
             )
             rows.append(
                 [p.table, p.row, paper.metrics[p.metric], p.data, format_number(p.value, p.std), p.standing, ours, p.source]
@@ -252,11 +262,11 @@ def _markdown(paper, profile, summary, published, verdicts, done, absent, drawn)
     return "\n".join(parts) + "\n"
 
 
-def _markdown_rows(paper: Paper, summary: pd.DataFrame, tables: list[str]) -> list[list[str]]:
+def _markdown_rows(summary: pd.DataFrame, tables: list[str], whole: set[str]) -> list[list[str]]:
     rows = []
     for group, lines in summary.groupby("group", sort=False):
         first = lines.iloc[0]
-        cells = [_cell(line) for _, line in lines.iterrows()]
+        cells = [_cell(line, whole) for _, line in lines.iterrows()]
         theirs = ["; ".join(dict.fromkeys(c for c in lines[t] if c)) for t in tables]
         files = first["files"].split()
         links = " ".join(f"[{Path(f).stem}]({f})" for f in files) or first["reason"]
