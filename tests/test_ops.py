@@ -1,7 +1,11 @@
 """Laws over the table of op cases: engines agree, gradients are slopes, any number of rows and threads, same bits again."""
 
+import importlib
+import inspect
 import os
 import pathlib
+import pkgutil
+import re
 import subprocess
 import sys
 
@@ -228,6 +232,45 @@ def test_dropout_repeats_with_the_seed():
     assert all(np.array_equal(p, q) for p, q in zip(a, masks("reference"), strict=True))
 
 
+EULER = 0.5772156649015329
+DRAWS = {  # name: (made from shape and from a twin, mean, standard deviation, low, high)
+    "uniform": (dict(low=-1.0, high=3.0), 1.0, 4 / 12**0.5, -1, 3),
+    "normal": (dict(mean=1.0, scale=2.0), 1.0, 2.0, -np.inf, np.inf),
+    "gumbel": (dict(loc=1.0, scale=2.0), 1 + 2 * EULER, 2 * np.pi / 6**0.5, -np.inf, np.inf),
+    "bernoulli": (dict(mean=0.3), 0.3, 0.21**0.5, 0, 1),
+}
+
+
+@pytest.mark.parametrize("engine", EVERY)
+@pytest.mark.parametrize("dtype", [F4, F8])
+@pytest.mark.parametrize("kind", sorted(DRAWS))
+def test_random_values(kind, dtype, engine):
+    options, mean, deviation, low, high = DRAWS[kind]
+    with C.device.use_engine(engine):
+        C.set_seed(5)
+        x = C.input_variable((40, 50), dtype=dtype)
+        like = getattr(C.random, kind + "_like")(x, **options)
+        alone = getattr(C.random, kind)((100, 200), dtype=dtype, **options)
+        first = [as_array(like.eval({x: np.zeros((7, 40, 50), dtype)})), as_array(alone.eval())]
+        assert [v.shape for v in first] == [(7, 40, 50), (100, 200)]
+        for v in first:
+            assert v.dtype == dtype
+            assert abs(v.mean() - mean) < 5 * deviation / v.size**0.5
+            assert abs(v.std() / deviation - 1) < 0.03
+            assert np.all(np.isfinite(v)) and v.min() >= low and v.max() <= high
+            flat = v.ravel() - v.mean()
+            assert abs((flat[1:] * flat[:-1]).mean()) < 5 * deviation**2 / v.size**0.5  # neighbours have nothing in common
+        assert not np.array_equal(as_array(alone.eval()), first[1])  # another run, other values
+        C.set_seed(5)
+        alone = getattr(C.random, kind)((100, 200), dtype=dtype, seed=9, **options)
+        again = getattr(C.random, kind)((100, 200), dtype=dtype, seed=9, **options)
+        assert not np.array_equal(as_array(alone.eval()), first[1])
+        C.set_seed(5)
+        one = as_array(alone.eval())
+        C.set_seed(5)
+        np.testing.assert_array_equal(as_array(again.eval()), one)
+
+
 # -------------------------------------------------------------------------------------------------------------- memory
 def test_ten_thousand_minibatches_take_no_more_memory():
     """Training, evaluation and odd batch sizes; the first thousand may fill caches."""
@@ -248,3 +291,25 @@ def test_ten_thousand_minibatches_take_no_more_memory():
         if step % 1000 == 999:
             used.append(int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * page)
     assert used[-1] - used[0] < 2**20, f"{(used[-1] - used[0]) / 2**20:.1f} MiB in nine thousand minibatches"
+
+
+# ------------------------------------------------------------------------------------------------------------ the table
+NO_ROW = {  # what makes or edits graphs, random values (tested above), and names that others are made of
+    "as_block", "as_composite", "assign", "associative_multi_arg", "bernoulli", "bernoulli_like", "getitem", "gumbel", "gumbel_like",
+    "identity", "normal_like", "output_variable", "placeholder", "random_normal", "random_uniform", "uniform_like",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", ["ops", "layers", "losses", "metrics"])
+def test_every_op_and_layer_has_a_row(module):
+    text = "".join(p.read_text() for p in (pathlib.Path(__file__).parent / "cases").glob("*.py"))
+    words = set(re.findall(r"\w+", text))
+    found = getattr(C, module)
+    files = (
+        [found]
+        if hasattr(found, "__all__")
+        else [importlib.import_module(m.name) for m in pkgutil.iter_modules(found.__path__, found.__name__ + ".")]
+    )
+    names = {n for f in files for n in getattr(f, "__all__", ()) if inspect.isfunction(getattr(f, n))}
+    assert names
+    assert not names - words - NO_ROW

@@ -407,6 +407,8 @@ for kind, domain in (("MAX_POOLING", "distinct"), ("AVG_POOLING", "any")):
     row(op + "_3d", pool(kind, (2, 2, 2), strides=(2, 2, 2)), X(2, 4, 4, 5, domain=domain))
     row(op + "_channel_window", pool(kind, (2, 2, 2), strides=(2, 2, 2)), X(4, 4, 4, domain=domain))
     row(op + "_16", pool(kind, (3, 3), strides=(2, 2), auto_padding=[True, True]), X(16, 5, 5, domain=domain), rows=2, golden=False)
+row("global_pooling/max", lambda C, x: C.global_pooling(x, C.MAX_POOLING), X(2, 5, 6, domain="distinct"), golden=False)
+row("global_pooling/avg", lambda C, x: C.global_pooling(x, C.AVG_POOLING), X(16, 5, 6), golden=False)
 row("pooling/avg_include_pad", pool("AVG_POOLING", (3, 3), strides=(2, 2), auto_padding=[True, True], include_pad=True), X(2, 6, 7))
 row("pooling/avg_include_pad_s1", pool("AVG_POOLING", (3, 3), strides=(1, 1), auto_padding=[True, True], include_pad=True), X(2, 5, 5))
 row("pooling/avg_ceil_include_pad", pool("AVG_POOLING", (3, 3), strides=(2, 2), ceil_out_dim=True, include_pad=True), X(2, 6, 7))
