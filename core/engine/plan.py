@@ -110,6 +110,8 @@ class CpuPlan:
         self.kept = len(graph.outputs)  # outputs from this one on are not copied
         self.rowless: dict[int, np.ndarray] = {}
         self.all_outputs = True
+        # variables that are wanted: their values from before the run, which may write them
+        self.early = [i for i, v in enumerate(graph.outputs) if self.stores[root_of(v), PLAIN].kind == "variable"]
         self.lock = threading.Lock()
 
     def keep_outputs(self, first: int) -> None:
@@ -138,11 +140,15 @@ class CpuPlan:
         with self.lock:
             b = self.binding(sizes)
             b.bind(self.arena, feeds)
+            early = [self.fetch(b, self.graph.outputs[i], feeds, sizes, False) for i in self.early]
             b.executor.run(run.seed, run.step, run.sample)
             found = [self.fetch(b, v, feeds, sizes, False) for v in self.graph.outputs[: self.kept]]
             if b.kept is None or not self.all_outputs:
                 b.kept = [self.fetch(b, v, feeds, sizes, True) for v in self.graph.outputs[self.kept :]]
-            return found + b.kept
+            found += b.kept
+            for i, array in zip(self.early, early, strict=True):
+                found[i] = array
+            return found
 
     def fetch(self, b: _Binding, v: Value, feeds: dict, sizes: dict, own: bool) -> np.ndarray:
         """The array of an output."""

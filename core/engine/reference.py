@@ -443,7 +443,7 @@ class ReferencePlan:
                 for v, a in zip(n.outputs, made if isinstance(made, tuple) else (made,), strict=True):
                     values[id(v)] = np.asarray(a, v.type.dtype)
                 if n.name == "assign":
-                    writes.append((n.inputs[0].producer.leaf, values[id(n.inputs[1])]))
+                    writes.append((n.inputs[0].producer.leaf, np.array(values[id(n.inputs[1])])))
                 for v in n.inputs:
                     if self.last_use[id(v)] == i and id(v) not in self.keep and not writes:
                         values.pop(id(v), None)

@@ -55,6 +55,7 @@ class _Fuser:
         self.numbers = {n for n in graph.nodes if n.name == "fill"}  # constants of the programs that read them
         self.level: dict[Node, int] = {}
         self.stored: set[Value] = set()
+        self.exact: set[Value] = set()  # stored, and never computed again: another program might round otherwise
 
     def run(self) -> list[Step]:
         epilogues = self.find_epilogues()
@@ -195,10 +196,14 @@ class _Fuser:
             for v in n.outputs:
                 if n in self.numbers:
                     continue
+                readers = self.readers.get(v, ())
+                if len(readers) > 1 and any(r.name in ("reduce_max", "reduce_min") for r in readers):  # compared with its extreme
+                    self.stored.add(v)
+                    self.exact.add(v)
                 if not self.free_node(n) or v in self.wanted:
                     self.stored.add(v)
                     continue
-                for r in self.readers.get(v, ()):
+                for r in readers:
                     apart = not self.fusable(r) or domain_of(r) != domain_of(n)
                     if apart or (self.group_of[r] != self.group_of[n] and self.level[r] == self.level[n]):
                         self.stored.add(v)
@@ -260,7 +265,7 @@ class _Fuser:
             if n in self.numbers:
                 nodes.add(n)
                 continue
-            if self.free_node(n) and domain_of(n) == domain and (w not in self.stored or self.at_hand(w, domain, have)):
+            if self.free_node(n) and domain_of(n) == domain and self.again(w, domain, have):
                 budget -= 100 if n.name in _COSTLY else 1
                 if budget < 0:
                     return None
@@ -271,6 +276,10 @@ class _Fuser:
         extra = sum(w.type == domain for w in more)
         return (nodes, more) if extra <= (0 if v in self.stored else 1) else None
 
+    def again(self, w: Value, domain: Type, have: set[Value]) -> bool:
+        """Whether a value may be computed again: it is nowhere, or cheaper to compute than to load."""
+        return w not in self.exact and (w not in self.stored or self.at_hand(w, domain, have))
+
     def at_hand(self, w: Value, domain: Type, have: set[Value]) -> bool:
         """Whether a stored value can be computed again without any load of its size."""
         budget, stack, seen = _AGAIN, [w], set()
@@ -280,7 +289,7 @@ class _Fuser:
                 continue
             seen.add(u)
             n = u.producer
-            if self.free_node(n) and domain_of(n) == domain:
+            if self.free_node(n) and domain_of(n) == domain and u not in self.exact:
                 budget -= 100 if n.name in _COSTLY else 1
                 if budget < 0:
                     return False

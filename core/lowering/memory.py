@@ -10,7 +10,9 @@ from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN, holder, root_of
 from cogkit.lowering.steps import Step
 
-__all__ = ["Storage", "place"]
+__all__ = ["SAVED", "Storage", "place"]
+
+SAVED = "saved"  # the format of a variable's value from before this run, put aside
 
 
 class Storage:
@@ -34,10 +36,14 @@ def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict
     """The steps that remain, and the storage of each (value, format).
 
     An assignment whose value a program computes is done by that program, in place, when nobody reads the variable later; the others are copies
-    at the end. A program writes over an input that dies with it.
+    at the end. A program writes over an input that dies with it. Of several assignments to one variable the last one counts.
     """
-    assigns = [s for s in steps if s.kind == "assign"]
-    steps = [s for s in steps if s.kind != "assign"]
+    assigns = sorted((s for s in steps if s.kind == "assign"), key=lambda s: s.node.serial)
+    last = {root_of(s.inputs[0]): s for s in assigns}
+    assigns = [s for s in assigns if last[root_of(s.inputs[0])] is s]
+    # a variable that another one is set to, and that is set itself: what it held before is put aside
+    held = {root_of(a.inputs[1]): a for a in assigns if root_of(a.inputs[1]) in last}
+    steps = [Step("save", [a.node], [v], [v]) for v, a in held.items()] + [s for s in steps if s.kind != "assign"]
     stores: dict[tuple[Value, str], Storage] = {}
     wanted = {root_of(v) for v in outputs}
 
@@ -56,6 +62,8 @@ def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict
         if s.kind == "reorder":
             v = s.inputs[0]
             return [(v, s.attrs["source"])], [(v, s.attrs["target"])]
+        if s.kind == "save":
+            return [(s.inputs[0], PLAIN)], [(s.inputs[0], SAVED)]
         return [(v, s.layouts[v]) for v in s.inputs], [(v, s.layouts[v]) for v in s.outputs]
 
     reads: dict[Storage, list[tuple[int, Step]]] = {}
@@ -66,7 +74,7 @@ def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict
             reads.setdefault(storage(v, layout), []).append((i, s))
         for v, layout in outs:
             storage(v, layout)
-            if s.kind != "reorder":
+            if s.kind not in ("reorder", "save"):
                 writer[v] = (i, s)
     # assignments
     copies: list[Step] = []
@@ -79,13 +87,15 @@ def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict
                 and all(i <= at[0] for i, _ in reads.get(home, ())) and aligned_read(at[1], root, root_of(target))):  # fmt: skip
             stores[root, PLAIN] = home
             continue
-        a.layouts = {target: PLAIN, value: PLAIN, a.outputs[0]: PLAIN}
+        if root in held:
+            value, a.inputs = root, [target, root]
+        a.layouts = {target: PLAIN, a.outputs[0]: PLAIN, value: SAVED if root in held else PLAIN}
         copies.append(a)
-        reads.setdefault(storage(value, PLAIN), []).append((len(steps) + len(copies) - 1, a))
+        reads.setdefault(storage(value, a.layouts[value]), []).append((len(steps) + len(copies) - 1, a))
     # lifetimes and in-place outputs
     everything = [*steps, *copies]
     for i, s in enumerate(everything):
-        ins, outs = layouts(s) if s.kind != "assign" else ([(s.inputs[1], PLAIN)], [])
+        ins, outs = layouts(s) if s.kind != "assign" else ([(s.inputs[1], s.layouts[s.inputs[1]])], [])
         for v, layout in ins:
             storage(v, layout).last = i
         for v, layout in outs:
@@ -105,6 +115,8 @@ def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict
 
 def aligned_read(s: Step, value: Value, target: Value) -> bool:
     """Whether a program reads the variable that it will write, if at all, element by element and in one segment."""
+    if any(root_of(v) is target for v in summed(s)):
+        return False
     for segment in s.segments:
         reads = [v for v in segment.segment_inputs if root_of(v) is target]
         if value in segment.segment_outputs:
@@ -115,9 +127,20 @@ def aligned_read(s: Step, value: Value, target: Value) -> bool:
     return True
 
 
+def summed(s: Step) -> set[Value]:
+    """What a program's sums may read after its results are written: their operands, and the factors of one that is a product."""
+    found: set[Value] = set()
+    for n in s.nodes:
+        if n.name.startswith("reduce_"):
+            v = n.inputs[0]
+            found.update((v, *v.producer.inputs) if v.producer.name in ("mul", "pow") else (v,))
+    return found
+
+
 def take_over(s: Step, segment: Step, i: int, stores: dict, reads: dict) -> None:
     """Lets outputs of a program lie upon inputs that nobody reads afterwards."""
     taken: set[int] = set()
+    busy = summed(s)
     others = [v for other in s.segments if other is not segment for v in other.segment_inputs]
     for o in segment.segment_outputs:
         b = stores[o, s.layouts[o]]
@@ -125,7 +148,7 @@ def take_over(s: Step, segment: Step, i: int, stores: dict, reads: dict) -> None
             continue
         for v in segment.segment_inputs:
             c = stores[holder(v, s.layouts[v])]
-            if (c.kind == "arena" and c.last == i and id(c) not in taken and v.type == o.type and s.layouts[v] == s.layouts[o]
+            if (c.kind == "arena" and c.last == i and id(c) not in taken and v not in busy and v.type == o.type and s.layouts[v] == s.layouts[o]
                     and not any(root_of(w) is root_of(v) for w in others)
                     and sum(root_of(w) is root_of(v) for w in segment.segment_inputs) == 1):  # fmt: skip
                 taken.add(id(c))

@@ -16,6 +16,7 @@ from cogkit.engine.cpu import movement, native, reduce
 from cogkit.engine.cpu.pointwise import Pointwise
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN
+from cogkit.lowering.memory import SAVED
 from cogkit.lowering.steps import Step
 from cogkit.op import OPS, Type
 
@@ -393,7 +394,13 @@ def _scatter_add(s: Step, sizes: dict) -> Made:
 def _assign(s: Step, sizes: dict) -> Made:
     target, value = s.inputs
     n = math.prod(target.type.shape)
-    return movement.Copy([n], [1], [1], target.type.dtype.itemsize), [(value, PLAIN), (target, PLAIN)]
+    return movement.Copy([n], [1], [1], target.type.dtype.itemsize), [(value, s.layouts[value]), (target, PLAIN)]
+
+
+@kernel("save")
+def _save(s: Step, sizes: dict) -> Made:
+    v = s.inputs[0]
+    return movement.Copy([math.prod(v.type.shape)], [1], [1], v.type.dtype.itemsize), [(v, PLAIN), (v, SAVED)]
 
 
 @kernel("cast")
