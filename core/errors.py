@@ -57,6 +57,13 @@ class Misfit(ValueError):
         return self
 
 
+def here(message: str) -> str:
+    """`Label: expected ...` with the user's line after the label: for wrong arguments, found before there is a node."""
+    label, rest = message.split(":", 1)
+    where = user_line()
+    return f"{label} ({where}):{rest}" if where else message
+
+
 def sentence(label: str, name: str, where: str, wish: str, fact: str, way: str = "") -> str:
     """One sentence with the place, the wish, the fact and the way out."""
     place = label + (f" '{name}'" if name else "") + (f" ({where})" if where else "")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from cogkit import variables
-from cogkit.errors import Misfit, sentence, user_line
-from cogkit.op import OPS, Op, Type, row_space
+from cogkit.errors import Misfit, here, sentence, user_line
+from cogkit.op import FREE, OPS, Op, Type, row_space, shown
 from cogkit.variables import Constant, Operators, Output, Parameter, Placeholder, Variable
 
 __all__ = ["BlockFunction", "CloneMethod", "Function", "apply"]
@@ -101,6 +101,8 @@ class Primitive:
             if self.op.bind is not None and any(n == -1 for t in types for n in t.shape):
                 for v, shape in zip(self.operands, self.op.bind(types, self.attributes), strict=True):
                     if isinstance(v, (Parameter, Constant)) and shape != v.shape:
+                        if FREE in shape:
+                            raise ValueError((f"a known size for '{v.name or v.uid}' to take", f"{shown(shape)}", "a free size is no size yet"))
                         v.bind_shape(shape)
                 types = self._operand_types()
             return self.op.infer(types, self.attributes)
@@ -280,10 +282,13 @@ def to_variable(value: Any, dtype: Any = None) -> Variable:
     if isinstance(value, Function):
         return value.output
     if isinstance(value, (str, bytes, dict)) or value is None or callable(value):
-        raise TypeError(f"operand: expected a variable, a function, a number or an array, got {type(value).__name__}")
-    array = np.asarray(value)
+        raise TypeError(here(f"operand: expected a variable, a function, a number or an array, got {type(value).__name__}"))
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(here(f"operand: expected an array, got rows of different lengths, {value!r}")) from None
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"operand: expected numbers, got an array of {array.dtype}")
+        raise TypeError(here(f"operand: expected numbers, got an array of {array.dtype}"))
     return Constant.of_number(array, dtype)
 
 
@@ -303,6 +308,9 @@ def to_variables(*values: Any) -> list[Variable]:
 def apply(op: str, operands: Sequence[Any], name: str = "", outputs: int = 1, **attributes: Any) -> Function:
     """The function of one op over operands; how every op of the public face makes its node."""
     return Function(Primitive(OPS[op], to_variables(*operands), attributes, name, outputs))
+
+
+_ATTRIBUTES = {"dropoutRate": "dropout_rate", "rngSeed": "seed"}  # CNTK's names of settings that may be changed
 
 
 class Function(Operators):
@@ -355,7 +363,12 @@ class Function(Operators):
     is_primitive = property(lambda self: False, doc="Whether this is one node.")
     is_composite = property(lambda self: True, doc="Whether this is a graph seen as one function.")
     is_block = property(lambda self: False, doc="Whether this is a node with a graph of its own.")
-    attributes = property(lambda self: dict(self.root.attributes), doc="The last node's settings.")
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The last node's settings; those of dropout under CNTK's names too."""
+        own = self.root.attributes
+        return {**own, **{theirs: own[ours] for theirs, ours in _ATTRIBUTES.items() if ours in own}}
 
     @property
     def outputs(self) -> tuple[Variable, ...]:
@@ -504,16 +517,17 @@ class Function(Operators):
 
         substitutions: variable -> variable or function. Raises `ValueError` for a variable that is not in the graph.
         """
-        method = CloneMethod[method] if isinstance(method, str) else method
+        if isinstance(method, str):
+            if method not in CloneMethod.__members__:
+                raise ValueError(here(f"clone: expected 'share', 'clone' or 'freeze', got {method!r}"))
+            method = CloneMethod[method]
         mapping: dict[Variable, Variable] = {}
         for k, v in (substitutions or {}).items():
             mapping[k.output if isinstance(k, Function) else k] = to_variables(v)[0]
         reachable = {id(v) for v in self._leaves()} | {id(v) for n in nodes_of(self.root) for v in n.outputs}
         for k in mapping:
             if id(k) not in reachable:
-                raise ValueError(
-                    sentence(self.op_name, self.name, self.root.where, "substitutions of variables in the graph", repr(k))
-                )
+                raise ValueError(sentence(self.op_name, self.name, self.root.where, "a variable of this function to replace", repr(k)))
         made = _clone(self, method, mapping, {})
         refresh(made)
         return made
@@ -644,14 +658,24 @@ class Function(Operators):
         runtime.restore(self, filename)
 
     def set_attribute(self, name: str, value: Any) -> None:
-        """Changes a setting of the last node, e.g. `dropoutRate`; plans are dropped."""
-        if name not in self.root.attributes:
+        """Changes a setting of the last node, e.g. `dropoutRate` or `rngSeed`; plans are dropped. Raises `ValueError` for one it has not."""
+        key = _ATTRIBUTES.get(name, name)
+        settable = [k for k in self.root.attributes if k not in ("purpose", "type")]
+        if key not in settable:
+            have = ", ".join(sorted(settable)) or "none"
+            raise ValueError(sentence(self.op_name, self.name, self.root.where, f"an attribute it has ({have})", repr(name)))
+        before = dict(self.root.attributes)
+        self.root.attributes[key] = type(before[key])(value)
+        if key == "seed":
+            self.root.attributes["purpose"] = runtime.purpose(int(value))
+        types = self.root.types
+        self.root.forget()
+        if self.root.types != types:
+            self.root.attributes.update(before)
+            self.root.forget()
             raise ValueError(
-                sentence(
-                    self.op_name, self.name, self.root.where, f"an attribute among {sorted(self.root.attributes)}", repr(name)
-                )
+                sentence(self.op_name, self.name, self.root.where, f"a {name} that keeps its type {types[0]}", repr(value), "make another node")
             )
-        self.root.attributes[name] = value
         variables.edits += 1
 
 
@@ -744,7 +768,7 @@ def _from_python(f: Callable, name: str = "", label: str | None = None, attribut
     if isinstance(f, Function):
         return f
     if not callable(f):
-        raise TypeError(f"Function: expected a Python function, got {type(f).__name__}")
+        raise TypeError(here(f"Function: expected a Python function, got {type(f).__name__}"))
     names = [
         p.name
         for p in inspect.signature(f).parameters.values()
@@ -758,7 +782,7 @@ def _from_python(f: Callable, name: str = "", label: str | None = None, attribut
         result = Function(Primitive(OPS["alias"], [result], {}, ""))
     if not isinstance(result, Function):
         raise TypeError(
-            f"Function: expected {getattr(f, '__name__', 'the body')} to return a function or variable, got {type(result).__name__}"
+            here(f"Function: expected {getattr(f, '__name__', 'the body')} to return a function or variable, got {type(result).__name__}")
         )
     if label is None:
         if name:
@@ -804,7 +828,7 @@ def combine(*operands: Any, name: str = "") -> Function:
         else:
             flat.append(to_variable(item))
     if not flat:
-        raise ValueError("combine: expected at least one function or variable, got none")
+        raise ValueError(here("combine: expected at least one function or variable, got none"))
     return Function(Combined(flat, name))
 
 

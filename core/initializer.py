@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.errors import here
+
 __all__ = [
     "bilinear",
     "glorot_normal",
@@ -54,12 +56,20 @@ class Initializer:
         filters = self.filter_rank or 0
         outputs = 1 if self.output_rank is None else self.output_rank
         if abs(outputs) + filters > len(shape):
-            raise ValueError(f"{self.kind}: expected a shape of at least {abs(outputs) + filters} axes, got {shape}")
+            raise ValueError((f"at least {abs(outputs) + filters} axes for {self!r}", str(shape), ""))
         window = math.prod(shape[len(shape) - filters :])
         rest = shape[: len(shape) - filters]
         split = len(rest) - outputs if outputs >= 0 else -outputs
         first, last = math.prod(rest[:split]), math.prod(rest[split:])
         return (first * window, last * window) if outputs >= 0 else (last * window, first * window)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raises `ValueError` for a shape that it cannot fill."""
+        if self.kind == "bilinear":
+            if len(shape) < 2 or shape[-2] != shape[-1]:
+                raise ValueError(("a square kernel for bilinear", str(shape), ""))
+        elif self.kind not in ("uniform", "normal", "truncated_normal"):
+            self.fans(shape)
 
     def __call__(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         purpose = next(_serial) if self.seed is None else (1 << 32) + self.seed
@@ -91,9 +101,7 @@ class Initializer:
 
 
 def _bilinear(shape: tuple[int, ...]) -> np.ndarray:
-    kh, kw = shape[-2:]
-    if kh != kw:
-        raise ValueError(f"bilinear: expected a square kernel, got {(kh, kw)}")
+    kw = shape[-1]
     f = math.ceil(kw / 2)
     p = 1 - np.abs(np.arange(kw) - (kw - 1) / 2) / f
     out = np.zeros(shape)
@@ -107,7 +115,7 @@ def _bilinear(shape: tuple[int, ...]) -> np.ndarray:
 
 def _make(kind: str, scale: float, output_rank: Any, filter_rank: Any, seed: Any) -> Initializer:
     if not scale > 0:
-        raise ValueError(f"{kind}: expected a scale above 0, got {scale!r}")
+        raise ValueError(here(f"{kind}: expected a scale above 0, got {scale!r}"))
     return Initializer(kind, scale, output_rank, filter_rank, seed)
 
 
@@ -164,7 +172,7 @@ def he_normal(
 def bilinear(kernel_width: int, kernel_height: int) -> Initializer:
     """Weights of bilinear interpolation, for transposed convolutions that upsample. Raises `ValueError` unless square."""
     if kernel_width != kernel_height:
-        raise ValueError(f"bilinear: expected a square kernel, got {(kernel_width, kernel_height)}")
+        raise ValueError(here(f"bilinear: expected a square kernel, got {(kernel_width, kernel_height)}"))
     return Initializer("bilinear", 1)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cogkit.axis import Axis
 from cogkit.functions import Function, apply, to_variables
-from cogkit.op import Op, Type, broadcast
+from cogkit.op import FREE, Op, Type, broadcast, shown
 from cogkit.ops.reduction import static_axis
 
 __all__ = [
@@ -25,13 +26,18 @@ def _over(axis: Any) -> int:
     return -1 if axis is None else axis.static_axis_index() if isinstance(axis, Axis) else int(axis)
 
 
-def _cross_entropy_type(types, attrs):
-    z, y = types
-    both = broadcast(types)
-    if z.shape != y.shape:
+def one_shape(types: Sequence[Type]) -> Type:
+    """The type of outputs and targets together; `ValueError` where their shapes differ."""
+    z, y = (t.shape for t in types)
+    if len(z) != len(y) or any(a != b and FREE not in (a, b) for a, b in zip(z, y, strict=True)):
         raise ValueError(
-            ("outputs and targets of one shape", f"{z.shape} and {y.shape}", "class labels are one-hot: C.one_hot(labels, n)")
+            ("outputs and targets of one shape", f"{shown(z)} and {shown(y)}", "class labels are one-hot: C.one_hot(labels, n)")
         )
+    return broadcast(types)
+
+
+def _cross_entropy_type(types, attrs):
+    z, both = types[0], one_shape(types)
     if not z.shape:
         return [both]
     a = static_axis(attrs["axis"], len(z.shape))

@@ -6,20 +6,17 @@ import math
 from typing import Any
 
 from cogkit.axis import Axis
+from cogkit.errors import here
 from cogkit.functions import Function, apply
-from cogkit.op import Op, Type, broadcast, constant_gradient
+from cogkit.losses import one_shape
+from cogkit.op import Op, Type, constant_gradient
 from cogkit.ops.reduction import static_axis
 
 __all__ = ["classification_error"]
 
 
 def _type(types, attrs):
-    z, y = types
-    both = broadcast(types)
-    if z.shape != y.shape:
-        raise ValueError(
-            ("outputs and targets of one shape", f"{z.shape} and {y.shape}", "class labels are one-hot: C.one_hot(labels, n)")
-        )
+    z, both = types[0], one_shape(types)
     a, last = _axis(z.shape, attrs)
     return [Type(tuple(1 if i == a else n for i, n in enumerate(z.shape)) if last else (), both.dtype, both.axes)]
 
@@ -62,6 +59,6 @@ def classification_error(output_vector: Any, target_vector: Any, axis: Any = -1,
     sample. Raises `ValueError` for shapes that differ.
     """
     if topN < 1:
-        raise ValueError(f"ClassificationError: expected topN >= 1, got {topN}")
+        raise ValueError(here(f"ClassificationError: expected topN >= 1, got {topN}"))
     axis = -1 if axis is None else axis.static_axis_index() if isinstance(axis, Axis) else int(axis)
     return apply("classification_error", [output_vector, target_vector], name, axis=axis, top=int(topN))

@@ -76,6 +76,12 @@ def row_space(axes: tuple[Axis, ...] | None) -> str:
     return "[" + ", ".join(short.get(a.name, a.name) for a in axes) + "]" if axes else ""
 
 
+def shown(shape: Sequence[int]) -> str:
+    """A shape for a message: free and inferred sizes as '?' and '*'."""
+    sizes = [{FREE: "?", INFERRED: "*"}.get(n, str(n)) for n in shape]
+    return "(" + ", ".join(sizes) + (",)" if len(sizes) == 1 else ")")
+
+
 def join_axes(types: Sequence[Type]) -> tuple[Axis, ...] | None:
     """The row space of an op over values of these row spaces: all that have one must share it."""
     joined: tuple[Axis, ...] = ()
@@ -118,7 +124,7 @@ def broadcast(types: Sequence[Type]) -> Type:
                 raise ValueError(
                     (
                         "operands whose shapes broadcast",
-                        " and ".join(str(u.shape) for u in types),
+                        " and ".join(shown(u.shape) for u in types),
                         "sizes must be equal or 1, aligned at the last axis",
                     )
                 )

@@ -9,8 +9,8 @@ import numpy as np
 
 from cogkit.axis import Axis
 from cogkit.default_options import default_override_or, get_default_override
-from cogkit.errors import sentence, user_line
-from cogkit.op import FREE, INFERRED, Type, row_space
+from cogkit.errors import here, sentence, user_line
+from cogkit.op import FREE, INFERRED, Type, row_space, shown
 
 edits = 0  # counts edits of graphs and of constants: a plan is checked again after one
 
@@ -29,9 +29,9 @@ def sanitize_dtype(dtype: Any) -> np.dtype | None:
     try:
         found = np.dtype(_DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype)
     except TypeError:
-        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}") from None
+        raise TypeError(here(f"dtype: expected float32 or float64, got {dtype!r}")) from None
     if found not in (np.float32, np.float64):
-        raise TypeError(f"dtype: expected float32 or float64, got {found.name}; engines compute in these two")
+        raise TypeError(here(f"dtype: expected float32 or float64, got {found.name}; engines compute in these two"))
     return found
 
 
@@ -41,7 +41,7 @@ def sanitize_shape(shape: Any) -> tuple[int, ...]:
     out = []
     for n in sizes:
         if not isinstance(n, (int, np.integer)) or isinstance(n, (bool, np.bool_)) or n < FREE or n == -2:
-            raise ValueError(f"shape: expected sizes >= 0 (or C.InferredDimension, C.FreeDimension), got {shape!r}")
+            raise ValueError(here(f"shape: expected sizes >= 0 (or C.InferredDimension, C.FreeDimension), got {shape!r}"))
         out.append(int(n))
     return tuple(out)
 
@@ -105,6 +105,10 @@ class Operators:
     def __getitem__(self, key):
         """Slices static axes: an index keeps its axis at size 1, a list picks entries, as in CNTK."""
         return _ops().getitem(self, key)
+
+
+    def __iter__(self):
+        raise TypeError(here(f"iteration: expected an array, got {self!r}; take parts with C.slice or [] and bounds"))
 
 
 def _ops():
@@ -209,12 +213,6 @@ class Variable(Operators):
         shape = "[???]" if t.shape is None else "[" + " x ".join({FREE: "?", INFERRED: "*"}.get(n, str(n)) for n in t.shape) + "]"
         return f"{self.kind}('{self.name or self.uid}', {row_space(t.axes) or '[]'}, {shape})"
 
-    def __len__(self):
-        raise TypeError(f"{self!r} has no length")
-
-    def __iter__(self):
-        raise TypeError(f"{self!r} is not iterable; use C.slice or [] with bounds")
-
 
 class Input(Variable):
     """A value fed at each call."""
@@ -264,30 +262,36 @@ class _Valued(Variable):
         self._data: np.ndarray | None = None
         self.version = 0  # counts the writes from outside of plans
         self.assigned = False  # whether an op writes it
-        if self._known() and not callable(init):
-            self._fill()
+        if isinstance(init, (str, bytes, dict)):
+            raise TypeError(
+                sentence(self.kind, name, self.where, "a number, an array or an initialiser such as C.glorot_uniform()", repr(init))
+            )
+        if self._known():
+            self._settle()
 
     def _known(self) -> bool:
         return self._shape is not None and all(n >= 0 for n in self._shape)
+
+    def _settle(self) -> None:
+        """Now that the shape is known: takes an initial value, or asks the initialiser whether it can make one."""
+        if not callable(self._init):
+            self._fill()
+        elif hasattr(self._init, "check"):
+            try:
+                self._init.check(self._shape)
+            except ValueError as e:
+                raise ValueError(sentence(self.kind, self._name, self.where, *e.args[0])) from None
 
     def _fill(self) -> None:
         init = self._init
         data = aligned_empty(self._shape, self._dtype)
         if callable(init):
-            data[...] = init(self._shape, self._dtype)
-        else:
-            try:
-                data[...] = init
-            except ValueError:
-                raise ValueError(
-                    sentence(
-                        self.kind,
-                        self._name,
-                        self.where,
-                        f"an initial value that fits shape {self._shape}",
-                        f"shape {np.shape(init)}",
-                    )
-                ) from None
+            init = init(self._shape, self._dtype)
+        if np.ndim(init) and np.shape(init) != self._shape:
+            raise ValueError(
+                sentence(self.kind, self._name, self.where, f"an initial value of shape {self._shape}", f"{np.shape(init)}")
+            )
+        data[...] = init
         self._data = data
         self._init = None
 
@@ -298,8 +302,10 @@ class _Valued(Variable):
             # a free leading size may stand for several axes
             tail = old[1:] if len(old) != len(shape) and old[:1] == (INFERRED,) else old
             if INFERRED not in old or any(a not in (INFERRED, b) for a, b in zip(tail[::-1], shape[::-1], strict=False)):
-                raise ValueError(sentence(self.kind, self._name, self.where, f"shape {old}", f"{shape}"))
+                raise ValueError(sentence(self.kind, self._name, self.where, f"a shape that fits {shown(old)}", shown(shape)))
         self._shape = tuple(shape)
+        if self._data is None and self._known():
+            self._settle()
 
     @property
     def data(self) -> np.ndarray:
@@ -312,7 +318,7 @@ class _Valued(Variable):
                         self._name,
                         self.where,
                         "a known shape",
-                        f"{self._shape}",
+                        shown(self._shape),
                         "apply the function to an input first, so that the shape is inferred",
                     )
                 )
@@ -359,7 +365,7 @@ class Parameter(_Valued):
         init = init.asarray() if hasattr(init, "asarray") else init
         if shape is None:
             if init is None:
-                raise ValueError("Parameter: expected a shape or an initial array, got neither")
+                raise ValueError(here("Parameter: expected a shape or an initial array, got neither"))
             init = np.asarray(init)
             shape = init.shape
             if dtype is None:
@@ -381,14 +387,14 @@ class Constant(_Valued):
         dtype = get_default_override(Constant, dtype=dtype)
         value = value.asarray() if hasattr(value, "asarray") else value
         if value is None:
-            raise ValueError("Constant: expected a value, got none")
+            raise ValueError(here("Constant: expected a value, got none"))
         if not callable(value):
             if (given is None or isinstance(given, default_override_or)) and getattr(value, "dtype", None) == np.float64:
                 dtype = np.float64
             value = np.asarray(value)
         if shape is None:
             if callable(value):
-                raise ValueError("Constant: expected a shape beside an initialiser, got none")
+                raise ValueError(here("Constant: expected a shape beside an initialiser, got none"))
             shape = value.shape
         super().__init__(shape, value, np.float32 if dtype is None else dtype, False, name)
 
@@ -421,7 +427,7 @@ class Record(dict):
             raise AttributeError(f"Record has no item {key!r}; it has {', '.join(self)}") from None
 
     def __setitem__(self, key, value):
-        raise TypeError("Record: expected no change, got an assignment; use updated_with")
+        raise TypeError(here("Record: expected no change, got an assignment; use updated_with"))
 
     def updated_with(self, **kwargs: Any) -> Record:
         """A copy with some items replaced."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cogkit import ops
+from cogkit.errors import here
 from cogkit.functions import BlockFunction, Function
 
 __all__ = ["Activation", "Dropout", "For", "Label", "ResNetBlock", "Sequential", "SequentialClique", "identity"]
@@ -21,7 +22,7 @@ def as_function(f: Any) -> Callable:
     if isinstance(f, (list, tuple)):
         return Sequential(f)
     if not callable(f):
-        raise TypeError(f"layer: expected a function or a list of functions, got {type(f).__name__}")
+        raise TypeError(here(f"layer: expected a function or a list of functions, got {type(f).__name__}"))
     return f
 
 
@@ -50,7 +51,7 @@ def For(what_range: Iterable, constructor: Callable, name: str = "") -> Function
     """`Sequential` of the layers that `constructor` makes for each item; it may take the item or nothing."""
     takes = len(inspect.signature(constructor).parameters)
     if takes > 1:
-        raise TypeError(f"For: expected a constructor of one argument or none, got one of {takes}")
+        raise TypeError(here(f"For: expected a constructor of one argument or none, got one of {takes}"))
     return Sequential([constructor(i) if takes else constructor() for i in what_range], name)
 
 
@@ -58,7 +59,7 @@ def SequentialClique(functions: Any, name: str = "") -> Function:
     """Each layer sees the sum of the input and of what all layers before it gave; the last layer's output is the result."""
     steps = [as_function(f) for f in functions]
     if not steps:
-        raise ValueError("SequentialClique: expected at least one layer, got none")
+        raise ValueError(here("SequentialClique: expected at least one layer, got none"))
 
     def clique(x: Any) -> Any:
         for f in steps:
@@ -90,11 +91,11 @@ def Dropout(dropout_rate: float | None = None, keep_prob: float | None = None, s
     """While training, zeroes elements with probability `dropout_rate`; or give `keep_prob`. Raises `ValueError` unless exactly one is given."""
     if (dropout_rate is None) == (keep_prob is None):
         raise ValueError(
-            "Dropout: expected exactly one of dropout_rate and keep_prob, got " + ("neither" if keep_prob is None else "both")
+            here("Dropout: expected exactly one of dropout_rate and keep_prob, got " + ("neither" if keep_prob is None else "both"))
         )
     rate = 1 - keep_prob if dropout_rate is None else dropout_rate
     if not 0 <= rate < 1:
-        raise ValueError(f"Dropout: expected a rate in [0, 1), got {rate!r}")
+        raise ValueError(here(f"Dropout: expected a rate in [0, 1), got {rate!r}"))
 
     @BlockFunction("Dropout", name)
     def dropout(x):

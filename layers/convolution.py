@@ -7,6 +7,7 @@ from typing import Any
 from cogkit import ops
 from cogkit.axis import Axis
 from cogkit.default_options import default_override_or, get_default_override
+from cogkit.errors import here
 from cogkit.functions import BlockFunction, Function
 from cogkit.initializer import glorot_uniform, initializer_with_rank
 from cogkit.layers.composition import as_activation, identity
@@ -24,7 +25,8 @@ def spread(value: Any, rank: int, what: str) -> tuple:
     """One value for each of `rank` axes, from one for all or a tuple of them; `ValueError` for another number."""
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,) * rank
     if len(values) != rank:
-        raise ValueError(f"{what}: expected one value or {rank}, got {value!r}")
+        label, word = what.split(": ")
+        raise ValueError(here(f"{label}: expected {word} as one value or {rank}, got {value!r}"))
     return values
 
 
@@ -48,14 +50,14 @@ def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = F
     bias = get_default_override(Convolution, bias=bias)
     init_bias = get_default_override(Convolution, init_bias=init_bias)
     if transpose_weight:
-        raise ValueError(f"{op_name}: expected transpose_weight = False, got True; use ConvolutionTranspose")
+        raise ValueError(here(f"{op_name}: expected transpose_weight = False, got True; use ConvolutionTranspose"))
     window, filters = _sizes(filter_shape), () if num_filters is None else _sizes(num_filters)
     rank = len(window)
     strides, pad, dilation = (
         spread(v, rank, f"{op_name}: {w}") for v, w in ((strides, "strides"), (pad, "pad"), (dilation, "dilation"))
     )
-    if len(filters) > 1:
-        raise ValueError(f"{op_name}: expected a number of filters, got {num_filters!r}; more filter axes are a reshape of one")
+    if len(filters) > 1 or any(n < 1 for n in filters):
+        raise ValueError(here(f"{op_name}: expected a number of filters, got {num_filters!r}; more filter axes are a reshape of one"))
     plain = reduction_rank == 0
     w = Parameter((*(filters or (1,)), 1 if plain else InferredDimension, *window),
                   initializer_with_rank(init, filter_rank=rank, output_rank=-1), name="W")  # fmt: skip
@@ -128,10 +130,10 @@ def ConvolutionTranspose(filter_shape: Any, num_filters: Any, activation: Any = 
     bias = get_default_override(ConvolutionTranspose, bias=bias)
     init_bias = get_default_override(ConvolutionTranspose, init_bias=init_bias)
     window, filters = _sizes(filter_shape), _sizes(num_filters)
-    if len(filters) != 1:
-        raise ValueError(f"ConvolutionTranspose: expected a number of filters, got {num_filters!r}")
+    if len(filters) != 1 or filters[0] is None or filters[0] < 1:
+        raise ValueError(here(f"ConvolutionTranspose: expected a number of filters, got {num_filters!r}"))
     if reduction_rank != 1:
-        raise ValueError(f"ConvolutionTranspose: expected reduction_rank = 1, got {reduction_rank}; give x a channel axis")
+        raise ValueError(here(f"ConvolutionTranspose: expected reduction_rank = 1, got {reduction_rank}; give x a channel axis"))
     rank = len(window)
     strides, pad, dilation = (spread(v, rank, f"ConvolutionTranspose: {w}")
                               for v, w in ((strides, "strides"), (pad, "pad"), (dilation, "dilation")))  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 
 from cogkit import ops
 from cogkit.default_options import default_override_or, get_default_override
+from cogkit.errors import here
 from cogkit.functions import BlockFunction, Function
 from cogkit.initializer import glorot_uniform, initializer_with_rank
 from cogkit.layers.composition import as_activation, identity
@@ -28,7 +29,7 @@ def Dense(shape: Any, activation: Any = default_override_or(identity), init: Any
     bias = get_default_override(Dense, bias=bias)
     init_bias = get_default_override(Dense, init_bias=init_bias)
     if input_rank is not None and map_rank is not None:
-        raise ValueError("Dense: expected at most one of input_rank and map_rank, got both")
+        raise ValueError(here("Dense: expected at most one of input_rank and map_rank, got both"))
     outputs = sanitize_shape(shape)
     inputs = (InferredDimension,) * (1 if input_rank is None else input_rank)
     w = Parameter((*inputs, *outputs), initializer_with_rank(init, output_rank=len(outputs)), name="W")
@@ -51,7 +52,7 @@ def Embedding(
     shape: of the vectors; weights: a fixed matrix instead of a learnt one. Raises `ValueError` when both or neither are given.
     """
     if (shape is None) == (weights is None):
-        raise ValueError("Embedding: expected exactly one of shape and weights, got " + ("neither" if shape is None else "both"))
+        raise ValueError(here("Embedding: expected exactly one of shape and weights, got " + ("neither" if shape is None else "both")))
     if weights is None:
         init = get_default_override(Embedding, init=init)
         e: Any = Parameter((InferredDimension, *sanitize_shape(shape)), init, name="E")

@@ -6,6 +6,7 @@ from typing import Any
 
 from cogkit import ops
 from cogkit.default_options import default_override_or, get_default_override
+from cogkit.errors import here
 from cogkit.functions import BlockFunction, Function
 from cogkit.variables import Constant, InferredDimension, Parameter
 
@@ -29,7 +30,7 @@ def BatchNormalization(map_rank: Any = default_override_or(None), init_scale: fl
     epsilon = get_default_override(BatchNormalization, epsilon=epsilon)
     disable_regularization = get_default_override(BatchNormalization, disable_regularization=disable_regularization)
     if map_rank not in (None, 0, 1):
-        raise ValueError(f"BatchNormalization: expected map_rank None, 0 or 1, got {map_rank!r}")
+        raise ValueError(here(f"BatchNormalization: expected map_rank None, 0 or 1, got {map_rank!r}"))
     scale = Parameter((InferredDimension,), init_scale, name="scale")
     bias = Parameter((InferredDimension,), 0, name="bias")
     mean = Constant(0, (InferredDimension,), name="aggregate_mean")

@@ -130,13 +130,15 @@ class Executable:
                 raise ValueError(sentence("Input", v.name, v.where, "data for this input", "none", "feed it: {variable: array}"))
         for v in types:
             if id(v) not in self._set:
+                root = self.roots[0] if self.roots else None
                 raise ValueError(
                     sentence(
-                        "Input",
-                        v.name,
-                        v.where,
-                        "inputs of the function: " + ", ".join(a.name or a.uid for a in self.arguments),
-                        f"data for {v!r}",
+                        root.label if root else "eval",
+                        root.name if root else "",
+                        root.where if root else "",
+                        "data for its inputs " + ", ".join(a.name or a.uid for a in self.arguments),
+                        f"some for {v!r} too",
+                        "leave it out",
                     )
                 )
 
@@ -199,6 +201,12 @@ def feed_map(f: Function, arguments: Any) -> dict[Variable, Any]:
             k = found[0]
         elif isinstance(k, Function):
             k = k.output
+        elif not isinstance(k, Variable):
+            raise TypeError(
+                sentence(f.op_name, f.name, f.root.where, "variables or their names to feed", f"{k!r}", "feed {variable: array}")
+            )
+        if not (k.is_input or k.is_output):
+            raise TypeError(sentence(f.op_name, f.name, f.root.where, "data for inputs", f"some for {k!r}", "a value is set by .value = ..."))
         out[k] = data
     return out
 
@@ -282,6 +290,23 @@ class Runtime:
                 )
         else:
             wanted = _variables(f, wrt)
+            reached = {id(v) for v in f.inputs}
+            for v in wanted:
+                if v.is_output or id(v) not in reached:
+                    raise ValueError(
+                        sentence(
+                            f.op_name,
+                            f.name,
+                            f.root.where,
+                            "inputs and parameters of this function to differentiate by",
+                            repr(v),
+                            "cut the graph there with an input" if v.is_output else "",
+                        )
+                    )
+                if not v.needs_gradient:
+                    raise ValueError(
+                        sentence(v.kind, v.name, v.where, "a variable that needs a gradient", "one that does not", "make it with needs_gradient=True")
+                    )
         outs = [] if outputs is None else _variables(f, outputs)
         key = ("grad", id(root), tuple(map(id, wanted)), tuple(map(id, outs)), current_engine())
         e = _cache(f).get(key, lambda: Executable(outs, roots=root, wrt=wanted, training=True))
@@ -293,6 +318,12 @@ class Runtime:
             return gradients
         values: Any = dict(zip(outs, found, strict=False))
         return gradients, next(iter(values.values())) if len(values) == 1 else values
+
+    def purpose(self, seed: int) -> int:
+        """What keeps the random numbers of a node with this seed apart from others."""
+        from cogkit.ops.randomness import purpose_of
+
+        return purpose_of(seed)
 
     def explain(self, f: Function, feed: Any) -> str:
         """What will run for a feed (default: a batch of one)."""

@@ -29,6 +29,8 @@ def as_rows(v: Variable, data: Any) -> np.ndarray:
         and v._axes
     ):
         return data
+    if data is None:
+        raise ValueError(sentence("Input", v.name, v.where, "data for this input", "None", "feed it: {variable: array}"))
     if hasattr(data, "asarray"):
         data = data.asarray()
     elif hasattr(data, "data") and not isinstance(data, (np.ndarray, memoryview)) and hasattr(data.data, "asarray"):
@@ -42,6 +44,13 @@ def as_rows(v: Variable, data: Any) -> np.ndarray:
         if isinstance(data, np.ndarray) and data.ndim == 0:
             array = array.reshape(())
     except (ValueError, TypeError):
+        first = data
+        while isinstance(first, (list, tuple)) and first:
+            first = first[0]
+        if not isinstance(first, (bool, int, float, np.ndarray, np.generic)):
+            raise TypeError(
+                sentence("Input", v.name, v.where, f"an array of numbers of shape {_wish(v)}", f"{type(first).__name__}")
+            ) from None
         raise ValueError(
             sentence(
                 "Input",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cogkit.errors import here
 from cogkit.functions import Function, apply, to_variables
-from cogkit.op import FREE, INFERRED, Op, Type, common_dtype, join_axes
+from cogkit.op import FREE, INFERRED, Op, Type, common_dtype, join_axes, shown
 
 __all__ = ["AVG_POOLING", "MAX_POOLING", "MAX_UNPOOLING", "convolution", "convolution_transpose", "global_pooling", "pooling", "unpooling"]
 
@@ -25,7 +26,7 @@ def valid_size(size: int, kernel: int, stride: int, dilation: int = 1, ceil: boo
     """Output size without padding; raises `ValueError` for a kernel larger than the input."""
     reach = (kernel - 1) * dilation + 1
     if reach > size:
-        raise ValueError((f"a window of at most {size}", f"{reach}", "pad the input (auto_padding) or use a smaller one"))
+        raise ValueError((f"a window that fits an axis of size {size}", str(reach), "pad the input (auto_padding) or use a smaller one"))
     if not ceil:
         return (size - reach) // stride + 1
     out = -(-(size - reach) // stride) + 1
@@ -146,6 +147,8 @@ Op(
 def _spread(value, rank, what):
     """One value an axis from one for all, or from a shorter list that is aligned at the last axis."""
     value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if what != "auto_padding" and any(v < 1 for v in value):
+        raise ValueError((f"{what} of at least 1", str(value), ""))
     if len(value) == 1:
         return value * rank
     if len(value) > rank:
@@ -165,14 +168,15 @@ def _conv_plan(types, attrs):
     if rank < 0 or len(x.shape) != rank + channels:
         raise ValueError(
             (
-                f"an operand of rank {rank + channels} for a kernel {w.shape}",
-                str(x.shape),
+                f"an operand of {rank + channels} axes for a kernel {shown(w.shape)}",
+                shown(x.shape),
                 "images are (channels, height, width); move channels first with C.transpose(x, (2, 0, 1))"
                 if len(x.shape) == 3
                 else "the kernel is (filters, channels, spatial...)",
             )
         )
     groups = attrs["groups"]
+    _spread(w.shape[1 + channels :] or 1, rank, "kernel sizes")
     if channels:
         c = w.shape[1]
         if c not in (INFERRED, FREE) and x.shape[0] not in (INFERRED, FREE) and c * groups != x.shape[0]:
@@ -198,6 +202,8 @@ def _convolution_type(types, attrs):
 
 def _convolution_bind(types, attrs):
     w, x = types[0].shape, types[1].shape
+    if attrs["groups"] < 1:
+        raise ValueError(("groups of at least 1", str(attrs["groups"]), ""))
     if attrs["reduction_rank"] and len(w) > 1 and w[1] == INFERRED and len(x) == len(w) - 1:
         if x[0] % attrs["groups"]:
             raise ValueError((f"channels divisible by groups = {attrs['groups']}", str(x[0]), ""))
@@ -252,8 +258,8 @@ def _transpose_plan(types, attrs):
     if len(x.shape) != rank + 1:
         raise ValueError(
             (
-                f"an operand of rank {rank + 1} for a kernel {w.shape}",
-                str(x.shape),
+                f"an operand of {rank + 1} axes for a kernel {shown(w.shape)}",
+                shown(x.shape),
                 "the kernel is (channels in, filters, spatial...)",
             )
         )
@@ -335,7 +341,8 @@ def _pooling_plan(types, attrs):
     window = attrs["window"]
     rank = len(window)
     if rank > len(x.shape):
-        raise ValueError((f"an operand of rank >= {rank} for the window {tuple(window)}", str(x.shape), ""))
+        raise ValueError((f"an operand of at least {rank} axes for the window {tuple(window)}", shown(x.shape), ""))
+    _spread(window, rank, "window sizes")
     lead = len(x.shape) - rank
     strides = _spread(attrs["strides"], rank, "strides")
     auto = _spread(attrs["auto_padding"], rank, "auto_padding")
@@ -464,10 +471,10 @@ def convolution(
     """
     if not all(_flags(sharing)):
         raise ValueError(
-            "Convolution: expected sharing = True, got False; kernels that differ from place to place are not supported"
+            here("Convolution: expected sharing = True, got False; kernels that differ from place to place are not supported")
         )
     if sequential:
-        raise ValueError("Convolution: expected sequential = False, got True; sequence convolutions need a sequence axis")
+        raise ValueError(here("Convolution: expected sequential = False, got True; sequence convolutions need a sequence axis"))
     return apply(
         "convolution",
         [convolution_map, operand],
@@ -530,7 +537,7 @@ def pooling(
     gradient goes to the first. Raises `ValueError` for a window that does not fit.
     """
     if pooling_type not in (MAX_POOLING, AVG_POOLING):
-        raise ValueError(f"Pooling: expected C.MAX_POOLING or C.AVG_POOLING, got {pooling_type!r}")
+        raise ValueError(here(f"Pooling: expected C.MAX_POOLING or C.AVG_POOLING, got {pooling_type!r}"))
     return apply(
         "pooling",
         [operand],

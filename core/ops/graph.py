@@ -9,6 +9,7 @@ import numpy as np
 from cogkit import functions
 from cogkit.axis import Axis
 from cogkit.default_options import default_override_or, get_default_override
+from cogkit.errors import here
 from cogkit.functions import Function, apply
 from cogkit.op import Op, constant_gradient
 from cogkit.variables import Constant, Input, Parameter, Placeholder, Variable, sanitize_shape
@@ -43,7 +44,7 @@ def _none(types, attrs):
 def _assign_type(types, attrs):
     target, value = types
     if target.shape != value.shape or target.dtype != value.dtype or value.axes:
-        raise ValueError((f"a value of the type {target} of its target", str(value), "reduce over the batch first"))
+        raise ValueError((f"a value of its target's type {target}", str(value), "reduce over the batch first" if value.axes else ""))
     return [target]
 
 
@@ -115,7 +116,7 @@ def assign(ref: Any, input: Any, name: str = "") -> Function:
     Everything else in the graph that reads `ref` sees the value from before. Raises `TypeError` for another kind of target.
     """
     if not isinstance(ref, (Parameter, Constant)):
-        raise TypeError(f"assign: expected a parameter or constant as target, got {ref!r}")
+        raise TypeError(here(f"assign: expected a parameter or constant as target, got {ref!r}"))
     ref.assigned = True
     return apply("assign", [ref, input], name)
 

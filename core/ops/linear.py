@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cogkit.functions import Function, apply, to_variables
-from cogkit.op import INFERRED, Op, Type, common_dtype, join_axes
+from cogkit.op import INFERRED, Op, Type, common_dtype, join_axes, shown
 
 __all__ = ["TIMES_NO_INFERRED_INPUT_RANK", "times", "times_transpose"]
 
@@ -62,6 +62,8 @@ def _times_bind(types, attrs):
     out = right[len(right) - attrs["output_rank"] :]
     if INFERRED in right and INFERRED not in left:
         mapped = attrs["map_rank"]
+        if mapped >= len(left) > 0:
+            raise ValueError((f"fewer than {len(left)} axes to map over in {shown(left)}", str(mapped), "at least one must be summed over"))
         if mapped >= 0:  # the parameter contracts every axis of left but the first `map_rank`
             right = left[mapped:] + out
         else:
@@ -80,15 +82,15 @@ def _times_bind(types, attrs):
 def _times_type(types, attrs):
     left, right = types[0].shape, types[1].shape
     r = attrs["output_rank"]
-    if r > len(right):
-        raise ValueError((f"output_rank <= {len(right)}", str(r), ""))
+    if not 0 < r <= len(right):
+        raise ValueError((f"an output_rank in [1, {len(right)}] for a right operand {shown(right)}", str(r), ""))
     k = len(right) - r
     if k > len(left) or left[len(left) - k :] != right[:k]:
         raise ValueError(
             (
-                f"a left operand of shape (..., {', '.join(map(str, right[:k]))})",
-                str(left),
-                f"the right operand {right} is (inputs, outputs)",
+                f"a left operand of shape (..., {shown(right[:k])[1:].replace(',)', ')')}",
+                shown(left),
+                f"the right operand {shown(right)} is (inputs, outputs)",
             )
         )
     return [Type(left[: len(left) - k] + right[k:], common_dtype(types), join_axes(types))]
@@ -111,7 +113,7 @@ def _times_expand(g, x, attrs, training):
 def _transposed_type(types, attrs):
     left, right = types[0].shape, types[1].shape
     if not left or not right or left[-1] != right[-1]:
-        raise ValueError(("last axes of one size", f"{left} and {right}", "the right operand is (outputs, inputs)"))
+        raise ValueError(("last axes of one size", f"{shown(left)} and {shown(right)}", "the right operand is (outputs, inputs)"))
     return [Type(left[:-1] + right[:-1], common_dtype(types), join_axes(types))]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from cogkit.errors import here
 from cogkit.functions import Function, apply, to_variables
 from cogkit.op import INFERRED, Op, Type, broadcast, constant_gradient
 from cogkit.variables import sanitize_dtype
@@ -286,7 +287,7 @@ def _several(op: str, operands: tuple) -> tuple:
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = tuple(operands[0])
     if not operands:
-        raise ValueError(f"{op}: expected at least one operand, got none")
+        raise ValueError(here(f"{op}: expected at least one operand, got none"))
     return operands
 
 

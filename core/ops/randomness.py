@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cogkit.default_options import default_override_or, get_default_override
+from cogkit.errors import here
 from cogkit.functions import Function, apply
 from cogkit.op import Op, Type, constant_gradient
 from cogkit.variables import sanitize_dtype, sanitize_shape
@@ -71,7 +72,7 @@ Op(
 def dropout(x: Any, dropout_rate: float = 0.0, seed: int = SentinelValueForAutoSelectRandomSeed, name: str = "") -> Function:
     """While training, zeroes each element with probability `dropout_rate` in [0, 1) and scales the others by 1 / (1 - rate); else x."""
     if not 0 <= dropout_rate < 1:
-        raise ValueError(f"Dropout: expected a rate in [0, 1), got {dropout_rate!r}")
+        raise ValueError(here(f"Dropout: expected a rate in [0, 1), got {dropout_rate!r}"))
     return apply("dropout", [x], name, dropout_rate=float(dropout_rate), seed=int(seed), purpose=purpose_of(seed))
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from cogkit.axis import Axis
+from cogkit.errors import here
 from cogkit.functions import Function, apply
 from cogkit.op import Op, Type, constant_gradient
 
@@ -174,6 +177,8 @@ def _axis_spec(axis: Any) -> Any:
             if isinstance(s, str):
                 return s
         return tuple(a for s in specs for a in s)
+    if not isinstance(axis, (int, np.integer)):
+        raise TypeError(here(f"ReduceElements: expected an axis as a number or C.Axis, got {axis!r}"))
     return (int(axis),)
 
 

@@ -6,8 +6,9 @@ import builtins
 from typing import Any
 
 from cogkit.axis import Axis
+from cogkit.errors import here
 from cogkit.functions import Function, apply, to_variable, to_variables
-from cogkit.op import FREE, INFERRED, Op, Type, common_dtype, constant_gradient, join_axes
+from cogkit.op import FREE, INFERRED, Op, Type, common_dtype, constant_gradient, join_axes, shown
 from cogkit.ops.reduction import static_axis
 from cogkit.variables import sanitize_shape
 
@@ -55,7 +56,7 @@ def _reshape_type(types, attrs):
         raise ValueError(("begin_axis <= end_axis", f"{begin} and {end}", ""))
     old, new = t.shape[begin:end], list(attrs["shape"])
     if new.count(INFERRED) > 1:
-        raise ValueError(("at most one inferred size", f"{tuple(new)}", ""))
+        raise ValueError(("at most one inferred size", shown(new), ""))
     if FREE in old:
         if INFERRED in new:
             new[new.index(INFERRED)] = FREE
@@ -67,11 +68,11 @@ def _reshape_type(types, attrs):
             rest = _size(n for n in new if n != INFERRED)
             if rest == 0 or have % rest:
                 raise ValueError(
-                    (f"a shape of {have} elements", f"{tuple(attrs['shape'])}", "the inferred size would not be whole")
+                    (f"a shape of {have} elements", shown(attrs["shape"]), "the inferred size would not be whole")
                 )
             new[new.index(INFERRED)] = have // rest
         elif _size(new) != have:
-            raise ValueError((f"a shape of {have} elements", f"{tuple(new)} for {old}", ""))
+            raise ValueError((f"a shape of {have} elements", f"{shown(new)} for {shown(old)}", ""))
     return [Type(t.shape[:begin] + tuple(new) + t.shape[end:], t.dtype, t.axes)]
 
 
@@ -122,7 +123,7 @@ def _transpose_type(types, attrs):
     t = types[0]
     perm = tuple(static_axis(a, len(t.shape)) for a in attrs["perm"])
     if sorted(perm) != list(range(len(t.shape))):
-        raise ValueError((f"a permutation of the {len(t.shape)} static axes", f"{tuple(attrs['perm'])}", ""))
+        raise ValueError((f"a permutation of the {len(t.shape)} static axes of {shown(t.shape)}", f"{tuple(attrs['perm'])}", ""))
     return [Type(tuple(t.shape[i] for i in perm), t.dtype, t.axes)]
 
 
@@ -156,8 +157,10 @@ def bounds(size: int, begin: int, end: int, stride: int) -> tuple[int, int]:
     """First index and count of a slice of one axis, CNTK's way: end 0 is the end of the axis, negative bounds count from it."""
     lo = begin + size if begin < 0 else begin
     hi = end + size if end <= 0 else end
-    if not (0 <= lo <= hi <= size) or stride == 0:
-        raise ValueError((f"bounds within the axis of size {size}", f"[{begin}:{end}:{stride}]", ""))
+    if stride == 0:
+        raise ValueError(("a stride other than 0", "0", ""))
+    if not 0 <= lo <= hi <= size:
+        raise ValueError((f"bounds within the axis of size {size}", f"[{begin}:{end}]", ""))
     count = (hi - lo + abs(stride) - 1) // abs(stride)
     return (lo if stride > 0 else hi - 1), count
 
@@ -246,7 +249,7 @@ def _splice_type(types, attrs):
     for s in shapes[1:]:
         for i in range(len(out)):
             if i != at and s[i] != out[i]:
-                raise ValueError((f"shapes equal but for axis {at}", " and ".join(str(t.shape) for t in types), ""))
+                raise ValueError((f"shapes equal but for axis {at}", " and ".join(shown(t.shape) for t in types), ""))
         out[at] += s[at]
     return [Type(tuple(out), common_dtype(types), join_axes(types))]
 
@@ -290,11 +293,11 @@ def _pad_type(types, attrs):
     t = types[0]
     pattern = attrs["pattern"]
     if len(pattern) != len(t.shape):
-        raise ValueError((f"a pair for each of the {len(t.shape)} static axes", f"{len(pattern)} pairs", ""))
+        raise ValueError((f"a pair for each static axis of {shown(t.shape)}", f"{len(pattern)} pairs", ""))
     for (lo, hi), n in zip(pattern, t.shape, strict=True):
         most = n - 1 if attrs["mode"] == REFLECT_PAD else n if attrs["mode"] == SYMMETRIC_PAD else None
         if lo < 0 or hi < 0 or (most is not None and max(lo, hi) > most):
-            raise ValueError((f"pads in [0, {'...' if most is None else most}]", f"{(lo, hi)} for size {n}", ""))
+            raise ValueError(("pads of at least 0" + ("" if most is None else f" and at most {most}"), f"{(lo, hi)} for size {n}", ""))
     return [Type(tuple(n + lo + hi for n, (lo, hi) in zip(t.shape, pattern, strict=True)), t.dtype, t.axes)]
 
 
@@ -457,16 +460,13 @@ def slice(x: Any, axis: Any, begin_index: Any, end_index: Any, strides: Any = No
         return tuple(v) if isinstance(v, (list, tuple)) else (v,)
 
     axes = tuple(_axis_index(a) for a in many(axis))
+    begin, end = (tuple(int(b) for b in many(v)) for v in (begin_index, end_index))
     strides = (1,) * len(axes) if strides is None else tuple(int(s) for s in many(strides))
-    return apply(
-        "slice",
-        [x],
-        name,
-        axes=axes,
-        begin=tuple(int(b) for b in many(begin_index)),
-        end=tuple(int(e) for e in many(end_index)),
-        strides=strides,
-    )
+    if not len(axes) == len(begin) == len(end) == len(strides):
+        raise ValueError(
+            here(f"Slice: expected as many bounds as axes, got {len(axes)} axes, {len(begin)} begins, {len(end)} ends, {len(strides)} strides")
+        )
+    return apply("slice", [x], name, axes=axes, begin=begin, end=end, strides=strides)
 
 
 def getitem(x: Any, key: Any) -> Function:
@@ -482,13 +482,15 @@ def getitem(x: Any, key: Any) -> Function:
         if isinstance(k, builtin_slice):
             if k == builtin_slice(None):
                 continue
+            if k.stop == 0:  # 0 means the end of the axis to `slice`
+                raise IndexError(here(f"[]: expected a slice with entries, got [{k.start or 0}:0]"))
             y = slice(y, axis, k.start or 0, 0 if k.stop is None else k.stop, k.step or 1)
         elif isinstance(k, (list, tuple)):
             y = splice(*[slice(y, axis, i, i + 1 if i != -1 else 0) for i in k], axis=axis)
         elif isinstance(k, int):
             y = slice(y, axis, k, k + 1 if k != -1 else 0)
         else:
-            raise TypeError(f"[]: expected an index, a slice or a list of indices, got {type(k).__name__}")
+            raise TypeError(here(f"[]: expected an index, a slice or a list of indices, got {type(k).__name__}"))
     return y
 
 
@@ -503,14 +505,19 @@ def splice(*inputs: Any, axis: Any = -1, name: str = "") -> Function:
 
 def pad(x: Any, pattern: Any, mode: int = CONSTANT_PAD, constant_value: float = 0, name: str = "") -> Function:
     """x with static axes made longer. pattern: a pair (before, after) for each; mode: `CONSTANT_PAD`, `REFLECT_PAD`, `SYMMETRIC_PAD`."""
-    pairs = tuple((int(a), int(b)) for a, b in pattern)
+    try:
+        pairs = tuple((int(a), int(b)) for a, b in pattern)
+    except TypeError:
+        raise TypeError(here(f"Pad: expected a list of pairs (before, after), got {pattern!r}")) from None
     if mode not in (CONSTANT_PAD, REFLECT_PAD, SYMMETRIC_PAD):
-        raise ValueError(f"Pad: expected a mode among CONSTANT_PAD, REFLECT_PAD and SYMMETRIC_PAD, got {mode!r}")
+        raise ValueError(here(f"Pad: expected a mode among CONSTANT_PAD, REFLECT_PAD and SYMMETRIC_PAD, got {mode!r}"))
     return apply("pad", [x], name, pattern=pairs, mode=int(mode), value=float(constant_value))
 
 
 def one_hot(x: Any, num_classes: int, sparse_output: bool = False, axis: Any = -1, name: str = "") -> Function:
     """Indices as vectors with one 1, along a new static axis. Indices outside [0, num_classes) give zeros."""
+    if num_classes < 1:
+        raise ValueError(here(f"OneHotOp: expected at least one class, got {num_classes}"))
     return apply("one_hot_op", [x], name, num_class=int(num_classes), axis=_axis_index(axis))
 
 
