@@ -1,7 +1,7 @@
 """Counter-based random numbers in NumPy: the meaning of every random kernel (its C twin is core/engine/cpu/philox.h).
 
 Philox4x32-10 of J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). A number is a function of
-(seed, index in its row, row, step, purpose) alone, so it depends on no thread, rank, layout or order of calls.
+(seed, place in its row, row, step, purpose) alone, so it depends on no thread, rank, layout or order of calls.
 """
 
 import numpy as np
@@ -21,11 +21,11 @@ def philox(counter: list[np.ndarray], key: tuple[int, int]) -> list[np.ndarray]:
     return [c0, c1, c2, c3]
 
 
-def _words(seed: int, step: int, purpose: int, row0: int, rows: int, row_size: int) -> list[np.ndarray]:
+def _words(seed: int, step: int, purpose: int, row0: int, rows: int, places: int) -> list[np.ndarray]:
     row = ((np.arange(rows, dtype=np.int64) + row0) & 0xFFFFFFFF)[:, None]
-    index = np.arange(row_size, dtype=np.int64)[None, :]
+    place = np.arange(places, dtype=np.int64)[None, :]
     seed &= 0xFFFFFFFFFFFFFFFF
-    counter = [index, row, np.asarray(step & 0xFFFFFFFF), np.asarray(purpose & 0xFFFFFFFF)]
+    counter = [place, row, np.asarray(step & 0xFFFFFFFF), np.asarray(purpose & 0xFFFFFFFF)]
     return philox(counter, (seed & 0xFFFFFFFF, seed >> 32))
 
 
@@ -35,11 +35,15 @@ def _unit(words: np.ndarray) -> np.ndarray:
 
 
 def uniform(seed: int, step: int, purpose: int, row0: int, rows: int, row_size: int) -> np.ndarray:
-    """Uniform numbers in (0, 1), (rows, row_size) float64, exact in float32 too; row0: number of the first row."""
-    return _unit(_words(seed, step, purpose, row0, rows, row_size)[0])
+    """Uniform numbers in (0, 1), (rows, row_size) float64, exact in float32 too; row0: number of the first row.
+
+    Number i of a row is word i % 4 of place i / 4.
+    """
+    words = np.stack(_words(seed, step, purpose, row0, rows, -(-row_size // 4)), axis=-1)
+    return _unit(words.reshape(rows, words.shape[1] * 4)[:, :row_size])
 
 
 def normal(seed: int, step: int, purpose: int, row0: int, rows: int, row_size: int) -> np.ndarray:
-    """Standard normal numbers, (rows, row_size) float64: Box-Muller on words 0 and 1."""
+    """Standard normal numbers, (rows, row_size) float64: Box-Muller on words 0 and 1 of place i."""
     words = _words(seed, step, purpose, row0, rows, row_size)
     return np.sqrt(-2.0 * np.log(_unit(words[0]))) * np.cos(2.0 * np.pi * _unit(words[1]))

@@ -1,4 +1,4 @@
-/* Planning and dispatch of the fused elementwise-and-reduce machine (pointwise.h). Runs when a kernel is bound, never per minibatch. */
+/* Planning and dispatch of the fused elementwise-and-reduce machine (pointwise.h): once a kernel, never once a minibatch. */
 #include "pointwise.h"
 
 #include <math.h>
@@ -13,11 +13,15 @@
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define CG_X86 1
+#include <immintrin.h>
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized" /* inside the compiler's own intrinsics */
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
 namespace cg_pw {
 namespace v4 {
+#define PW_WIDE 1
 #include "pointwise_body.h"
+#undef PW_WIDE
 }
 } // namespace cg_pw
 #pragma GCC pop_options
@@ -155,7 +159,8 @@ static void plan_program(Plan &plan, const std::vector<int> &kinds, const std::v
     for (int k = 0; k < st.n_in; ++k) assign(k, Value{k, -1, -1, -1, k});
     std::vector<Op> ops; /* operands are values here */
     for (const Instruction &in : program) {
-        if (in.dst < st.n_in) throw std::invalid_argument("Pointwise: register " + std::to_string(in.dst) + " is an input, never written");
+        if (in.dst < st.n_in)
+            throw std::invalid_argument("Pointwise: register " + std::to_string(in.dst) + " is an input, never written");
         if (in.code == OP_const) {
             int c = 0;
             while (c < (int)plan.consts.size() && memcmp(&plan.consts[c], &in.value, 8)) ++c;
@@ -505,13 +510,14 @@ State *create(int f8, const std::vector<int> &kinds, const std::vector<int> &out
     int64_t cost = st.n_op;
     for (const Op &op : plan->ops) cost += weight_of(op.code);
     st.forks = elements * cost >= 98304;
-    st.prefetch = st.n_program > 0 && st.n_program + st.n_red > 1 && elements * item_bytes * st.n_op > (4 << 20); /* not from nearby caches */
+    /* what is near needs no prefetch, and one op alone is a stream that the processor follows by itself */
+    st.prefetch = st.n_program > 0 && st.n_program + st.n_red > 1 && elements * item_bytes * st.n_op > (4 << 20);
     st.threads = st.forks ? std::max(1, omp_get_max_threads()) : 1;
     st.slot_bytes = st.width * item_bytes + 128; /* the margin also keeps blocks from falling on the same cache sets */
     st.acc_offset = st.n_slots * st.slot_bytes;
     st.fold_offset = st.acc_offset + st.n_red * st.max_group * st.slot_bytes;
     st.counter_offset = st.fold_offset + (st.n_red ? 4 * st.slot_bytes : 0);
-    st.thread_bytes = round_up(st.counter_offset + (st.has_rand ? 2 * (st.width + 16) * 4 : 0), 64);
+    st.thread_bytes = round_up(st.counter_offset + (st.has_rand ? 4 * (st.width + 16) * 4 : 0), 64);
     st.partial_bytes = partial * 8;
     st.scratch = st.threads * st.thread_bytes + st.partial_bytes;
     plan->buf.assign(segments.size() * st.n_op + 1, nullptr);

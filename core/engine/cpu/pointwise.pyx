@@ -26,7 +26,8 @@ cdef extern from "kernel.h" nogil:
         void (*run)(const cg_call *, const cg_context *) noexcept nogil
 
 cdef extern from "philox.h" nogil:
-    void cg_philox(uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t *, uint32_t *)
+    void cg_philox(uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t *, uint32_t *,
+                   uint32_t *, uint32_t *)
     double cg_uniform_d(uint32_t)
 
 cdef extern from "pointwise.h" namespace "cg_pw" nogil:
@@ -80,17 +81,19 @@ def select_isa(name):
 
 
 def philox_uniform(seed, step, purpose, row0, rows, row_size):
-    """Uniform numbers in (0, 1): array (rows, row_size) of float64, the numbers that opcode `rand` gives; see core/engine/philox.py."""
+    """Uniform numbers in (0, 1) as opcode `rand` gives them: (rows, row_size) float64; see core/engine/philox.py."""
     cdef uint64_t key = seed
-    cdef uint32_t c2 = <uint32_t><int64_t>step, c3 = purpose, w0, w1
+    cdef uint32_t c2 = <uint32_t><int64_t>step, c3 = purpose
+    cdef uint32_t[4] w
     cdef int64_t i, j, first = row0, n = rows, m = row_size
     out = np.empty((n, m))
     cdef double[:, ::1] view = out
     with nogil:
         for i in range(n):
             for j in range(m):
-                cg_philox(<uint32_t>j, <uint32_t>(first + i), c2, c3, <uint32_t>key, <uint32_t>(key >> 32), &w0, &w1)
-                view[i, j] = cg_uniform_d(w0)
+                cg_philox(<uint32_t>(j // 4), <uint32_t>(first + i), c2, c3, <uint32_t>key, <uint32_t>(key >> 32),
+                          &w[0], &w[1], &w[2], &w[3])
+                view[i, j] = cg_uniform_d(w[j % 4])
     return out
 
 
@@ -126,7 +129,9 @@ cdef class Pointwise:
         if any(k not in KINDS for k in kinds) or "in" in kinds[n_in:]:
             raise ValueError(f"Pointwise: expected kinds from {list(KINDS)}, all 'in' first, got {list(kinds)}")
         if len(outputs) != len(kinds) - n_in or not outputs:
-            raise ValueError(f"Pointwise: expected one register for each of {len(kinds) - n_in} outputs, at least one, got {list(outputs)}")
+            raise ValueError(
+                f"Pointwise: expected one register for each of {len(kinds) - n_in} outputs, at least one, got {list(outputs)}"
+            )
         for k in kinds:
             c_kinds.push_back(KINDS[k])
         for register in outputs:

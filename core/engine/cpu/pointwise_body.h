@@ -100,7 +100,8 @@ PW_INLINE double log_core(double x, double e0) {
     const uint64_t i = __builtin_bit_cast(uint64_t, x), biased = (i + (0x3ff0000000000000u - 0x3fe6a09e667f3bcdu)) >> 52;
     const double magic = 6755399441055744.0;
     const double k = (__builtin_bit_cast(double, __builtin_bit_cast(uint64_t, magic) + biased) - magic) - 1023.0 + e0;
-    const double f = __builtin_bit_cast(double, i - ((biased - 1023u) << 52)) - 1.0, s = f / (2.0 + f), z = s * s, h = 0.5 * f * f;
+    const double f = __builtin_bit_cast(double, i - ((biased - 1023u) << 52)) - 1.0;
+    const double s = f / (2.0 + f), z = s * s, h = 0.5 * f * f;
     double r = 0.147579733229689129; /* 3e-18 */
     r = r * z + 0.153180972392607578;
     r = r * z + 0.181833941508191413;
@@ -235,7 +236,10 @@ const typename Ops<T>::Function Ops<T>::table[OP_rand] = {
 #define X(name, ...) Ops<T>::op_##name,
     CG_PW_UNARY(X)
 #undef X
-#define X(name) OP_##name == OP_sin ? Ops<T>::template sine<0> : OP_##name == OP_cos ? Ops<T>::template sine<1> : Ops<T>::op_##name,
+#define X(name)                                                                                                                 \
+    OP_##name == OP_sin   ? Ops<T>::template sine<0>                                                                            \
+    : OP_##name == OP_cos ? Ops<T>::template sine<1>                                                                            \
+                          : Ops<T>::op_##name,
         CG_PW_UNARY_LIBM(X)
 #undef X
 #define X(name, ...) Ops<T>::op_##name,
@@ -246,25 +250,96 @@ const typename Ops<T>::Function Ops<T>::table[OP_rand] = {
 PW_INLINE void put_uniform(float *d, uint32_t u) { *d = cg_uniform_f(u); }
 PW_INLINE void put_uniform(double *d, uint32_t u) { *d = cg_uniform_d(u); }
 
+/* Sixteen counters at once, their words 0 first, then 1, 2, 3. */
+PW_INLINE void philox16(const uint32_t *place, const uint32_t *line, uint32_t step, uint32_t purpose, uint32_t k0, uint32_t k1,
+                        uint32_t *words) {
+#ifdef PW_WIDE /* in 64-bit lanes whose upper halves hold anything: the multiplication reads the lower ones */
+    for (int h = 0; h < 2; ++h) {
+        __m512i c0 = _mm512_cvtepu32_epi64(_mm256_loadu_si256((const __m256i *)(place + 8 * h)));
+        __m512i c1 = _mm512_cvtepu32_epi64(_mm256_loadu_si256((const __m256i *)(line + 8 * h)));
+        __m512i c2 = _mm512_set1_epi64(step), c3 = _mm512_set1_epi64(purpose);
+        const __m512i m0 = _mm512_set1_epi64(0xD2511F53u), m1 = _mm512_set1_epi64(0xCD9E8D57u);
+        for (uint32_t r = 0; r < 10; ++r) {
+            const __m512i p = _mm512_mul_epu32(c0, m0), q = _mm512_mul_epu32(c2, m1);
+            c0 = _mm512_srli_epi64(q, 32) ^ c1 ^ _mm512_set1_epi64(k0 + r * 0x9E3779B9u);
+            c2 = _mm512_srli_epi64(p, 32) ^ c3 ^ _mm512_set1_epi64(k1 + r * 0xBB67AE85u);
+            c1 = q;
+            c3 = p;
+        }
+        _mm256_storeu_si256((__m256i *)(words + 8 * h), _mm512_cvtepi64_epi32(c0));
+        _mm256_storeu_si256((__m256i *)(words + 16 + 8 * h), _mm512_cvtepi64_epi32(c1));
+        _mm256_storeu_si256((__m256i *)(words + 32 + 8 * h), _mm512_cvtepi64_epi32(c2));
+        _mm256_storeu_si256((__m256i *)(words + 48 + 8 * h), _mm512_cvtepi64_epi32(c3));
+    }
+#else
+    PW_LOOP for (int k = 0; k < 16; ++k)
+        cg_philox(place[k], line[k], step, purpose, k0, k1, words + k, words + 16 + k, words + 32 + k, words + 48 + k);
+#endif
+}
+
+/* Which way the 64 elements from here on can share counters: 1: consecutive numbers of one row; 2: four times the same 16
+ * (the blocked layout of images); 0: neither, so each element makes the counter of its own. */
+PW_INLINE int shared_counters(const uint32_t *index, const uint32_t *row) {
+    if (index[63] - index[0] == 63) {
+        uint32_t odd = index[0] & 3;
+        PW_LOOP for (int k = 0; k < 64; ++k) odd |= (index[k] - index[0] - (uint32_t)k) | (row[k] - row[0]);
+        if (!odd) return 1;
+    }
+    uint32_t blocked = 0;
+    PW_LOOP for (int k = 0; k < 16; ++k)
+        blocked |= (index[k] & 3) | (index[16 + k] - index[k] - 1u) | (index[32 + k] - index[k] - 2u) |
+                   (index[48 + k] - index[k] - 3u) | (row[16 + k] - row[k]) | (row[32 + k] - row[k]) | (row[48 + k] - row[k]);
+    return blocked ? 0 : 2;
+}
+
 template <class T>
 static void random_block(T *d, const uint32_t *index, const uint32_t *row, const cg_context *ctx, uint32_t purpose, int normal,
                          int64_t n) {
     const uint32_t k0 = (uint32_t)ctx->seed, k1 = (uint32_t)(ctx->seed >> 32), step = (uint32_t)ctx->step;
     if (normal) {
-        PW_LOOP for (int64_t i = 0; i < n; ++i) {
-            uint32_t w0, w1;
-            cg_philox(index[i], row[i], step, purpose, k0, k1, &w0, &w1);
-            T u, v;
-            put_uniform(&u, w0);
-            put_uniform(&v, w1);
-            d[i] = sqrt_(T(-2) * log_(u)) * cos_turn(v, v); /* Box-Muller */
+        for (int64_t i = 0; i < n; i += 64) {
+            const int64_t m = n - i < 64 ? n - i : 64;
+            uint32_t w0[64], w1[64], w2, w3;
+            T u[64], v[64];
+            PW_LOOP for (int64_t k = 0; k < m; ++k)
+                cg_philox(index[i + k], row[i + k], step, purpose, k0, k1, w0 + k, w1 + k, &w2, &w3);
+            PW_LOOP for (int64_t k = 0; k < m; ++k) put_uniform(u + k, w0[k]);
+            PW_LOOP for (int64_t k = 0; k < m; ++k) put_uniform(v + k, w1[k]);
+            PW_LOOP for (int64_t k = 0; k < m; ++k) u[k] = sqrt_(T(-2) * log_(u[k]));
+            PW_LOOP for (int64_t k = 0; k < m; ++k) v[k] = cos_turn(v[k], v[k]);
+            PW_LOOP for (int64_t k = 0; k < m; ++k) d[i + k] = u[k] * v[k]; /* Box-Muller */
         }
-    } else {
-        PW_LOOP for (int64_t i = 0; i < n; ++i) {
-            uint32_t w0, w1;
-            cg_philox(index[i], row[i], step, purpose, k0, k1, &w0, &w1);
-            put_uniform(d + i, w0);
+        return;
+    }
+    for (int64_t i = 0; i < n;) {
+        const int way = i + 64 <= n ? shared_counters(index + i, row + i) : 0;
+        if (way) {
+            uint32_t place[16], line[16], words[64];
+            const int64_t stride = way == 1 ? 4 : 1;
+            for (int k = 0; k < 16; ++k) {
+                place[k] = index[i + stride * k] >> 2;
+                line[k] = row[i + stride * k];
+            }
+            philox16(place, line, step, purpose, k0, k1, words);
+            T *to = d + i;
+            if (way == 1)
+                for (int k = 0; k < 16; ++k)
+                    for (int w = 0; w < 4; ++w) put_uniform(to + 4 * k + w, words[16 * w + k]);
+            else
+                PW_LOOP for (int k = 0; k < 64; ++k) put_uniform(to + k, words[k]);
+            i += 64;
+            continue;
         }
+        /* up to the next whole counter of a run, or a line of the blocked layout */
+        const bool run = i + 1 < n && index[i + 1] == index[i] + 1 && (index[i] & 3);
+        const int64_t end = run ? i + 4 - (index[i] & 3) : i + 16, stop = end < n ? end : n;
+        PW_LOOP for (int64_t e = i; e < stop; ++e) {
+            uint32_t w0, w1, w2, w3;
+            cg_philox(index[e] >> 2, row[e], step, purpose, k0, k1, &w0, &w1, &w2, &w3);
+            const uint32_t odd = index[e] & 1 ? w1 : w0, high = index[e] & 1 ? w3 : w2;
+            put_uniform(d + e, index[e] & 2 ? high : odd);
+        }
+        i = stop;
     }
 }
 
@@ -485,9 +560,12 @@ template <class T> struct Machine {
     char *scratch;
     T *reg[MAX_SLOTS];
     int64_t cached[MAX_OPERANDS], cached_count[MAX_OPERANDS]; /* what the expanded blocks of inputs hold now */
+    int64_t counted;                                          /* steps of the block that the counters were made for */
 
     T *block_of(int slot) const { return (T *)(scratch + slot * st->slot_bytes); }
-    T *accumulator(int red, int64_t g) const { return (T *)(scratch + st->acc_offset + (red * st->max_group + g) * st->slot_bytes); }
+    T *accumulator(int red, int64_t g) const {
+        return (T *)(scratch + st->acc_offset + (red * st->max_group + g) * st->slot_bytes);
+    }
 
     static void advance(const Loop *loops, int n, int64_t *counts, int64_t *off, int width) {
         for (int d = n - 1; d >= 0; --d) {
@@ -508,11 +586,11 @@ template <class T> struct Machine {
         }
     }
 
-    void start_segment(const Segment &sg) {
+    void start_segment() {
+        counted = 0;
         for (int k = 0; k < st->n_in; ++k) cached[k] = -1;
         for (int k = st->n_in; k < st->n_op; ++k)
             if (st->kinds[k] == K_OUT) reg[st->slots[k]] = block_of(st->slots[k]);
-        (void)sg;
     }
 
     /* Run the program over one block: `count` steps of the chunked dim from the offsets `off`; `next`: where the next one is. */
@@ -538,12 +616,19 @@ template <class T> struct Machine {
         if (st->has_rand) {
             index = (uint32_t *)(m.scratch + st->counter_offset);
             row = index + st->width + 16;
-            const Layout &li = sg.layouts[st->n_op], &lr = sg.layouts[st->n_op + 1];
-            uint32_t *p = index, *q = row;
-            for (int64_t i = 0; i < count; ++i) {
-                p = count_up(p, (uint32_t)(off[st->n_op] + i * li.stride_s), li.dims, li.n);
-                q = count_up(q, (uint32_t)(off[st->n_op + 1] + i * lr.stride_s + m.ctx->sample), lr.dims, lr.n);
+            uint32_t *const index0 = row + st->width + 16, *const row0 = index0 + st->width + 16;
+            if (m.counted < count) { /* numbers relative to the start of a block */
+                const Layout &li = sg.layouts[st->n_op], &lr = sg.layouts[st->n_op + 1];
+                uint32_t *p = index0, *q = row0;
+                for (int64_t i = 0; i < count; ++i) {
+                    p = count_up(p, (uint32_t)(i * li.stride_s), li.dims, li.n);
+                    q = count_up(q, (uint32_t)(i * lr.stride_s), lr.dims, lr.n);
+                }
+                m.counted = count;
             }
+            const uint32_t index_at = (uint32_t)off[st->n_op], row_at = (uint32_t)(off[st->n_op + 1] + m.ctx->sample);
+            PW_LOOP for (int64_t i = 0; i < n; ++i) index[i] = index0[i] + index_at;
+            PW_LOOP for (int64_t i = 0; i < n; ++i) row[i] = row0[i] + row_at;
         }
         /* Between bursts of memory reads lie ops that read none: ask for the next block's lines, a share before each op. */
         const char *ahead[MAX_OPERANDS];
@@ -596,7 +681,7 @@ template <class T> struct Machine {
     void run_items(const Segment &sg, int64_t first, int64_t last) {
         const int width = st->n_op + st->n_counters;
         int64_t off[MAX_OPERANDS + 2] = {0}, counts[MAX_DIMS + 1];
-        start_segment(sg);
+        start_segment();
         seek(sg.kept, sg.nk, first / sg.n_parts, counts, off, width);
         if (st->n_red == 0) {
             int64_t next[MAX_OPERANDS + 2];
@@ -630,7 +715,8 @@ template <class T> struct Machine {
         int64_t kept_count = 0;
         if (sg.s_kept && !grouped) kept_count = steps_of(sg, counts[sg.nk - 1]);
         const T *values[MAX_OPERANDS];
-        int64_t off_o[MAX_OPERANDS + 2], count_o[MAX_DIMS + 1], off_w[MAX_OPERANDS + 2], count_w[MAX_DIMS + 1], next[MAX_OPERANDS + 2];
+        int64_t off_o[MAX_OPERANDS + 2], off_w[MAX_OPERANDS + 2], next[MAX_OPERANDS + 2];
+        int64_t count_o[MAX_DIMS + 1], count_w[MAX_DIMS + 1];
         for (int k = 0; k < width; ++k) off_o[k] = off[k];
         if (grouped) seek(sg.outer, sg.no, o0, count_o, off_o, width);
         for (int64_t o = o0; o < o1; ++o) {
@@ -715,8 +801,9 @@ template <class T> struct Machine {
                 for (int k = st->n_in, red = 0; k < st->n_op; ++k) {
                     const int kind = st->kinds[k];
                     if (kind == K_OUT) continue;
-                    const double *from = st->partials + sg.partial + ((item * sg.n_parts * st->n_red + red) * sg.group + g) * sg.kept_block;
                     const int64_t stride = st->n_red * sg.group * sg.kept_block;
+                    const double *from = st->partials + sg.partial + item * sg.n_parts * stride;
+                    from += (red * sg.group + g) * sg.kept_block;
                     for (int64_t j = 0; j < n; ++j) {
                         double a = from[j];
                         for (int64_t p = 1; p < sg.n_parts; ++p) {
