@@ -14,6 +14,7 @@ import pytest
 from cases import Built, as_array, draw, record, stream, values
 from cases.graphs import GRAPHS
 from cases.ops import CASES as OPS
+from cases.random_graphs import Drawn
 from test_goldens import here
 
 import cogkit as C
@@ -148,6 +149,24 @@ def test_same_bits_again(case, engine):
             (_, before), (_, after) = one.backward(), two.backward()
             for key, value in before.items():
                 assert value.tobytes() == after[key].tobytes(), key
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+@pytest.mark.parametrize("seed", range(60))
+def test_random_graphs(seed, engine):
+    """Two thirds in float32 (the formats of oneDNN), one in float64."""
+    dtype, tolerance = (F8, 1e-9) if seed % 3 == 2 else (F4, 2e-3)
+    found = []
+    for name in (engine, "reference"):
+        with C.device.use_engine(name):
+            graph = Drawn(C, seed, dtype)
+            found.append(graph.run())
+    for got, want in zip(*found, strict=True):
+        # gradients that are zeros but for rounding (before a normalisation) are small beside the others
+        largest = max([1e-2, *(float(np.max(np.abs(w), initial=0)) for w in want)])
+        for a, b in zip(got, want, strict=True):
+            scale = max(1e-3 * largest, float(np.max(np.abs(b), initial=0)))
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale, err_msg="; ".join(graph.story))
 
 
 # ------------------------------------------------------------------------------------------------------------- threads
