@@ -1,11 +1,13 @@
 # sources: pointwise.cpp
 """The fused elementwise-and-reduce machine: a short program interpreted over blocks that stay in the first-level cache.
 
-Accuracy (float32, in units of the last place, measured by tests/engine/test_pointwise.py): exp, log, sin, cos, pow 1;
-sigmoid, tanh 2.5; softplus, logaddexp 2.5; the arithmetic, sqrt, comparisons, floor, ceil and round are exact; the inverse
-and hyperbolic functions are libm's. float64: exp, log 1; sigmoid, tanh, softplus, logaddexp 2.5; the others are libm's.
-`round` rounds halves to even. max, min, relu and the max and min reductions hand NaN on.
-Sums are made in blocks of up to 1024 lanes, 256 additions a lane, folded as a tree, and the parts joined in float64.
+Accuracy, in units of the last place (measured by tests/engine/test_pointwise.py, both types): exp, log 1; rsqrt, sin, cos 1.5;
+sigmoid, softplus, logaddexp 2.5; tanh 3; float32 pow 0.5; arithmetic, sqrt, comparisons, floor, ceil and round are exact; tan and
+the inverse and hyperbolic functions, and in float64 sin, cos and pow, are libm's. `round` rounds halves to even.
+max, min, relu and the max and min reductions hand NaN on. Pairs of ops with no other reader become one (a product and a sum round
+once where the processor can; x^2 is x x), so a float result may differ from the two ops' by one rounding.
+Sums are made in lanes of at most 256 additions, folded as trees, and parts are joined in float64, in an order that depends on
+sizes alone: the same bits with any number of threads.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
