@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -34,6 +35,10 @@ def write_file_aside(path: str | os.PathLike) -> Iterator[BinaryIO]:
     Raises OSError where the folder is missing or the disk is full.
     """
     path = pathlib.Path(path)
+    if path.exists() and not path.is_file():  # a rename would take away a folder or a device
+        raise OSError(f"{path}: expected a file or nothing to write to, got a {'folder' if path.is_dir() else 'device'}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: expected a folder {path.parent} to write to, got none; make it first")
     handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".aside", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -42,9 +47,13 @@ def write_file_aside(path: str | os.PathLike) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.chmod(aside, _mode(0o666))  # mkstemp makes files that only their owner can read
         os.replace(aside, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(aside)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            full = OSError(f"{path}: expected room for the file in {path.parent}, got {error.strerror}; free some or choose another place")
+            full.errno = errno.ENOSPC
+            raise full from error
         raise
     _sync_folder(path.parent)
 

@@ -136,7 +136,12 @@ def read_tensors(source: str | os.PathLike | bytes) -> tuple[dict[str, str], dic
         place = str(source)
         if source.is_dir():
             raise ModelFileError(f"{place}: expected a model file, got a folder")
-        size = source.stat().st_size
+        try:
+            size = source.stat().st_size
+        except FileNotFoundError:
+            none = FileNotFoundError(f"{place}: expected a model file, got none; write one with Function.save")
+            none.missing = source.name  # type: ignore[attr-defined]
+            raise none from None
         with open(source, "rb") as file:
             start = file.read(8)
     if size < 10 or len(start) < 8:

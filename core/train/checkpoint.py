@@ -108,9 +108,8 @@ def read_checkpoint(
     except ModelFileError:
         raise
     except FileNotFoundError as error:
-        raise ModelFileError(
-            f"{path}: expected a whole checkpoint, got one without {pathlib.Path(error.filename).name}"
-        ) from None
+        missing = getattr(error, "missing", None) or pathlib.Path(error.filename).name
+        raise ModelFileError(f"{path}: expected a whole checkpoint, got one without {missing}") from None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelFileError(
             f"{path}: expected a checkpoint, got {type(error).__name__}: {str(error)[:200]}; it is damaged"
