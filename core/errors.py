@@ -11,7 +11,9 @@ import sys
 __all__ = ["DataError", "DeviceError", "ModelFileError", "RankError"]
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
-_HOUSES = tuple(os.path.join(os.path.dirname(_PACKAGE), d) + os.sep for d in ("layers", "data", "parallel")) + (_PACKAGE + os.sep,)
+_HOUSES = tuple(os.path.join(os.path.dirname(_PACKAGE), d) + os.sep for d in ("layers", "data", "parallel")) + (
+    _PACKAGE + os.sep,
+)
 
 
 class DataError(ValueError):

@@ -56,7 +56,10 @@ class Primitive:
         self.name = name
         self.where = where or user_line()
         self._types: list[Type] | None = None
-        self._unknown: tuple[int, list[Type]] = (-1, [])  # what is known while placeholders are open, and the edit it was found at
+        self._unknown: tuple[int, list[Type]] = (
+            -1,
+            [],
+        )  # what is known while placeholders are open, and the edit it was found at
         self.outputs: list[Variable] = [Output(self, i, name) for i in range(outputs)]
         self.types  # infer now, so that an error shows where the node is made
 
@@ -102,7 +105,9 @@ class Primitive:
                 for v, shape in zip(self.operands, self.op.bind(types, self.attributes), strict=True):
                     if isinstance(v, (Parameter, Constant)) and shape != v.shape:
                         if FREE in shape:
-                            raise ValueError((f"a known size for '{v.name or v.uid}' to take", f"{shown(shape)}", "a free size is no size yet"))
+                            raise ValueError(
+                                (f"a known size for '{v.name or v.uid}' to take", f"{shown(shape)}", "a free size is no size yet")
+                            )
                         v.bind_shape(shape)
                 types = self._operand_types()
             return self.op.infer(types, self.attributes)
@@ -154,7 +159,9 @@ class Block(Primitive):
         self._label = label
         for p, v in arguments:
             p.stands_for = v
-        if any(v.type.shape is not None for _, v in arguments):  # the inner graph was made before its placeholders stood for these
+        if any(
+            v.type.shape is not None for _, v in arguments
+        ):  # the inner graph was made before its placeholders stood for these
             for node in nodes_of(composite.root):
                 node.forget()
             try:
@@ -185,7 +192,9 @@ class Block(Primitive):
     def copy(self, operands, method, known):
         inner = [_bound_placeholder(p) for p in self.inner]
         composite = _clone(self.composite, method, dict(zip(self.inner, inner, strict=True)), known)
-        return Block(self._label, composite, list(zip(inner, operands, strict=True)), self.name, dict(self.attributes), self.where)
+        return Block(
+            self._label, composite, list(zip(inner, operands, strict=True)), self.name, dict(self.attributes), self.where
+        )
 
     def forget(self):
         super().forget()
@@ -271,7 +280,10 @@ def refresh(function: Function) -> None:
     """Infers the types of a graph again, producers first."""
     for node in nodes_of(function.root):
         if isinstance(node, Block):
-            refresh(node.composite)
+            try:
+                refresh(node.composite)
+            except Misfit as e:
+                raise e.inside(node.label, node.name, node.where) from None
         node.types
 
 
@@ -527,7 +539,9 @@ class Function(Operators):
         reachable = {id(v) for v in self._leaves()} | {id(v) for n in nodes_of(self.root) for v in n.outputs}
         for k in mapping:
             if id(k) not in reachable:
-                raise ValueError(sentence(self.op_name, self.name, self.root.where, "a variable of this function to replace", repr(k)))
+                raise ValueError(
+                    sentence(self.op_name, self.name, self.root.where, "a variable of this function to replace", repr(k))
+                )
         made = _clone(self, method, mapping, {})
         refresh(made)
         return made
@@ -674,7 +688,14 @@ class Function(Operators):
             self.root.attributes.update(before)
             self.root.forget()
             raise ValueError(
-                sentence(self.op_name, self.name, self.root.where, f"a {name} that keeps its type {types[0]}", repr(value), "make another node")
+                sentence(
+                    self.op_name,
+                    self.name,
+                    self.root.where,
+                    f"a {name} that keeps its type {types[0]}",
+                    repr(value),
+                    "make another node",
+                )
             )
         variables.edits += 1
 
@@ -782,7 +803,9 @@ def _from_python(f: Callable, name: str = "", label: str | None = None, attribut
         result = Function(Primitive(OPS["alias"], [result], {}, ""))
     if not isinstance(result, Function):
         raise TypeError(
-            here(f"Function: expected {getattr(f, '__name__', 'the body')} to return a function or variable, got {type(result).__name__}")
+            here(
+                f"Function: expected {getattr(f, '__name__', 'the body')} to return a function or variable, got {type(result).__name__}"
+            )
         )
     if label is None:
         if name:

@@ -106,7 +106,6 @@ class Operators:
         """Slices static axes: an index keeps its axis at size 1, a list picks entries, as in CNTK."""
         return _ops().getitem(self, key)
 
-
     def __iter__(self):
         raise TypeError(here(f"iteration: expected an array, got {self!r}; take parts with C.slice or [] and bounds"))
 
@@ -264,7 +263,9 @@ class _Valued(Variable):
         self.assigned = False  # whether an op writes it
         if isinstance(init, (str, bytes, dict)):
             raise TypeError(
-                sentence(self.kind, name, self.where, "a number, an array or an initialiser such as C.glorot_uniform()", repr(init))
+                sentence(
+                    self.kind, name, self.where, "a number, an array or an initialiser such as C.glorot_uniform()", repr(init)
+                )
             )
         if self._known():
             self._settle()
@@ -397,7 +398,6 @@ class Constant(_Valued):
                 raise ValueError(here("Constant: expected a shape beside an initialiser, got none"))
             shape = value.shape
         super().__init__(shape, value, np.float32 if dtype is None else dtype, False, name)
-
 
     @classmethod
     def of_number(cls, value: np.ndarray, dtype: Any = None) -> Constant:

@@ -91,7 +91,9 @@ def Dropout(dropout_rate: float | None = None, keep_prob: float | None = None, s
     """While training, zeroes elements with probability `dropout_rate`; or give `keep_prob`. Raises `ValueError` unless exactly one is given."""
     if (dropout_rate is None) == (keep_prob is None):
         raise ValueError(
-            here("Dropout: expected exactly one of dropout_rate and keep_prob, got " + ("neither" if keep_prob is None else "both"))
+            here(
+                "Dropout: expected exactly one of dropout_rate and keep_prob, got " + ("neither" if keep_prob is None else "both")
+            )
         )
     rate = 1 - keep_prob if dropout_rate is None else dropout_rate
     if not 0 <= rate < 1:

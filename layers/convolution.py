@@ -57,7 +57,9 @@ def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = F
         spread(v, rank, f"{op_name}: {w}") for v, w in ((strides, "strides"), (pad, "pad"), (dilation, "dilation"))
     )
     if len(filters) > 1 or any(n < 1 for n in filters):
-        raise ValueError(here(f"{op_name}: expected a number of filters, got {num_filters!r}; more filter axes are a reshape of one"))
+        raise ValueError(
+            here(f"{op_name}: expected a number of filters, got {num_filters!r}; more filter axes are a reshape of one")
+        )
     plain = reduction_rank == 0
     w = Parameter((*(filters or (1,)), 1 if plain else InferredDimension, *window),
                   initializer_with_rank(init, filter_rank=rank, output_rank=-1), name="W")  # fmt: skip

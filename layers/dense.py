@@ -52,7 +52,9 @@ def Embedding(
     shape: of the vectors; weights: a fixed matrix instead of a learnt one. Raises `ValueError` when both or neither are given.
     """
     if (shape is None) == (weights is None):
-        raise ValueError(here("Embedding: expected exactly one of shape and weights, got " + ("neither" if shape is None else "both")))
+        raise ValueError(
+            here("Embedding: expected exactly one of shape and weights, got " + ("neither" if shape is None else "both"))
+        )
     if weights is None:
         init = get_default_override(Embedding, init=init)
         e: Any = Parameter((InferredDimension, *sanitize_shape(shape)), init, name="E")

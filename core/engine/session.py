@@ -206,7 +206,9 @@ def feed_map(f: Function, arguments: Any) -> dict[Variable, Any]:
                 sentence(f.op_name, f.name, f.root.where, "variables or their names to feed", f"{k!r}", "feed {variable: array}")
             )
         if not (k.is_input or k.is_output):
-            raise TypeError(sentence(f.op_name, f.name, f.root.where, "data for inputs", f"some for {k!r}", "a value is set by .value = ..."))
+            raise TypeError(
+                sentence(f.op_name, f.name, f.root.where, "data for inputs", f"some for {k!r}", "a value is set by .value = ...")
+            )
         out[k] = data
     return out
 
@@ -305,7 +307,14 @@ class Runtime:
                     )
                 if not v.needs_gradient:
                     raise ValueError(
-                        sentence(v.kind, v.name, v.where, "a variable that needs a gradient", "one that does not", "make it with needs_gradient=True")
+                        sentence(
+                            v.kind,
+                            v.name,
+                            v.where,
+                            "a variable that needs a gradient",
+                            "one that does not",
+                            "make it with needs_gradient=True",
+                        )
                     )
         outs = [] if outputs is None else _variables(f, outputs)
         key = ("grad", id(root), tuple(map(id, wanted)), tuple(map(id, outs)), current_engine())

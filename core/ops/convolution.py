@@ -8,7 +8,16 @@ from cogkit.errors import here
 from cogkit.functions import Function, apply, to_variables
 from cogkit.op import FREE, INFERRED, Op, Type, common_dtype, join_axes, shown
 
-__all__ = ["AVG_POOLING", "MAX_POOLING", "MAX_UNPOOLING", "convolution", "convolution_transpose", "global_pooling", "pooling", "unpooling"]
+__all__ = [
+    "AVG_POOLING",
+    "MAX_POOLING",
+    "MAX_UNPOOLING",
+    "convolution",
+    "convolution_transpose",
+    "global_pooling",
+    "pooling",
+    "unpooling",
+]
 
 MAX_POOLING, AVG_POOLING, MAX_UNPOOLING = 0, 1, 0
 
@@ -26,7 +35,9 @@ def valid_size(size: int, kernel: int, stride: int, dilation: int = 1, ceil: boo
     """Output size without padding; raises `ValueError` for a kernel larger than the input."""
     reach = (kernel - 1) * dilation + 1
     if reach > size:
-        raise ValueError((f"a window that fits an axis of size {size}", str(reach), "pad the input (auto_padding) or use a smaller one"))
+        raise ValueError(
+            (f"a window that fits an axis of size {size}", str(reach), "pad the input (auto_padding) or use a smaller one")
+        )
     if not ceil:
         return (size - reach) // stride + 1
     out = -(-(size - reach) // stride) + 1

@@ -44,7 +44,9 @@ def _none(types, attrs):
 def _assign_type(types, attrs):
     target, value = types
     if target.shape != value.shape or target.dtype != value.dtype or value.axes:
-        raise ValueError((f"a value of its target's type {target}", str(value), "reduce over the batch first" if value.axes else ""))
+        raise ValueError(
+            (f"a value of its target's type {target}", str(value), "reduce over the batch first" if value.axes else "")
+        )
     return [target]
 
 

@@ -63,7 +63,9 @@ def _times_bind(types, attrs):
     if INFERRED in right and INFERRED not in left:
         mapped = attrs["map_rank"]
         if mapped >= len(left) > 0:
-            raise ValueError((f"fewer than {len(left)} axes to map over in {shown(left)}", str(mapped), "at least one must be summed over"))
+            raise ValueError(
+                (f"fewer than {len(left)} axes to map over in {shown(left)}", str(mapped), "at least one must be summed over")
+            )
         if mapped >= 0:  # the parameter contracts every axis of left but the first `map_rank`
             right = left[mapped:] + out
         else:

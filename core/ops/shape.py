@@ -67,9 +67,7 @@ def _reshape_type(types, attrs):
         if INFERRED in new:
             rest = _size(n for n in new if n != INFERRED)
             if rest == 0 or have % rest:
-                raise ValueError(
-                    (f"a shape of {have} elements", shown(attrs["shape"]), "the inferred size would not be whole")
-                )
+                raise ValueError((f"a shape of {have} elements", shown(attrs["shape"]), "the inferred size would not be whole"))
             new[new.index(INFERRED)] = have // rest
         elif _size(new) != have:
             raise ValueError((f"a shape of {have} elements", f"{shown(new)} for {shown(old)}", ""))
@@ -297,7 +295,9 @@ def _pad_type(types, attrs):
     for (lo, hi), n in zip(pattern, t.shape, strict=True):
         most = n - 1 if attrs["mode"] == REFLECT_PAD else n if attrs["mode"] == SYMMETRIC_PAD else None
         if lo < 0 or hi < 0 or (most is not None and max(lo, hi) > most):
-            raise ValueError(("pads of at least 0" + ("" if most is None else f" and at most {most}"), f"{(lo, hi)} for size {n}", ""))
+            raise ValueError(
+                ("pads of at least 0" + ("" if most is None else f" and at most {most}"), f"{(lo, hi)} for size {n}", "")
+            )
     return [Type(tuple(n + lo + hi for n, (lo, hi) in zip(t.shape, pattern, strict=True)), t.dtype, t.axes)]
 
 
@@ -464,7 +464,9 @@ def slice(x: Any, axis: Any, begin_index: Any, end_index: Any, strides: Any = No
     strides = (1,) * len(axes) if strides is None else tuple(int(s) for s in many(strides))
     if not len(axes) == len(begin) == len(end) == len(strides):
         raise ValueError(
-            here(f"Slice: expected as many bounds as axes, got {len(axes)} axes, {len(begin)} begins, {len(end)} ends, {len(strides)} strides")
+            here(
+                f"Slice: expected as many bounds as axes, got {len(axes)} axes, {len(begin)} begins, {len(end)} ends, {len(strides)} strides"
+            )
         )
     return apply("slice", [x], name, axes=axes, begin=begin, end=end, strides=strides)
 
