@@ -106,7 +106,8 @@ class CpuPlan:
         self.feeds = [b for b in self.buffers if b.kind == "feed"]
         self.bindings: OrderedDict[tuple, _Binding] = OrderedDict()
         self.arena = aligned_empty((0,), np.dtype(np.uint8))
-        self.spaces = list({b.axes for b in self.buffers if b.axes})
+        # of all values, also of those that are nowhere in memory: a sum over ones counts rows
+        self.spaces = list({v.type.axes: None for n in graph.nodes for v in n.outputs if v.type.axes})
         self.kept = len(graph.outputs)  # outputs from this one on are not copied
         self.rowless: dict[int, np.ndarray] = {}
         self.all_outputs = True

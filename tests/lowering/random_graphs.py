@@ -360,7 +360,7 @@ def check(seed: int, ops: int, kind: str, double: bool = False) -> str | None:
     In float32 a result may be off by what float32 arithmetic itself is off, as the reference in both types tells.
     """
     rng = np.random.default_rng([seed, 5])
-    rows = tuple(int(n) for n in rng.choice([1, 2, 3, 5, 8, 33], size=3))
+    rows = tuple(int(n) for n in rng.choice([0, 1, 2, 3, 5, 8, 33], size=3))
     f8 = results(make(seed, ops, kind, np.float64), "reference", seed, rows)
     if double:
         return difference(results(make(seed, ops, kind, np.float64), "cpu", seed, rows), f8, f8, 1e-9)
@@ -374,7 +374,7 @@ def difference(got: list[np.ndarray], like: list[np.ndarray], truth: list[np.nda
             return f"result {i}: shape {a.shape} instead of {c.shape}"
         if a.size == 0 or not np.all(np.isfinite(c)) or np.max(np.abs(c)) > 1e6:
             continue
-        scale = max(float(np.max(np.abs(c))), 1e-2)
+        scale = max(float(np.max(np.abs(c))), 0.3)
         unsure = float(np.max(np.abs(b.astype(np.float64) - c)))
         if not unsure <= 1e-3 * scale:
             continue  # one rounding decides: a comparison, a maximum
