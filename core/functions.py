@@ -61,7 +61,7 @@ class Primitive:
             [],
         )  # what is known while placeholders are open, and the edit it was found at
         self.outputs: list[Variable] = [Output(self, i, name) for i in range(outputs)]
-        self.types  # infer now, so that an error shows where the node is made
+        _ = self.types  # infer now, so that an error shows where the node is made
 
     @property
     def label(self) -> str:
@@ -284,7 +284,7 @@ def refresh(function: Function) -> None:
                 refresh(node.composite)
             except Misfit as e:
                 raise e.inside(node.label, node.name, node.where) from None
-        node.types
+        _ = node.types
 
 
 def to_variable(value: Any, dtype: Any = None) -> Variable:

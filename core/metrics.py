@@ -55,7 +55,8 @@ def classification_error(output_vector: Any, target_vector: Any, axis: Any = -1,
     """1 where the target class is not among the `topN` largest outputs, else 0; no gradient.
 
     axis left out: classes along the last axis, which stays with size 1; 1 - sum(targets * hardmax(outputs)), so that soft targets count in
-    part. An axis named: the share of all places where targets differ from hardmax(outputs), shape (). CNTK 2.7 gives one sum for the minibatch where topN > 1; here it is a value a
+    part. An axis named: the share of all places where targets differ from hardmax(outputs), shape (). CNTK 2.7 gives one sum for the
+    minibatch where topN > 1; here it is a value a
     sample. Raises `ValueError` for shapes that differ.
     """
     if topN < 1:

@@ -63,7 +63,7 @@ class Op:
 OPS: dict[str, Op] = {}
 
 
-def constant_gradient(node, *dy):
+def constant_gradient(node: Any, *dy: Any) -> list[None]:
     """The gradient rule of an op that is constant almost everywhere, or whose result is data."""
     return [None] * len(node.inputs)
 

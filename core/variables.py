@@ -185,7 +185,7 @@ class Variable(Operators):
         return f"{self.kind}{self.serial}"
 
     @property
-    def owner(self):
+    def owner(self) -> Any:
         """The function whose output this is, or None."""
         return None
 
@@ -195,13 +195,13 @@ class Variable(Operators):
     is_constant = property(lambda self: self.kind == "Constant", doc="Whether the value is fixed.")
     is_placeholder = property(lambda self: self.kind == "Placeholder", doc="Whether the value stands for one given later.")
 
-    def as_parameter(self):
+    def as_parameter(self) -> Any:
         """This variable as a `Parameter`; `TypeError` if it is none."""
         if not self.is_parameter:
             raise TypeError(sentence(self.kind, self.name, self.where, "a parameter", self.kind.lower()))
         return self
 
-    def as_constant(self):
+    def as_constant(self) -> Any:
         """This variable as a `Constant`; `TypeError` if it is none."""
         if not self.is_constant:
             raise TypeError(sentence(self.kind, self.name, self.where, "a constant", self.kind.lower()))
