@@ -7,7 +7,8 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # many small calls on shared cores: threads that spin only take them from others
+# many small calls on shared cores: threads that spin while they wait only take the cores from others
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 settings.register_profile("cogkit", deadline=None, derandomize=True)
 settings.load_profile("cogkit")
 

@@ -55,7 +55,7 @@ cdef class Executor:
 
 
 def place_buffers(list sizes, list first, list last, int64_t align=64):
-    """Offsets in one arena, largest first, each at the lowest place that is free while it lives; (offsets, bytes of the arena)."""
+    """Offsets in one arena, largest first, each at the lowest place that is free while it lives; (offsets, bytes)."""
     cdef int64_t n = len(sizes), i, j, at, peak = 0, m, size
     cdef vector[int64_t] s, f, l, offset, placed
     for i in range(n):

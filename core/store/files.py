@@ -51,7 +51,9 @@ def write_file_aside(path: str | os.PathLike) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(aside)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            full = OSError(f"{path}: expected room for the file in {path.parent}, got {error.strerror}; free some or choose another place")
+            full = OSError(
+                f"{path}: expected room for the file in {path.parent}, got {error.strerror}; free some or choose another place"
+            )
             full.errno = errno.ENOSPC
             raise full from error
         raise
