@@ -28,12 +28,12 @@ template <class T> PW_INLINE T min_(T x, T y) { return ((x <= y) | (x != x)) ? x
 /* x = n ln 2 + r, |r| <= ln(2)/2; adding 1.5 * 2^mantissa rounds to an integer and leaves it in the low bits too. */
 PW_INLINE float reduce_exp(float x, int32_t &n) {
     const float big = 12582912.0f, t = x * 1.44269504f + big, k = t - big;
-    n = __builtin_bit_cast(int32_t, t) - __builtin_bit_cast(int32_t, big);
+    n = (int32_t)(__builtin_bit_cast(uint32_t, t) - __builtin_bit_cast(uint32_t, big));
     return (x - k * 0.693145751953125f) - k * 1.42860682031e-6f;
 }
 PW_INLINE double reduce_exp(double x, int64_t &n) {
     const double big = 6755399441055744.0, t = x * 1.44269504088896340736 + big, k = t - big;
-    n = __builtin_bit_cast(int64_t, t) - __builtin_bit_cast(int64_t, big);
+    n = (int64_t)(__builtin_bit_cast(uint64_t, t) - __builtin_bit_cast(uint64_t, big));
     return (x - k * 0.6931471805592082091607153) - k * 7.3710025651677989018e-13;
 }
 /* exp(r) - 1 on the reduced range: 4e-10, 3e-19 */
@@ -59,13 +59,16 @@ PW_INLINE double expm1_poly(double r) {
     return r + (r * r) * (0.5 + r * q);
 }
 /* 2^n in two factors, so that results below the smallest normal number are rounded once and overflow is infinity. */
+PW_INLINE float power_of_two(int32_t n) { return __builtin_bit_cast(float, ((uint32_t)n + 127u) << 23); }
+PW_INLINE double power_of_two(int64_t n) { return __builtin_bit_cast(double, ((uint64_t)n + 1023u) << 52); }
 PW_INLINE float scale_(float p, int32_t n) {
     const int32_t h = n >> 1;
-    return p * __builtin_bit_cast(float, (h + 127) << 23) * __builtin_bit_cast(float, (n - h + 127) << 23);
+    return p * power_of_two(h) * power_of_two((int32_t)((uint32_t)n - (uint32_t)h));
 }
 PW_INLINE double scale_(double p, int64_t n) {
-    const int64_t h = (int64_t)((uint64_t)(n + 4096) >> 1) - 2048; /* a shift of unsigned numbers: AVX2 has no other */
-    return p * __builtin_bit_cast(double, (h + 1023) << 52) * __builtin_bit_cast(double, (n - h + 1023) << 52);
+    /* a shift of unsigned numbers: AVX2 has no other */
+    const int64_t h = (int64_t)((((uint64_t)n + 4096u) >> 1) - 2048u);
+    return p * power_of_two(h) * power_of_two((int64_t)((uint64_t)n - (uint64_t)h));
 }
 PW_INLINE float exp_(float x) {
     float z = x < -104.0f ? -104.0f : x;
@@ -131,14 +134,14 @@ PW_INLINE float tanh_(float x) {
     float z = 2.0f * abs_(x);
     z = z > 20.0f ? 20.0f : z;
     int32_t n;
-    const float q = expm1_poly(reduce_exp(z, n)), s = __builtin_bit_cast(float, (n + 127) << 23), e = s * q + (s - 1.0f);
+    const float q = expm1_poly(reduce_exp(z, n)), s = power_of_two(n), e = s * q + (s - 1.0f);
     return copysign_(e / (e + 2.0f), x);
 }
 PW_INLINE double tanh_(double x) {
     double z = 2.0 * abs_(x);
     z = z > 44.0 ? 44.0 : z;
     int64_t n;
-    const double q = expm1_poly(reduce_exp(z, n)), s = __builtin_bit_cast(double, (n + 1023) << 52), e = s * q + (s - 1.0);
+    const double q = expm1_poly(reduce_exp(z, n)), s = power_of_two(n), e = s * q + (s - 1.0);
     return copysign_(e / (e + 2.0), x);
 }
 template <class T> PW_INLINE T sigmoid_(T x) {
