@@ -511,7 +511,8 @@ State *create(int f8, const std::vector<int> &kinds, const std::vector<int> &out
     for (const Op &op : plan->ops) cost += weight_of(op.code);
     st.forks = elements * cost >= 98304;
     /* what is near needs no prefetch, and one op alone is a stream that the processor follows by itself */
-    st.prefetch = st.n_program > 0 && st.n_program + st.n_red > 1 && elements * item_bytes * st.n_op > (4 << 20);
+    st.shares = st.n_program + (st.n_red > 0);
+    st.prefetch = st.n_program + 2 * st.n_red > 1 && elements * item_bytes * st.n_op > (4 << 20);
     st.threads = st.forks ? std::max(1, omp_get_max_threads()) : 1;
     st.slot_bytes = st.width * item_bytes + 128; /* the margin also keeps blocks from falling on the same cache sets */
     st.acc_offset = st.n_slots * st.slot_bytes;

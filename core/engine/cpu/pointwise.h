@@ -89,7 +89,7 @@ struct Segment {
 struct State {
     cg_call call;
     void (*worker)(const State *, const cg_context *, int, int);
-    int f8, threads, forks, combines, has_rand, prefetch;
+    int f8, threads, forks, combines, has_rand, prefetch, shares;
     int n_in, n_op, n_red, n_counters, n_slots, n_program, n_segments, first_const, n_const;
     int64_t width, const_width, max_group; /* width: elements of a block */
     int64_t slot_bytes, acc_offset, fold_offset, counter_offset, thread_bytes, partial_bytes, scratch, total_weight;

@@ -633,26 +633,30 @@ template <class T> struct Machine {
             PW_LOOP for (int64_t i = 0; i < n; ++i) index[i] = index0[i] + index_at;
             PW_LOOP for (int64_t i = 0; i < n; ++i) row[i] = row0[i] + row_at;
         }
-        /* Between bursts of memory reads lie ops that read none: ask for the next block's lines, a share before each op. */
+        /* Between bursts of memory reads lie ops that read none: ask for the next block's lines, a share before each op and the
+         * last one before the sums. */
         const char *ahead[MAX_OPERANDS];
         int n_ahead = 0;
-        const int64_t bytes = n * sizeof(T), share = st->prefetch && next ? (bytes / 64 / st->n_program + 1) * 64 : 0;
+        const int64_t bytes = n * sizeof(T), share = st->prefetch && next ? (bytes / 64 / st->shares + 1) * 64 : 0;
         if (share)
             for (int k = 0; k < st->n_op; ++k)
                 if ((k < st->n_in ? sg.layouts[k].direct : sg.direct[k]) && next[k] != off[k])
                     ahead[n_ahead++] = (const char *)((const T *)buf[k] + next[k]);
-        const Op *op = st->program, *const end = op + st->n_program;
-        for (int64_t from = 0; op < end; ++op, from += share) {
-            if (share && from < bytes) {
-                const int64_t to = from + share < bytes ? from + share : bytes;
-                for (int k = 0; k < n_ahead; ++k)
-                    for (int64_t b = from; b < to; b += 64) __builtin_prefetch(ahead[k] + b);
-            }
+        int64_t from = 0;
+        auto ask = [&] {
+            const int64_t to = from + share < bytes ? from + share : bytes;
+            for (int k = 0; k < n_ahead; ++k)
+                for (int64_t b = from; b < to; b += 64) __builtin_prefetch(ahead[k] + b);
+            from = to;
+        };
+        for (const Op *op = st->program, *const end = op + st->n_program; op < end; ++op) {
+            if (n_ahead) ask();
             if (op->code < OP_rand)
                 Ops<T>::table[op->code](m.reg[op->dst], m.reg[op->a], m.reg[op->b], m.reg[op->c], n);
             else
                 random_block(m.reg[op->dst], index, row, m.ctx, op->purpose, op->code == OP_randn, n);
         }
+        if (n_ahead && st->n_red) ask();
         for (int k = st->n_in; k < st->n_op; ++k)
             if (st->kinds[k] == K_OUT && !sg.direct[k])
                 Move<T>::scatter((T *)buf[k] + off[k], m.reg[st->slots[k]], sg.layouts[k], count);
