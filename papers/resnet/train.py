@@ -10,6 +10,8 @@ import cogkit as C
 from cogkit.data import ArrayDeserializer, MinibatchSource, StreamDef, StreamDefs, open_dataset, transforms
 from cogkit.papers.resnet.model import network
 
+__all__ = ["METRICS", "run"]
+
 METRICS = {"train_error": "training error, %", "test_error": "test error, %", "parameters": "parameters"}
 TEST_BATCH = 500
 
