@@ -7,16 +7,17 @@ ends in a primitive. Ops return functions. Nothing runs here: `runtime`, set by 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any
 
 import numpy as np
 
-from cogkit import variables
+from cogkit import default_options, variables
+from cogkit.axis import Axis
 from cogkit.errors import Misfit, here, sentence, user_line
 from cogkit.op import FREE, OPS, Op, Type, row_space, shown
-from cogkit.variables import Constant, Operators, Output, Parameter, Placeholder, Variable
+from cogkit.variables import Constant, Input, Operators, Output, Parameter, Placeholder, Variable
 
 __all__ = ["BlockFunction", "CloneMethod", "Function", "apply"]
 
@@ -225,8 +226,8 @@ def _bound_placeholder(like: Variable | None = None, name: str = "") -> BoundPla
     return BoundPlaceholder(None if like is None else like._shape, None, True, False, None, name if like is None else like.name)
 
 
-def nodes_of(*roots: Primitive) -> list[Primitive]:
-    """All primitives that the roots need, producers first; blocks are not entered."""
+def nodes_of(*roots: Primitive, without: Container[Variable] = ()) -> list[Primitive]:
+    """All primitives that the roots need, producers first; blocks are not entered, nor what makes the variables `without`."""
     order: list[Primitive] = []
     done: set[int] = set()
     stack: list[tuple[Primitive, bool]] = [(r, False) for r in reversed(roots)]
@@ -240,15 +241,16 @@ def nodes_of(*roots: Primitive) -> list[Primitive]:
         done.add(id(node))
         stack.append((node, True))
         for v in reversed(node.operands):
-            if v.is_output and id(v.owner) not in done:
+            if v.is_output and id(v.owner) not in done and v not in without:
                 stack.append((v.owner, False))
     return order
 
 
-def leaves_of(root: Primitive) -> list[Variable]:
+def leaves_of(root: Primitive, right_first: bool = False) -> list[Variable]:
     """Inputs, parameters, constants and placeholders that the root needs, depth first in the order of operands, as CNTK lists them.
 
-    A block's own parameters come before its operands; a matrix product's right operand before its left one.
+    A block's own parameters come before its operands. right_first: a matrix product's right operand before its left one, as CNTK
+    lists parameters and constants, but not inputs and arguments.
     """
     found: dict[int, Variable] = {}
     done: set[int] = set()
@@ -263,17 +265,17 @@ def leaves_of(root: Primitive) -> list[Variable]:
             continue
         done.add(id(node))
         if isinstance(node, Block):
-            for v in inner_leaves(node):
+            for v in inner_leaves(node, right_first):
                 found.setdefault(id(v), v)
-        operands = node.operands[::-1] if node.op.name in ("times", "times_transpose") else node.operands
+        operands = node.operands[::-1] if right_first and node.op.name in ("times", "times_transpose") else node.operands
         stack.extend(operands[::-1])
     return list(found.values())
 
 
-def inner_leaves(block: Block) -> list[Variable]:
+def inner_leaves(block: Block, right_first: bool = False) -> list[Variable]:
     """The parameters, constants and inputs inside a block."""
     inner = {id(p) for p in block.inner}
-    return [v for v in leaves_of(block.composite.root) if id(v) not in inner]
+    return [v for v in leaves_of(block.composite.root, right_first) if id(v) not in inner]
 
 
 def refresh(function: Function) -> None:
@@ -403,8 +405,12 @@ class Function(Operators):
             )
         return self.root.outputs[0]
 
-    def _leaves(self) -> list[Variable]:
-        return leaves_of(self.root)
+    def _leaves(self, right_first: bool = False) -> list[Variable]:
+        return leaves_of(self.root, right_first)
+
+    def _graph(self) -> Function:
+        """This, or for a node the whole graph that ends in it."""
+        return self
 
     @property
     def inputs(self) -> tuple[Variable, ...]:
@@ -413,8 +419,8 @@ class Function(Operators):
 
     @property
     def arguments(self) -> tuple[Variable, ...]:
-        """The variables to be fed or replaced: inputs and placeholders."""
-        found = [v for v in self._leaves() if v.is_input or v.is_placeholder]
+        """The variables to be fed or replaced: inputs and placeholders; of a node also the outputs of others that it reads."""
+        found = [v for v in self._leaves() if not (v.is_parameter or v.is_constant)]
         if self._signature:
             first = [v for v in self._signature if any(v is f for f in found)]
             found = first + [v for v in found if not any(v is f for f in first)]
@@ -423,12 +429,12 @@ class Function(Operators):
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """What learners change."""
-        return tuple(v for v in self._leaves() if v.is_parameter)
+        return tuple(v for v in self._leaves(True) if v.is_parameter)
 
     @property
     def constants(self) -> tuple[Constant, ...]:
         """Fixed values."""
-        return tuple(v for v in self._leaves() if v.is_constant)
+        return tuple(v for v in self._leaves(True) if v.is_constant)
 
     @property
     def placeholders(self) -> tuple[Variable, ...]:
@@ -463,9 +469,20 @@ class Function(Operators):
             for v in outputs:
                 if v.name == key:
                     return v
-        for v in self._leaves():
-            if v.name == key:
-                return v
+        named = [v for v in self._leaves() if v.name == key]
+        if named:
+            if len(named) > 1:
+                raise ValueError(
+                    sentence(
+                        self.op_name,
+                        self.name,
+                        self.root.where,
+                        f"one variable named {key!r}",
+                        str(len(named)),
+                        "use find_all_with_name",
+                    )
+                )
+            return named[0]
         inner = self.find_by_name(key, depth=1)
         if inner is not None:
             return inner
@@ -479,7 +496,10 @@ class Function(Operators):
     # making others of it -------------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Applied to variables or functions, a new function; to arrays, values."""
+        """Applied to variables or functions, a new function; to arrays, values.
+
+        Inputs that a Python function captured need not be given: they stay what they are.
+        """
         mapping = self.argument_map(*args, **kwargs)
         if (
             mapping
@@ -487,7 +507,7 @@ class Function(Operators):
             and not any(p.is_placeholder for p in mapping)
         ):
             return self.eval(mapping)
-        return self.clone(CloneMethod.share, {p: to_variables(v)[0] for p, v in mapping.items()})
+        return self._substituted(CloneMethod.share, {p: to_variables(v)[0] for p, v in mapping.items()}, {})
 
     def argument_map(self, *args: Any, **kwargs: Any) -> dict[Variable, Any]:
         """Pairs the arguments with the values of a call; `TypeError` when they do not match."""
@@ -510,14 +530,15 @@ class Function(Operators):
                     )
                 )
             mapping[found[0]] = value
-        if len(mapping) < len(parameters) and not (kwargs and not args):
-            missing = [p.name or p.uid for p in parameters if p not in mapping]
+        wanted = [p for p in self._signature or parameters if any(p is q for q in parameters)]
+        missing = [p.name or p.uid for p in wanted if p not in mapping]
+        if missing:
             raise TypeError(
                 sentence(
                     self.op_name,
                     self.name,
                     self.root.where,
-                    f"{len(parameters)} arguments",
+                    f"{len(wanted)} arguments",
                     str(len(mapping)),
                     "missing: " + ", ".join(missing),
                 )
@@ -527,7 +548,8 @@ class Function(Operators):
     def clone(self, method: CloneMethod | str = CloneMethod.clone, substitutions: dict | None = None) -> Function:
         """A copy of the graph with parameters shared, copied or frozen, and some variables replaced.
 
-        substitutions: variable -> variable or function. Raises `ValueError` for a variable that is not in the graph.
+        substitutions: variable -> variable or function. Inputs that are not replaced are new ones of the same name and type.
+        Raises `ValueError` for a variable that is not in the graph.
         """
         if isinstance(method, str):
             if method not in CloneMethod.__members__:
@@ -536,15 +558,29 @@ class Function(Operators):
         mapping: dict[Variable, Variable] = {}
         for k, v in (substitutions or {}).items():
             mapping[k.output if isinstance(k, Function) else k] = to_variables(v)[0]
-        reachable = {id(v) for v in self._leaves()} | {id(v) for n in nodes_of(self.root) for v in n.outputs}
+        leaves = leaves_of(self.root)
+        reachable = {id(v) for v in leaves} | {id(v) for n in nodes_of(self.root) for v in n.outputs}
         for k in mapping:
             if id(k) not in reachable:
                 raise ValueError(
                     sentence(self.op_name, self.name, self.root.where, "a variable of this function to replace", repr(k))
                 )
-        made = _clone(self, method, mapping, {})
+        fresh = {v: Input(v._shape, v._dtype, v.needs_gradient, v.is_sparse, v._axes, v.name) for v in leaves if v.is_input}
+        return self._substituted(method, mapping, fresh)
+
+    def _substituted(self, method: CloneMethod, mapping: dict[Variable, Variable], known: dict[Variable, Variable]) -> Function:
+        known.update((k, v) for k, v in mapping.items() if not k.is_output)  # inside blocks too
+        made = _clone(self, method, mapping, known)
         refresh(made)
         return made
+
+    def update_signature(self, *arg_types: Any, **kwarg_types: Any) -> None:
+        """Makes inputs of the placeholders, of these shapes and with a batch axis; by position or by name."""
+        given = self.argument_map(*arg_types, **kwarg_types)
+        dtype = default_options.get_default_override(Parameter, dtype=default_options.default_override_or(np.float32))
+        self.replace_placeholders(
+            {p: Input(shape, dtype, False, False, (Axis.default_batch_axis(),), p.name) for p, shape in given.items()}
+        )
 
     def replace_placeholders(self, substitutions: dict) -> Function:
         """Puts variables in the place of placeholders, in this very graph; plans of it are dropped."""
@@ -597,7 +633,8 @@ class Function(Operators):
         for node in reversed(nodes_of(self.root)):
             if node.name == name:
                 found.setdefault(id(node), Node(node))
-            for v in (*node.operands, *node.outputs):
+            inside = inner_leaves(node) if isinstance(node, Block) else ()
+            for v in (*node.operands, *inside, *node.outputs):
                 if v.name == name and not (v.is_output and v.owner.name == name):
                     found.setdefault(id(v), v)
             if depth != 0 and isinstance(node, Block):
@@ -632,31 +669,31 @@ class Function(Operators):
 
         arguments: {variable: data}, or the data of the only argument. Raises `ValueError` for missing or ill-shaped feeds.
         """
-        values = runtime.evaluate(self, arguments, outputs, training=False)
+        values = runtime.evaluate(self._graph(), arguments, outputs, training=False)
         return next(iter(values.values())) if len(values) == 1 else values
 
     def forward(
         self, arguments: Any, outputs: Any = None, keep_for_backward: Any = None, device=None, as_numpy: bool = True
     ) -> tuple[Any, dict]:
         """Computes outputs and keeps what `backward` needs: (state, {output: array}); state is None when nothing is kept."""
-        return runtime.forward(self, arguments, outputs, keep_for_backward)
+        return runtime.forward(self._graph(), arguments, outputs, keep_for_backward)
 
     def backward(self, state: Any, root_gradients: Any, variables: Any, as_numpy: bool = True) -> dict:
         """Gradients of the kept outputs with respect to `variables`, as {variable: array}."""
-        return runtime.backward(self, state, root_gradients, variables)
+        return runtime.backward(self._graph(), state, root_gradients, variables)
 
     def grad(
         self, at: Any, wrt: Any = None, outputs: Any = None, device=None, as_numpy: bool = True, grad_root: Any = None
     ) -> Any:
-        """Gradient of the (one) output, summed over its elements, with respect to `wrt` (default: all parameters and arguments that need one).
+        """Gradient of the (one) output, summed over its elements, with respect to `wrt` (default: all arguments that need one, as in CNTK).
 
         Returns an array for one variable, else {variable: array}; with `outputs`, a pair (gradients, {output: value}).
         """
-        return runtime.grad(self, at, wrt, outputs, grad_root)
+        return runtime.grad(self._graph(), at, wrt, outputs, grad_root)
 
     def explain(self, feed: Any = None) -> str:
         """What will run: each pass, instructions, formats, fused groups, buffers, peak memory."""
-        return runtime.explain(self, feed)
+        return runtime.explain(self._graph(), feed)
 
     def save(self, filename: str, format: Any = None, use_external_files_to_store_parameters: bool = False) -> None:
         """Writes the model as one file; see `cogkit.store`."""
@@ -703,7 +740,7 @@ class Function(Operators):
 class Node(Function):
     """One node seen as a function of its own operands."""
 
-    is_primitive = property(lambda self: not isinstance(self.root, Block), doc="Whether this is one node.")
+    is_primitive = property(lambda self: True, doc="Whether this is one node; a block is one too.")
     is_composite = property(lambda self: False, doc="Whether this is a graph seen as one function.")
     is_block = property(lambda self: isinstance(self.root, Block), doc="Whether this is a node with a graph of its own.")
     uid = property(lambda self: self.root.uid, doc="A name that is unique in this process.")
@@ -720,8 +757,18 @@ class Node(Function):
 
     @property
     def inputs(self) -> tuple[Variable, ...]:
-        """Its operands; for a block also the parameters inside."""
-        return (*self.root.operands, *(inner_leaves(self.root) if isinstance(self.root, Block) else ()))
+        """Its operands; for a block first the parameters inside."""
+        return tuple(self._leaves())
+
+    def _leaves(self, right_first: bool = False) -> list[Variable]:
+        operands = self.root.operands
+        if right_first and self.root.op.name in ("times", "times_transpose"):
+            operands = operands[::-1]
+        inner = inner_leaves(self.root, right_first) if isinstance(self.root, Block) else ()
+        return list({id(v): v for v in (*inner, *operands)}.values())
+
+    def _graph(self) -> Function:
+        return Function(self.root)
 
     @property
     def block_root(self) -> Function:
@@ -757,8 +804,9 @@ def _clone(function: Function, method: CloneMethod, mapping: dict[Variable, Vari
                 new = Parameter(v.shape, v._init if v._data is None else v.data, v.dtype, name=v.name)
         elif isinstance(v, Constant) and v.given is not None:
             new = Constant.of_number(v.given)
-        elif isinstance(v, Constant) and method is not CloneMethod.share and v.version != 0:
-            new = Constant(v.data, dtype=v.dtype, name=v.name)
+        elif isinstance(v, Constant) and method is not CloneMethod.share:
+            new = Constant(v._init if v._data is None else v.data, v._shape, v.dtype, name=v.name)
+            new.assigned = v.assigned
         elif v.is_placeholder:
             new = type(v)(v._shape, v._dtype, True, v.is_sparse, v._axes, v.name)
         known[v] = new
@@ -766,11 +814,8 @@ def _clone(function: Function, method: CloneMethod, mapping: dict[Variable, Vari
 
     made: dict[Variable, Variable] = {}
     root = function.root
-    for node in nodes_of(function.root):
-        if isinstance(node, Combined):
-            operands = [made[v] if v in made else leaf(v) for v in node.operands]
-        else:
-            operands = [mapping[v] if v in mapping else made[v] if v in made else leaf(v) for v in node.operands]
+    for node in nodes_of(function.root, without=mapping):
+        operands = [mapping[v] if v in mapping else made[v] if v in made else leaf(v) for v in node.operands]
         copy = node.copy(operands, method, known)
         for old, new in zip(node.outputs, copy.outputs, strict=True):
             if old.owner is node:

@@ -210,7 +210,8 @@ class Variable(Operators):
     def __repr__(self) -> str:
         t = self.type
         shape = "[???]" if t.shape is None else "[" + " x ".join({FREE: "?", INFERRED: "*"}.get(n, str(n)) for n in t.shape) + "]"
-        return f"{self.kind}('{self.name or self.uid}', {row_space(t.axes) or '[]'}, {shape})"
+        axes = "[???]" if t.axes is None else row_space(t.axes) or "[]"
+        return f"{self.kind}('{self.name or self.uid}', {axes}, {shape})"
 
 
 class Input(Variable):
@@ -362,15 +363,20 @@ class Parameter(_Valued):
     kind = "Parameter"
 
     def __init__(self, shape=None, init=None, dtype=default_override_or(np.float32), device=None, name: str = ""):
+        given = dtype
         dtype = get_default_override(Parameter, dtype=dtype)
         init = init.asarray() if hasattr(init, "asarray") else init
+        if (
+            (given is None or isinstance(given, default_override_or))
+            and getattr(init, "dtype", None) == np.float64
+            and np.ndim(init)
+        ):
+            dtype = np.float64
         if shape is None:
             if init is None:
                 raise ValueError(here("Parameter: expected a shape or an initial array, got neither"))
             init = np.asarray(init)
             shape = init.shape
-            if dtype is None:
-                dtype = init.dtype if init.dtype == np.float64 else np.float32
         super().__init__(shape, 0 if init is None else init, np.float32 if dtype is None else dtype, True, name)
 
 

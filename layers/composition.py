@@ -6,13 +6,15 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 from cogkit import ops
+from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here
 from cogkit.functions import BlockFunction, Function
+from cogkit.variables import Parameter, sanitize_dtype
 
 __all__ = ["Activation", "Dropout", "For", "Label", "ResNetBlock", "Sequential", "SequentialClique", "identity"]
-
-from cogkit.default_options import default_override_or, get_default_override
 
 identity = Function(lambda keep: ops.alias(keep))
 
@@ -24,6 +26,13 @@ def as_function(f: Any) -> Callable:
     if not callable(f):
         raise TypeError(here(f"layer: expected a function or a list of functions, got {type(f).__name__}"))
     return f
+
+
+def typed(init: Any) -> Any:
+    """An initial value for a layer's parameter: arrays in the element type that parameters have, others as they are."""
+    if not isinstance(init, np.ndarray):
+        return init
+    return init.astype(sanitize_dtype(get_default_override(Parameter, dtype=default_override_or(np.float32))))
 
 
 def as_activation(f: Any) -> Callable:

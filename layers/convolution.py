@@ -10,7 +10,7 @@ from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here
 from cogkit.functions import BlockFunction, Function
 from cogkit.initializer import glorot_uniform, initializer_with_rank
-from cogkit.layers.composition import as_activation, identity
+from cogkit.layers.composition import as_activation, identity, typed
 from cogkit.variables import InferredDimension, Parameter
 
 __all__ = ["Convolution", "Convolution1D", "Convolution2D", "Convolution3D", "ConvolutionTranspose", "ConvolutionTranspose1D",
@@ -62,8 +62,8 @@ def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = F
         )
     plain = reduction_rank == 0
     w = Parameter((*(filters or (1,)), 1 if plain else InferredDimension, *window),
-                  initializer_with_rank(init, filter_rank=rank, output_rank=-1), name="W")  # fmt: skip
-    b = Parameter((*(filters or (1,)), *(1,) * rank), init_bias, name="b") if bias else None
+                  initializer_with_rank(typed(init), filter_rank=rank, output_rank=-1), name="W")  # fmt: skip
+    b = Parameter((*(filters or (1,)), *(1,) * rank), typed(init_bias), name="b") if bias else None
 
     @BlockFunction(op_name, name)
     def convolve(x):
@@ -139,8 +139,10 @@ def ConvolutionTranspose(filter_shape: Any, num_filters: Any, activation: Any = 
     rank = len(window)
     strides, pad, dilation = (spread(v, rank, f"ConvolutionTranspose: {w}")
                               for v, w in ((strides, "strides"), (pad, "pad"), (dilation, "dilation")))  # fmt: skip
-    w = Parameter((InferredDimension, *filters, *window), initializer_with_rank(init, filter_rank=rank, output_rank=1), name="W")
-    b = Parameter((*filters, *(1,) * rank), init_bias, name="b") if bias else None
+    w = Parameter(
+        (InferredDimension, *filters, *window), initializer_with_rank(typed(init), filter_rank=rank, output_rank=1), name="W"
+    )
+    b = Parameter((*filters, *(1,) * rank), typed(init_bias), name="b") if bias else None
 
     @BlockFunction("ConvolutionTranspose", name)
     def transpose(x):

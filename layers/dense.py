@@ -11,7 +11,7 @@ from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here
 from cogkit.functions import BlockFunction, Function
 from cogkit.initializer import glorot_uniform, initializer_with_rank
-from cogkit.layers.composition import as_activation, identity
+from cogkit.layers.composition import as_activation, identity, typed
 from cogkit.variables import Constant, InferredDimension, Parameter, sanitize_shape
 
 __all__ = ["Dense", "Embedding"]
@@ -32,8 +32,8 @@ def Dense(shape: Any, activation: Any = default_override_or(identity), init: Any
         raise ValueError(here("Dense: expected at most one of input_rank and map_rank, got both"))
     outputs = sanitize_shape(shape)
     inputs = (InferredDimension,) * (1 if input_rank is None else input_rank)
-    w = Parameter((*inputs, *outputs), initializer_with_rank(init, output_rank=len(outputs)), name="W")
-    b = Parameter(outputs, init_bias, name="b") if bias else None
+    w = Parameter((*inputs, *outputs), initializer_with_rank(typed(init), output_rank=len(outputs)), name="W")
+    b = Parameter(outputs, typed(init_bias), name="b") if bias else None
     mapped = -1 if input_rank is not None else 0 if map_rank is None else map_rank
 
     @BlockFunction("Dense", name)
@@ -57,9 +57,9 @@ def Embedding(
         )
     if weights is None:
         init = get_default_override(Embedding, init=init)
-        e: Any = Parameter((InferredDimension, *sanitize_shape(shape)), init, name="E")
+        e: Any = Parameter((InferredDimension, *sanitize_shape(shape)), typed(init), name="E")
     else:
-        e = Constant(np.asarray(weights, dtype=np.float32), name="E")
+        e = Constant(typed(np.asarray(weights)), name="E")
 
     @BlockFunction("Embedding", name)
     def embed(x):

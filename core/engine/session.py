@@ -278,7 +278,7 @@ class Runtime:
         feeds = feed_map(f, at)
         root = f.output if root is None else root.output if isinstance(root, Function) else root
         if wrt is None:
-            wanted = [v for v in f.inputs if v.needs_gradient and not v.is_placeholder]
+            wanted = [v for v in f.arguments if v.needs_gradient and not v.is_placeholder]
             if not wanted:
                 raise ValueError(
                     sentence(

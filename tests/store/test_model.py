@@ -22,8 +22,8 @@ from cogkit.variables import Parameter
 def small_model():
     r = np.random.RandomState(3)
     x = ops.input_variable((4,), name="x")
-    w = ops.parameter((4, 3), init=r.randn(4, 3), name="W")
-    b = ops.parameter((3,), init=r.randn(3))
+    w = ops.parameter((4, 3), init=r.randn(4, 3).astype("f"), name="W")
+    b = ops.parameter((3,), init=r.randn(3).astype("f"))
     h = ops.relu(ops.times(x, w) + b, name="h")
     inner = functions.BlockFunction("Scaled", "scaled")(lambda y: ops.clip(y * 2.0, -1.0, float("inf")))
     y = inner(h)
