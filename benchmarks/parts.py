@@ -1,0 +1,317 @@
+"""What one part of cogkit costs, apart from the others. usage: python parts.py PART [WORKLOAD]; prints a JSON record.
+
+Each part runs in a process of its own, so that none sees the caches, threads or memory of another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+# run as a script: its own folder is on the path only where PYTHONSAFEPATH is not set
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+from workloads import SIZES, build  # noqa: E402
+
+
+def seconds_of(f: Callable[[], Any], budget: float = 0.5, least: int = 5) -> float:
+    """The median time of a call, from as many as fit into a budget."""
+    f()
+    found, end = [], time.perf_counter() + budget
+    while len(found) < least or time.perf_counter() < end:
+        start = time.perf_counter()
+        f()
+        found.append(time.perf_counter() - start)
+    return float(np.median(found))
+
+
+# the machine -------------------------------------------------------------------------------------------------------------------
+
+
+def peak() -> dict[str, float]:
+    """GFLOP/s of one large float32 matrix product by our own kernel: what share of peak is measured against."""
+    from cogkit.engine.cpu import native
+    from cogkit.engine.executor import Executor
+
+    try:
+        from cogkit.engine.cpu import onednn
+    except ImportError:
+        onednn = None
+    n = 1536
+    made = onednn.MatMul(n, n, n) if onednn else native.MatMul("f4", 1, n, n, n, False, False, n * n, n * n, n * n)
+    arrays = [np.full(n * n + 16, 0.5, np.float32) for _ in range(3)]
+    scratch = np.zeros(made.scratch + 64, np.uint8)
+    made.set_buffers([(a.ctypes.data + 63) // 64 * 64 for a in (*arrays, *([scratch] if made.scratch else []))])
+    run = Executor([made])
+    best = min(seconds_of(lambda: run.run(0, 0, 0), 0.3) for _ in range(5))  # a peak is the best that was seen
+    return {"gflops": 2e-9 * n**3 / best}
+
+
+def copy() -> dict[str, float]:
+    """GB/s, read and written, of a copy that no cache holds."""
+    from cogkit.engine.cpu import movement
+    from cogkit.engine.executor import Executor
+
+    n = 16 << 20
+    made = movement.Copy([n], [1], [1], 4)
+    arrays = [np.ones(n + 16, np.float32) for _ in range(2)]
+    made.set_buffers([(a.ctypes.data + 63) // 64 * 64 for a in arrays])
+    run = Executor([made])
+    return {"gb_s": 8e-9 * n / seconds_of(lambda: run.run(0, 0, 0), 1.0)}
+
+
+# the engine --------------------------------------------------------------------------------------------------------------------
+
+
+def executor() -> dict[str, float]:
+    """Microseconds an instruction: a bare loop over the smallest kernel there is, and a whole plan run of tiny ones."""
+    import cogkit as C
+    from cogkit.engine.cpu import movement
+    from cogkit.engine.executor import Executor
+    from cogkit.engine.session import Executable, Run
+    from cogkit.engine.values import bind_feeds
+
+    place = np.zeros(16, np.float32)
+    calls = [movement.Fill(1, "f4", 0.0) for _ in range(5000)]
+    for c in calls:
+        c.set_buffers([place.ctypes.data])
+    run = Executor(calls)
+    bare = seconds_of(lambda: run.run(0, 0, 0)) / len(calls)
+    x = C.input_variable((2, 3))
+    y = x
+    for _ in range(200):  # transposes never fuse
+        y = C.tanh(C.transpose(y, (1, 0)))
+    arrays, types, sizes = bind_feeds({x: np.ones((1, 2, 3), np.float32)})
+    plan = Executable([y.output]).plan(types)
+    state = Run(1, 1)
+    whole = seconds_of(lambda: plan.run(arrays, sizes, state))
+    inside = seconds_of(lambda: plan.binding(sizes).executor.run(1, 1, 0))
+    count = len(plan.binding(sizes).calls)
+    return {"bare_us": 1e6 * bare, "plan_us": 1e6 * inside / count, "instructions": count, "run_us": 1e6 * (whole - inside)}
+
+
+class _Clocked:
+    """An executor that adds up its time."""
+
+    def __init__(self, executor: Any, total: list[float]):
+        self.executor, self.total = executor, total
+
+    def run(self, *args: Any) -> None:
+        start = time.perf_counter()
+        self.executor.run(*args)
+        self.total[0] += time.perf_counter() - start
+
+
+def _bindings(trainer: Any) -> list[Any]:
+    """All bound plans of a trainer: its own and its learners'."""
+    import gc
+
+    from cogkit.engine.plan import CpuPlan
+
+    return [b for o in gc.get_objects() if isinstance(o, CpuPlan) for b in o.bindings.values()]
+
+
+def overhead(name: str) -> dict[str, float]:
+    """Python's time in one train_minibatch: all that is not spent in instructions."""
+    import cogkit as C
+
+    trainer, feeds = build(C, name)
+    feeds = [{v: a[:2] for v, a in f.items()} for f in feeds]  # small, so that what is measured is not lost in the rest
+    for f in feeds * 2:
+        trainer.train_minibatch(f)
+    total = [0.0]
+    bindings = _bindings(trainer)
+    for b in bindings:
+        b.executor = _Clocked(b.executor, total)
+    found = []
+    for i in range(300 if name == "mlp" else 60):
+        total[0] = 0.0
+        start = time.perf_counter()
+        trainer.train_minibatch(feeds[i % len(feeds)])
+        found.append(time.perf_counter() - start - total[0])
+    return {
+        "python_us": 1e6 * float(np.median(found)),
+        "instructions": sum(len(b.calls) for b in bindings),
+        "parameters": len(trainer.parameter_learners[0].parameters),
+    }
+
+
+def startup() -> dict[str, float]:
+    """Milliseconds of `import cogkit`: wall and CPU, beyond those of an empty Python."""
+
+    def cost(code: str) -> tuple[float, float]:
+        walls, cpus = [], []
+        for _ in range(5):
+            before, start = os.times(), time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            walls.append(time.perf_counter() - start)
+            after = os.times()
+            cpus.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        return float(np.median(walls)), float(np.median(cpus))
+
+    (wall, cpu), (wall0, cpu0), (wall1, _) = cost("import cogkit"), cost("pass"), cost("import numpy")
+    return {"ms": 1e3 * (wall - wall0), "cpu_ms": 1e3 * (cpu - cpu0), "numpy_ms": 1e3 * (wall1 - wall0)}
+
+
+def lowering(name: str) -> dict[str, float]:
+    """Milliseconds from a graph of a workload to a bound training plan, pass by pass."""
+    import cogkit as C
+    from cogkit.engine.cpu.kernels import choose_formats
+    from cogkit.engine.plan import CpuPlan
+    from cogkit.engine.values import bind_feeds
+    from cogkit.lowering.fuse import fuse
+    from cogkit.lowering.layout import assign_layouts
+    from cogkit.lowering.lower import lower
+    from cogkit.lowering.memory import place
+
+    start = time.perf_counter()
+    trainer, feeds = build(C, name)
+    built = time.perf_counter() - start
+    step = trainer._make(())
+    _, types, sizes = bind_feeds(feeds[0])
+    clock = [time.perf_counter()]
+    graph = lower(step.executable.request, types)
+    clock.append(time.perf_counter())
+    steps = fuse(graph)
+    clock.append(time.perf_counter())
+    steps = assign_layouts(steps, graph.outputs, choose_formats)
+    clock.append(time.perf_counter())
+    place(steps, graph.outputs)
+    clock.append(time.perf_counter())
+    plan = CpuPlan(graph)
+    middle = time.perf_counter()
+    plan.binding(sizes)
+    bound = time.perf_counter() - middle
+    passes = dict(zip(("resolve_gradient_ms", "fuse_ms", "layout_ms", "memory_ms"), 1e3 * np.diff(clock), strict=True))
+    total = sum(passes.values()) + 1e3 * bound
+    return {"build_ms": 1e3 * built, **passes, "bind_ms": 1e3 * bound, "total_ms": total, "nodes": len(graph.nodes)}
+
+
+# instructions ------------------------------------------------------------------------------------------------------------------
+
+
+def _operations(step: Any, sizes: dict) -> float:
+    """Multiplications and additions of a step's product, as a direct algorithm does them; 0 for what is no product."""
+    n = step.node
+    if n.name not in ("conv", "conv_dx", "conv_dw", "matmul"):
+        return 0.0
+    if n.name == "matmul":
+        a, b = n.inputs
+        m, k = reversed(a.type.shape) if n.attrs["ta"] else a.type.shape
+        width = b.type.shape[0] if n.attrs["tb"] else b.type.shape[1]
+        rows = max([sizes[v.type.axes] for v in (a, b) if v.type.axes], default=1)
+        return 2.0 * rows * m * k * width
+    w, y = {
+        "conv": (n.inputs[1], n.outputs[0]),
+        "conv_dx": (n.inputs[1], n.inputs[0]),
+        "conv_dw": (n.outputs[0], n.inputs[1]),
+    }[n.name]
+    rows = sizes[y.type.axes] if y.type.axes else 1
+    return 2.0 * rows * float(np.prod(y.type.shape)) * float(np.prod(w.type.shape[1:]))
+
+
+def _moved(step: Any, sizes: dict) -> float:
+    """Bytes of the values that a step reads and writes, each once."""
+    values = {id(v): v for v in (*step.inputs, *step.outputs)}.values()
+    return sum(float(np.prod(v.type.shape)) * v.type.dtype.itemsize * (sizes[v.type.axes] if v.type.axes else 1) for v in values)
+
+
+def profile(name: str) -> dict[str, Any]:
+    """Every instruction of a workload's training plan: milliseconds (median), operations, bytes, formats, implementation."""
+    import cogkit as C
+    from cogkit.engine.session import Run
+    from cogkit.engine.values import bind_feeds
+
+    trainer, feeds = build(C, name)
+    step = trainer._make(())
+    arrays, types, sizes = bind_feeds(feeds[0])
+    plan = step.executable.plan(types)
+    state = Run(1, 1)
+    for _ in range(2):
+        plan.run(arrays, sizes, state)
+    runs = 100 if name == "mlp" else 9
+    found = [plan.profile(arrays, sizes, state) for _ in range(runs)]
+    times = np.median([[t for t, _ in run] for run in found], axis=0)
+    b = plan.binding(sizes)
+    rows = []
+    for t, call, s in zip(times, b.calls, b.steps, strict=True):
+        shapes = [v.type.shape for v in (*s.inputs[:2], *s.outputs[:1])]
+        what = s.kind if s.kind != "pointwise" else "pointwise " + " ".join(n.name for n in s.nodes if n.name != "fill")
+        rows.append(
+            {
+                "what": what if s.kind in ("pointwise", "reorder") else s.node.name,
+                "shapes": [list(shape) for shape in shapes],
+                "ms": 1e3 * float(t),
+                "operations": _operations(s, sizes),
+                "bytes": _moved(s, sizes),
+                "implementation": getattr(call, "implementation", ""),
+                "formats": sorted(set(s.layouts.values())),
+            }
+        )
+    held = sum(s.bytes(sizes) for s in plan.buffers if s.kind in ("output", "variable", "feed"))
+    return {
+        "rows": rows,
+        "operations": sum(r["operations"] for r in rows),
+        "arena_mib": b.bytes / 2**20,
+        "held_mib": held / 2**20,
+    }
+
+
+PROGRAMS: dict[str, Callable[..., Any]] = {
+    "relu(x)": lambda C, x, y, k: C.relu(x),
+    "x + y": lambda C, x, y, k: x + y,
+    "relu(x + bias)": lambda C, x, y, k: C.relu(x + k),
+    "relu(x * scale + bias + y)": lambda C, x, y, k: C.relu(x * k + k + y),
+    "x * (y > 0)": lambda C, x, y, k: x * C.greater(y, 0.0),
+    "tanh(x)": lambda C, x, y, k: C.tanh(x),
+    "sigmoid(x) * y": lambda C, x, y, k: C.sigmoid(x) * y,
+    "exp(x)": lambda C, x, y, k: C.exp(x),
+    "sum of x over rows and space": lambda C, x, y, k: C.reduce_sum(x, (C.Axis.default_batch_axis(), 1)),
+    "sum of x * y over rows and space": lambda C, x, y, k: C.reduce_sum(x * y, (C.Axis.default_batch_axis(), 1)),
+    "sum of x over channels": lambda C, x, y, k: C.reduce_sum(x, 0),
+    "dropout(x)": lambda C, x, y, k: C.dropout(x, 0.5),
+}
+
+
+def pointwise() -> dict[str, Any]:
+    """GB/s of typical programs over tensors that no cache holds."""
+    import cogkit as C
+    from cogkit.engine.session import Executable, Run
+    from cogkit.engine.values import bind_feeds
+
+    shape, rows = (64, 1024), 128  # 32 MiB
+    rng = np.random.RandomState(0)
+    x, y = C.input_variable(shape), C.input_variable(shape)
+    k = C.parameter((64, 1), init=0.5)
+    data = {v: rng.randn(rows, *shape).astype(np.float32) for v in (x, y)}
+    found = {}
+    for name, program in PROGRAMS.items():
+        e = Executable([program(C, x, y, k).output], training=True, reuse=True)
+        feeds = {v: a for v, a in data.items() if any(v is w for w in e.arguments)}
+        arrays, types, sizes = bind_feeds(feeds)
+        plan = e.plan(types)
+        plan.run(arrays, sizes, Run(1, 1))
+        b = plan.binding(sizes)
+        seconds = seconds_of(lambda b=b: b.executor.run(1, 1, 0), 0.3)
+        found[name] = {
+            "gb_s": 1e-9 * sum(_moved(s, sizes) for s in b.steps) / seconds,
+            "ms": 1e3 * seconds,
+            "instructions": len(b.calls),
+        }
+    return found
+
+
+PARTS: dict[str, Callable[..., dict]] = {
+    f.__name__: f for f in (peak, copy, executor, overhead, startup, lowering, profile, pointwise)
+}
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in PARTS or (len(sys.argv) > 2 and sys.argv[2] not in SIZES):
+        sys.exit(f"usage: parts.py {' | '.join(PARTS)} [{' | '.join(SIZES)}]")
+    print(json.dumps(PARTS[sys.argv[1]](*sys.argv[2:])))
