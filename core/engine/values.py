@@ -75,6 +75,8 @@ def as_rows(v: Variable, data: Any) -> np.ndarray:
         return array[None] if has_rows else array
     if has_rows and array.ndim == len(shape) + 2 and got[1] == 1 and _fits(got[2:], shape):  # a batch of sequences of length 1
         return array.reshape(got[:1] + got[2:])
+    if not has_rows and got[:1] == (1,) and _fits(got[1:], shape):
+        return array.reshape(got[1:])
     way = ""
     if has_rows and sorted(got[1:]) == sorted(shape) and len(shape) == 3:
         way = "move channels first with x.transpose(0, 3, 1, 2)"
