@@ -13,9 +13,10 @@ from cogkit.papers.sheets import PROFILES, SheetError, find_papers, read_paper
 
 profile = config.get("profile", "quick")
 python = sys.executable
-os.environ["PYTHONSAFEPATH"] = (
-    "1"  # from the root of the repository, `import layers` would load a second copy
-)
+# From the root of the repository, `import layers` would load a second copy.
+os.environ["PYTHONSAFEPATH"] = "1"
+# Threads that wait by spinning take a busy machine's cores from the very thread that they wait for.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A killed Snakemake leaves its lock files behind and would then refuse to go on. This lock goes with its process: whoever gets it
 # is alone here, and may clear them away.
