@@ -10,6 +10,8 @@ import struct
 
 import numpy as np
 import pytest
+from cases.ops import CASES
+from test_goldens import here
 
 import cogkit as C
 from cogkit.errors import DataError, DeviceError, ModelFileError
@@ -664,3 +666,52 @@ def test_no_data_set(tmp_path):
     )
     assert told(lambda: C.data.open_dataset(path), DataError) == message
     assert told(lambda: C.data.load("cifar11"), DataError).startswith("data set 'cifar11': expected one of cifar10, ")
+
+
+# ------------------------------------------------------------------------------------------------------ every op, operands changed
+def changed(shape, free):
+    """Shapes near this one: axes more and less, sizes other, none and free."""
+    more = tuple(n + 1 for n in shape)
+    near = {
+        (),
+        (1,),
+        (*shape, 2),
+        (2, *shape),
+        shape[1:],
+        shape[:-1],
+        more,
+        tuple(0 for _ in shape),
+        shape[::-1],
+        shape[:1] + more[1:],
+    }
+    return sorted((near | ({(C.FreeDimension,) * len(shape)} if free else set())) - {shape})
+
+
+def operand(spec, shape):
+    if spec.role in ("param", "const"):
+        return (C.parameter if spec.role == "param" else C.constant)(np.ones(shape, F4) if spec.role == "const" else shape)
+    return C.input_variable(shape, needs_gradient=spec.grad, dynamic_axes=[C.Axis.default_batch_axis()] * (spec.role == "batch"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
+def test_a_misfit_is_a_sentence_or_no_misfit(case):
+    """Whatever the shapes, an op runs or says in the one form what is wrong: never an error of the inside, at no stage."""
+    here(case)
+    if case.op == "batch_normalization":
+        pytest.skip("the case itself asks for the operand's first axis")
+    for i, spec in enumerate(case.specs):
+        for shape in changed(spec.shape, spec.role not in ("param", "const")):
+            operands = [operand(s, shape if j == i else s.shape) for j, s in enumerate(case.specs)]
+            try:
+                f = case.build(C, *operands)
+                feed = {
+                    v: np.ones((2,) * len(v.dynamic_axes) + tuple(3 if n == C.FreeDimension else n for n in v.shape), F4)
+                    for v in f.arguments
+                }
+                f.eval(feed)
+                wrt = [v for v in (*f.arguments, *f.parameters) if v.needs_gradient]
+                if wrt and case.diff:
+                    f.grad(feed, wrt=wrt, grad_root=f.outputs[0])
+            except (ValueError, TypeError) as e:
+                assert len(e.args) == 1 and isinstance(e.args[0], str), (case.name, i, shape, e)
+                assert ": expected " in e.args[0] and ", got " in e.args[0], (case.name, i, shape, e)

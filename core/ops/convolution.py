@@ -24,6 +24,8 @@ MAX_POOLING, AVG_POOLING, MAX_UNPOOLING = 0, 1, 0
 
 def same_pads(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int, int]:
     """Output size and pads of automatic padding, CNTK's way: kernel centres are spread evenly over the input."""
+    if size < 1:
+        raise ValueError(("spatial sizes of at least 1", str(size), ""))
     out = -(-size // stride)
     start = (size - ((out - 1) * stride + 1)) // 2
     reach = (kernel - 1) * dilation
@@ -290,6 +292,8 @@ def _transpose_plan(types, attrs):
             spatial.append(FREE)
             pads.append((0, 0))
             continue
+        if n < 1:
+            raise ValueError(("spatial sizes of at least 1", str(n), ""))
         # the output is what a convolution with this kernel and stride would take to n
         reach = (k - 1) * d
         size = wished[i] if wished and wished[i] > 0 else (n - 1) * s + 1 + (0 if a else reach)
@@ -312,7 +316,7 @@ def _transposed_type(types, attrs):
 
 def _transposed_bind(types, attrs):
     w, x = types[0].shape, types[1].shape
-    return [(x[0], *w[1:]) if w and w[0] == INFERRED else w, x]
+    return [(x[0], *w[1:]) if x and w and w[0] == INFERRED else w, x]
 
 
 def _transposed_expand(g, inputs, attrs, training):

@@ -9,7 +9,7 @@ import numpy as np
 from cogkit.axis import Axis
 from cogkit.errors import here
 from cogkit.functions import Function, apply
-from cogkit.op import Op, Type, constant_gradient
+from cogkit.op import Op, Type, constant_gradient, shown
 
 __all__ = [
     "argmax",
@@ -84,11 +84,11 @@ Op("expand", "Expand", lambda types, attrs: [attrs["type"]], lambda n, dy: [dy],
 
 def _arg_type(types, attrs):
     t = types[0]
-    if attrs["axis"] is None:
-        return [Type((), t.dtype, t.axes)]
-    return [
-        Type(tuple(1 if i == static_axis(attrs["axis"], len(t.shape)) else n for i, n in enumerate(t.shape)), t.dtype, t.axes)
-    ]
+    axis = attrs["axis"]
+    at = range(len(t.shape)) if axis is None else (static_axis(axis, len(t.shape)),)
+    if any(t.shape[i] == 0 for i in at):
+        raise ValueError(("at least one entry to find an index among", shown(t.shape), ""))
+    return [Type(() if axis is None else tuple(1 if i in at else n for i, n in enumerate(t.shape)), t.dtype, t.axes)]
 
 
 def _arg_expand(kind):
@@ -247,6 +247,11 @@ def _log_softmax(g, x, attrs, training):
     return x[0] - x[0].node("reduce_logsumexp", axes=_over(x[0], attrs), rows=False)
 
 
+def _hardmax_type(types, attrs):
+    _arg_type(types, {"axis": None})
+    return [types[0]]
+
+
 def _hardmax(g, x, attrs, training):
     x = x[0]
     shape = x.type.shape
@@ -259,7 +264,7 @@ def _hardmax(g, x, attrs, training):
 
 Op("softmax", "Softmax", _same, None, "expand", "definition", expand=_softmax)
 Op("log_softmax", "LogSoftmax", _same, None, "expand", "definition", expand=_log_softmax)
-Op("hardmax", "Hardmax", _same, None, "expand", "definition", expand=_hardmax)
+Op("hardmax", "Hardmax", _hardmax_type, None, "expand", "definition", expand=_hardmax)
 
 
 def softmax(x: Any, axis: int | Axis | None = None, name: str = "") -> Function:

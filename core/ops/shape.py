@@ -359,6 +359,8 @@ def _gather_type(types, attrs):
     ref, idx = types
     if ref.axes:
         raise ValueError(("a reference without rows (a parameter or constant)", str(ref), ""))
+    if not ref.shape:
+        raise ValueError(("a reference with an axis to take entries of", "a number", ""))
     at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], len(ref.shape))
     return [Type(ref.shape[:at] + idx.shape + ref.shape[at + 1 :], ref.dtype, idx.axes)]
 
