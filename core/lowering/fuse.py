@@ -265,7 +265,7 @@ class _Fuser:
             if n in self.numbers:
                 nodes.add(n)
                 continue
-            if self.free_node(n) and domain_of(n) == domain and self.again(w, domain, have):
+            if self.free_node(n) and domain_of(n) == domain and (w not in self.stored or self.at_hand(w, domain, have)):
                 budget -= 100 if n.name in _COSTLY else 1
                 if budget < 0:
                     return None
@@ -275,10 +275,6 @@ class _Fuser:
                 more.append(w)
         extra = sum(w.type == domain for w in more)
         return (nodes, more) if extra <= (0 if v in self.stored else 1) else None
-
-    def again(self, w: Value, domain: Type, have: set[Value]) -> bool:
-        """Whether a value may be computed again: it is nowhere, or cheaper to compute than to load."""
-        return w not in self.exact and (w not in self.stored or self.at_hand(w, domain, have))
 
     def at_hand(self, w: Value, domain: Type, have: set[Value]) -> bool:
         """Whether a stored value can be computed again without any load of its size."""

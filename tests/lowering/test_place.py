@@ -67,6 +67,20 @@ def test_what_a_sum_reads_is_not_written_over():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+def test_what_another_part_of_the_same_call_reads_is_not_written_over():
+    """Two equal programs over other shapes are one call; the second one reads what the first one reads too."""
+    x, y, z = (C.input_variable((40, 50)) for _ in range(3))
+    a, b, c = (C.transpose(v, (1, 0)) for v in (x, y, z))
+    first, second = C.sin(a) * b, C.sin(C.reshape(b, (2000,))) * C.reshape(c, (2000,))
+    e = C.combine([C.transpose(first, (1, 0)), C.reduce_sum(C.reshape(second, (2, 1000)), 0)])
+    data = [np.random.RandomState(i).randn(3, 40, 50).astype(F4) for i in range(3)]
+    got = e.eval(dict(zip((x, y, z), data, strict=True)))
+    with C.device.use_engine("reference"):
+        want = e.eval(dict(zip((x, y, z), data, strict=True)))
+    for a, b in zip(got.values(), want.values(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_feeds_and_variables_are_never_written_over():
     x, p = C.input_variable((4, 5)), parameter(4, 5)
     _, stores = placed(C.transpose(C.tanh(x) + C.sin(p), (1, 0)))
