@@ -91,6 +91,11 @@ class Primitive:
     def _operand_types(self) -> list[Type]:
         types = [v.type for v in self.operands]
         numbers = [isinstance(v, Constant) and v.given is not None for v in self.operands]
+        if len({t.dtype for t in types if t.dtype is not None}) > 1 and any(t.dtype == np.float64 for t in types):
+            for i, v in enumerate(self.operands):  # a float32 constant beside float64 operands is widened, as in CNTK
+                if v.is_constant and not numbers[i] and not v.assigned and types[i].dtype == np.float32:
+                    self.operands[i] = Primitive(OPS["cast"], [v], {"dtype": "float64"}, "", 1, self.where).outputs[0]
+                    types[i] = self.operands[i].type
         if any(numbers) and not all(numbers):  # numbers take the element type of the others; unknown until that is known
             dtype = next((t.dtype for t, n in zip(types, numbers, strict=True) if not n and t.dtype is not None), None)
             for i, v in enumerate(self.operands):

@@ -10,7 +10,7 @@ import numpy as np
 
 from cogkit.axis import Axis
 from cogkit.functions import Function, apply, to_variables
-from cogkit.op import FREE, Op, Type, broadcast, shown
+from cogkit.op import Op, Type, broadcast, fits, shown
 from cogkit.ops.reduction import static_axis
 
 __all__ = [
@@ -29,7 +29,7 @@ def _over(axis: Any) -> int:
 def one_shape(types: Sequence[Type]) -> Type:
     """The type of outputs and targets together; `ValueError` where their shapes differ."""
     z, y = (t.shape for t in types)
-    if len(z) != len(y) or any(a != b and FREE not in (a, b) for a, b in zip(z, y, strict=True)):
+    if not fits(z, y):
         raise ValueError(
             ("outputs and targets of one shape", f"{shown(z)} and {shown(y)}", "class labels are one-hot: C.one_hot(labels, n)")
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -74,6 +74,21 @@ def row_space(axes: tuple[Axis, ...] | None) -> str:
         return "[?]"
     short = {"defaultBatchAxis": "#", "defaultDynamicAxis": "*"}
     return "[" + ", ".join(short.get(a.name, a.name) for a in axes) + "]" if axes else ""
+
+
+def size_of(sizes: Iterable[int]) -> int:
+    """The product of sizes; `FREE` or `INFERRED` where one of them is not known."""
+    n, unknown = 1, 0
+    for k in sizes:
+        if k < 0:
+            unknown = min(unknown, k)
+        n *= k
+    return unknown or n
+
+
+def fits(a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether two shapes are equal in what is known of them."""
+    return len(a) == len(b) and all(m == n or m < 0 or n < 0 for m, n in zip(a, b, strict=True))
 
 
 def shown(shape: Sequence[int]) -> str:

@@ -13,7 +13,6 @@ from cogkit.engine.values import bind_feeds
 from cogkit.errors import sentence
 from cogkit.functions import Block, Function, Primitive, leaves_of, nodes_of
 from cogkit.lowering.lower import Request, lower
-from cogkit.op import FREE
 from cogkit.variables import Constant, Input, Variable
 
 __all__ = ["Executable", "Run", "random_state", "set_seed"]
@@ -77,7 +76,7 @@ class Executable:
         self.arguments += [v for v in wanted if v.is_input and not any(v is a for a in self.arguments)]
         self.arguments += [v for v in (roots or {}).values() if v is not None]
         self._set = {id(v) for v in self.arguments}
-        self._free = [v for v in self.arguments if FREE in (v._shape or ())]
+        self._free = [v for v in self.arguments if any(n < 0 for n in v._shape or ())]
         self._plans: dict[Any, Any] = {}
         self._edits = variables.edits
         self._stamp = self._fingerprint()
@@ -339,7 +338,7 @@ class Runtime:
         feeds = (
             feed_map(f, feed)
             if feed is not None
-            else {v: np.zeros((1, *(1 if n == FREE else n for n in v.shape)), v.dtype) for v in f.arguments}
+            else {v: np.zeros((1, *(1 if n < 0 else n for n in v.shape)), v.dtype) for v in f.arguments}
         )
         arrays, types, sizes = bind_feeds(feeds)
         return Executable(list(f.outputs)).plan(types).explain(sizes)

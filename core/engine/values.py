@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cogkit.errors import sentence
-from cogkit.op import FREE, Type, row_space
+from cogkit.op import Type, row_space
 from cogkit.variables import Variable
 
 __all__ = ["as_rows", "bind_feeds"]
@@ -84,11 +84,11 @@ def as_rows(v: Variable, data: Any) -> np.ndarray:
 
 
 def _fits(got: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    return len(got) == len(shape) and all(b in (FREE, a) for a, b in zip(got, shape, strict=True))
+    return len(got) == len(shape) and all(b < 0 or a == b for a, b in zip(got, shape, strict=True))
 
 
 def _wish(v: Variable) -> str:
-    sizes = (["batch"] if v._axes else []) + ["any" if n == FREE else str(n) for n in v._shape]
+    sizes = (["batch"] if v._axes else []) + ["any" if n < 0 else str(n) for n in v._shape]
     return "(" + ", ".join(sizes) + (",)" if len(sizes) == 1 else ")")
 
 

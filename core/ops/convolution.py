@@ -209,7 +209,7 @@ def _convolution_type(types, attrs):
     w, channels, rank, _, strides, dilation, auto = _conv_plan(types, attrs)
     spatial = []
     for n, k, s, d, a in zip(x.shape[channels:], w.shape[1 + channels :], strides, dilation, auto, strict=True):
-        spatial.append(FREE if n == FREE else same_pads(n, k, s, d)[0] if a else valid_size(n, k, s, d))
+        spatial.append(n if n < 0 else same_pads(n, k, s, d)[0] if a else valid_size(n, k, s, d))
     return [Type((w.shape[0], *spatial), common_dtype(types), join_axes(types))]
 
 
@@ -276,7 +276,7 @@ def _transpose_plan(types, attrs):
                 "the kernel is (channels in, filters, spatial...)",
             )
         )
-    if w.shape[0] not in (INFERRED, FREE) and x.shape[0] != FREE and w.shape[0] != x.shape[0]:
+    if w.shape[0] >= 0 and x.shape[0] >= 0 and w.shape[0] != x.shape[0]:
         raise ValueError(
             (f"{w.shape[0]} channels", f"{x.shape[0]} in {x.shape}", "the kernel is (channels in, filters, spatial...)")
         )
@@ -288,8 +288,8 @@ def _transpose_plan(types, attrs):
         wished = tuple(wished)[-rank:]
     spatial, pads = [], []
     for i, (n, k, s, d, a) in enumerate(zip(x.shape[1:], w.shape[2:], strides, dilation, auto, strict=True)):
-        if n == FREE:
-            spatial.append(FREE)
+        if n < 0:
+            spatial.append(n)
             pads.append((0, 0))
             continue
         if n < 1:
@@ -363,8 +363,8 @@ def _pooling_plan(types, attrs):
     auto = _spread(attrs["auto_padding"], rank, "auto_padding")
     spatial, pads = [], []
     for n, k, s, a in zip(x.shape[lead:], window, strides, auto, strict=True):
-        if n == FREE:
-            spatial.append(FREE)
+        if n < 0:
+            spatial.append(n)
             pads.append((0, 0))
         elif a:
             out, lo, hi = same_pads(n, k, s)

@@ -5,18 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cogkit.functions import Function, apply, to_variables
-from cogkit.op import INFERRED, Op, Type, common_dtype, join_axes, shown
+from cogkit.op import INFERRED, Op, Type, common_dtype, fits, join_axes, shown, size_of
 
 __all__ = ["TIMES_NO_INFERRED_INPUT_RANK", "times", "times_transpose"]
 
 TIMES_NO_INFERRED_INPUT_RANK = -1
-
-
-def _size(shape):
-    n = 1
-    for k in shape:
-        n *= k
-    return n
 
 
 # the primitive: a (m, k) times b (k, n), ta/tb transpose them; sum_rows sums the products of all rows into one --------------------
@@ -87,7 +80,7 @@ def _times_type(types, attrs):
     if not 0 < r <= len(right):
         raise ValueError((f"an output_rank in [1, {len(right)}] for a right operand {shown(right)}", str(r), ""))
     k = len(right) - r
-    if k > len(left) or left[len(left) - k :] != right[:k]:
+    if k > len(left) or not fits(left[len(left) - k :], right[:k]):
         raise ValueError(
             (
                 f"a left operand of shape (..., {shown(right[:k])[1:].replace(',)', ')')}",
@@ -102,8 +95,8 @@ def _times_expand(g, x, attrs, training):
     a, b = x
     out = _times_type([a.type, b.type], attrs)[0]
     k = len(b.type.shape) - attrs["output_rank"]
-    inner = _size(b.type.shape[:k])
-    m, n = _size(out.shape[: len(a.type.shape) - k]), _size(b.type.shape[k:])
+    inner = size_of(b.type.shape[:k])
+    m, n = size_of(out.shape[: len(a.type.shape) - k]), size_of(b.type.shape[k:])
     a2, b2 = a.reshape(shape=(m, inner)), b.reshape(shape=(inner, n))
     if n == 1 and b.type.axes and not a.type.axes:  # A b_r for every row r: one product of all rows with A transposed
         y = g.node("matmul", [b2.reshape(shape=(1, inner)), a2], ta=False, tb=True, sum_rows=False)
@@ -114,9 +107,9 @@ def _times_expand(g, x, attrs, training):
 
 def _transposed_type(types, attrs):
     left, right = types[0].shape, types[1].shape
-    if not left or not right or left[-1] != right[-1]:
+    if not left or not right or not fits(left[-1:], right[-1:]):
         raise ValueError(("last axes of one size", f"{shown(left)} and {shown(right)}", "the right operand is (outputs, inputs)"))
-    return [Type(left[:-1] + right[:-1], common_dtype(types), join_axes(types))]
+    return [Type(left[:-1] + (right[:-1] or (1,)), common_dtype(types), join_axes(types))]
 
 
 def _transposed_expand(g, x, attrs, training):
@@ -125,7 +118,7 @@ def _transposed_expand(g, x, attrs, training):
     out = _transposed_type([a.type, b.type], attrs)[0]
     y = g.node(
         "matmul",
-        [a.reshape(shape=(_size(a.type.shape[:-1]), k)), b.reshape(shape=(_size(b.type.shape[:-1]), k))],
+        [a.reshape(shape=(size_of(a.type.shape[:-1]), k)), b.reshape(shape=(size_of(b.type.shape[:-1]), k))],
         ta=False,
         tb=True,
         sum_rows=False,
@@ -150,5 +143,5 @@ def times(
 
 
 def times_transpose(left: Any, right: Any, name: str = "") -> Function:
-    """`left` times `right` transposed: sums over the last axis of both. right: (outputs, inputs)."""
+    """`left` times `right` transposed: sums over the last axis of both. right: (outputs, inputs), or (inputs,) for one output."""
     return apply("times_transpose", to_variables(left, right), name)

@@ -335,17 +335,17 @@ def _block(name, label, expand, source):
 _block(
     "elu",
     "ELU",
-    lambda g, x, a, t: (x[0] > 0).select(x[0], a["alpha"] * (x[0].min(0.0).exp() - 1)),
+    lambda g, x, a, t: (x[0] >= 0).select(x[0], a["alpha"] * (x[0].min(0.0).exp() - 1)),
     "Clevert et al. 2016, arXiv:1511.07289",
 )
 _block(
     "selu",
     "SELU",
-    lambda g, x, a, t: a["gamma"] * (x[0] > 0).select(x[0], a["alpha"] * (x[0].min(0.0).exp() - 1)),
+    lambda g, x, a, t: a["gamma"] * (x[0] >= 0).select(x[0], a["alpha"] * (x[0].min(0.0).exp() - 1)),
     "Klambauer et al. 2017, arXiv:1706.02515",
 )
-_block("leaky_relu", "LeakyReLU", lambda g, x, a, t: (x[0] > 0).select(x[0], a["alpha"] * x[0]), "Maas et al. 2013")
-_block("param_relu", "PReLU", lambda g, x, a, t: (x[1] > 0).select(x[1], x[0] * x[1]), "He et al. 2015, arXiv:1502.01852")
+_block("leaky_relu", "LeakyReLU", lambda g, x, a, t: (x[0] >= 0).select(x[0], a["alpha"] * x[0]), "Maas et al. 2013")
+_block("param_relu", "PReLU", lambda g, x, a, t: (x[1] >= 0).select(x[1], x[0] * x[1]), "He et al. 2015, arXiv:1502.01852")
 _block("hard_sigmoid", "HardSigmoid", lambda g, x, a, t: (x[0] * a["alpha"] + a["beta"]).max(0.0).min(1.0), "CNTK v2")
 _block("clip", "Clip", lambda g, x, a, t: g.node("max", [x[1], g.node("min", [x[2], x[0]])]), "definition")
 

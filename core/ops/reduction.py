@@ -240,11 +240,16 @@ def _over(x, attrs):
 
 
 def _softmax(g, x, attrs, training):
-    return (x[0] - x[0].node("reduce_logsumexp", axes=_over(x[0], attrs), rows=False)).exp()
+    over = _over(x[0], attrs)
+    # the largest is taken away first: x - log sum e^x would lose the digits that large values have not
+    e = (x[0] - x[0].node("reduce_max", axes=over, rows=False).stop()).exp()
+    return e / e.node("reduce_sum", axes=over, rows=False)
 
 
 def _log_softmax(g, x, attrs, training):
-    return x[0] - x[0].node("reduce_logsumexp", axes=_over(x[0], attrs), rows=False)
+    over = _over(x[0], attrs)
+    d = x[0] - x[0].node("reduce_max", axes=over, rows=False).stop()
+    return d - d.node("reduce_logsumexp", axes=over, rows=False)
 
 
 def _hardmax_type(types, attrs):

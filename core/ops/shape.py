@@ -8,7 +8,7 @@ from typing import Any
 from cogkit.axis import Axis
 from cogkit.errors import here
 from cogkit.functions import Function, apply, to_variable, to_variables
-from cogkit.op import FREE, INFERRED, Op, Type, common_dtype, constant_gradient, join_axes, shown
+from cogkit.op import INFERRED, Op, Type, common_dtype, constant_gradient, join_axes, shown, size_of
 from cogkit.ops.reduction import static_axis
 from cogkit.variables import sanitize_shape
 
@@ -33,13 +33,6 @@ __all__ = [
 CONSTANT_PAD, REFLECT_PAD, SYMMETRIC_PAD = 0, 1, 2
 
 
-def _size(shape):
-    n = 1
-    for k in shape:
-        n *= k
-    return n
-
-
 # views ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -50,26 +43,27 @@ def _view(name, label, infer, source="definition"):
 def _reshape_type(types, attrs):
     t = types[0]
     rank = len(t.shape)
-    begin = 0 if attrs.get("begin") is None else static_axis(attrs["begin"], rank, 1 if attrs["begin"] >= 0 else 0)
+    if attrs.get("begin") == "end":
+        begin = rank
+    else:
+        begin = 0 if attrs.get("begin") is None else static_axis(attrs["begin"], rank, 1 if attrs["begin"] >= 0 else 0)
     end = rank if attrs.get("end") is None else static_axis(attrs["end"], rank, 1 if attrs["end"] >= 0 else 0)
     if end < begin:
         raise ValueError(("begin_axis <= end_axis", f"{begin} and {end}", ""))
     old, new = t.shape[begin:end], list(attrs["shape"])
     if new.count(INFERRED) > 1:
         raise ValueError(("at most one inferred size", shown(new), ""))
-    if FREE in old:
+    if any(n < 0 for n in old):
         if INFERRED in new:
-            new[new.index(INFERRED)] = FREE
-        elif FREE not in new:
-            pass
+            new[new.index(INFERRED)] = size_of(old)
     else:
-        have = _size(old)
+        have = size_of(old)
         if INFERRED in new:
-            rest = _size(n for n in new if n != INFERRED)
+            rest = size_of(n for n in new if n != INFERRED)
             if rest == 0 or have % rest:
                 raise ValueError((f"a shape of {have} elements", shown(attrs["shape"]), "the inferred size would not be whole"))
             new[new.index(INFERRED)] = have // rest
-        elif _size(new) != have:
+        elif size_of(new) != have:
             raise ValueError((f"a shape of {have} elements", f"{shown(new)} for {shown(old)}", ""))
     return [Type(t.shape[:begin] + tuple(new) + t.shape[end:], t.dtype, t.axes)]
 
@@ -97,7 +91,7 @@ def _squeeze_type(types, attrs):
         return [Type(tuple(n for n in t.shape if n != 1), t.dtype, t.axes)]
     at = {static_axis(a, len(t.shape)) for a in attrs["axes"]}
     for a in at:
-        if t.shape[a] != 1:
+        if t.shape[a] != 1 and t.shape[a] >= 0:
             raise ValueError((f"size 1 at axis {a}", f"{t.shape[a]} in {t.shape}", ""))
     return [Type(tuple(n for i, n in enumerate(t.shape) if i not in at), t.dtype, t.axes)]
 
@@ -108,7 +102,7 @@ _view("squeeze", "Squeeze", _squeeze_type)
 def _flatten_type(types, attrs):
     t = types[0]
     at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], len(t.shape), 1)
-    return [Type((_size(t.shape[:at]), _size(t.shape[at:])), t.dtype, t.axes)]
+    return [Type((size_of(t.shape[:at]), size_of(t.shape[at:])), t.dtype, t.axes)]
 
 
 _view("flatten", "Flatten", _flatten_type)
@@ -168,8 +162,10 @@ def _slice_type(types, attrs):
     shape = list(t.shape)
     for a, b, e, s in zip(attrs["axes"], attrs["begin"], attrs["end"], attrs["strides"], strict=True):
         i = static_axis(a, len(shape))
-        if shape[i] != FREE:
+        if shape[i] >= 0:
             shape[i] = bounds(shape[i], b, e, s)[1]
+        elif 0 <= b < e or b < e < 0:
+            shape[i] = bounds(e - b, 0, e - b, s)[1]
     return [Type(tuple(shape), t.dtype, t.axes)]
 
 
@@ -246,9 +242,11 @@ def _splice_type(types, attrs):
     out = list(shapes[0])
     for s in shapes[1:]:
         for i in range(len(out)):
-            if i != at and s[i] != out[i]:
+            if i != at and s[i] != out[i] and out[i] >= 0 and s[i] < 0:
+                out[i] = s[i]
+            elif i != at and s[i] != out[i] and s[i] >= 0 and out[i] >= 0:
                 raise ValueError((f"shapes equal but for axis {at}", " and ".join(shown(t.shape) for t in types), ""))
-        out[at] += s[at]
+        out[at] = min(out[at], s[at]) if min(out[at], s[at]) < 0 else out[at] + s[at]
     return [Type(tuple(out), common_dtype(types), join_axes(types))]
 
 
@@ -293,12 +291,14 @@ def _pad_type(types, attrs):
     if len(pattern) != len(t.shape):
         raise ValueError((f"a pair for each static axis of {shown(t.shape)}", f"{len(pattern)} pairs", ""))
     for (lo, hi), n in zip(pattern, t.shape, strict=True):
+        if n < 0 and lo >= 0 and hi >= 0:
+            continue
         most = n - 1 if attrs["mode"] == REFLECT_PAD else n if attrs["mode"] == SYMMETRIC_PAD else None
         if lo < 0 or hi < 0 or (most is not None and max(lo, hi) > most):
             raise ValueError(
                 ("pads of at least 0" + ("" if most is None else f" and at most {most}"), f"{(lo, hi)} for size {n}", "")
             )
-    return [Type(tuple(n + lo + hi for n, (lo, hi) in zip(t.shape, pattern, strict=True)), t.dtype, t.axes)]
+    return [Type(tuple(n if n < 0 else n + lo + hi for n, (lo, hi) in zip(t.shape, pattern, strict=True)), t.dtype, t.axes)]
 
 
 def _pad_expand(g, x, attrs, training):
@@ -421,10 +421,9 @@ def reshape(x: Any, shape: Any, begin_axis: Any = None, end_axis: Any = None, na
 
     begin_axis, end_axis: reshape only the static axes [begin, end). Raises `ValueError` when the number of elements differs.
     """
-    begin = None if begin_axis is None else _axis_index(begin_axis)
-    end = (
-        None if end_axis is None or (isinstance(end_axis, Axis) and end_axis == Axis.end_static_axis()) else _axis_index(end_axis)
-    )
+    last = (Axis.end_static_axis(), Axis.new_leading_axis())  # CNTK takes either for the place behind the last axis
+    begin = None if begin_axis is None else "end" if begin_axis in last else _axis_index(begin_axis)
+    end = None if end_axis is None or end_axis in last else _axis_index(end_axis)
     return apply("reshape", [x], name, shape=sanitize_shape(shape), begin=begin, end=end)
 
 
