@@ -556,7 +556,7 @@ class Function(Operators):
         substitutions: variable -> variable or function. Inputs that are not replaced are new ones of the same name and type.
         Raises `ValueError` for a variable that is not in the graph.
         """
-        if isinstance(method, str):
+        if not isinstance(method, CloneMethod):
             if method not in CloneMethod.__members__:
                 raise ValueError(here(f"clone: expected 'share', 'clone' or 'freeze', got {method!r}"))
             method = CloneMethod[method]
@@ -660,6 +660,10 @@ class Function(Operators):
                 )
             )
         return found[0] if found else None
+
+    def __getitem__(self, key: Any) -> Any:
+        """One of several outputs; of one output, a part (see `Variable`)."""
+        return self.outputs[key] if len(self.outputs) > 1 else super().__getitem__(key)
 
     def __rshift__(self, other: Callable) -> Function:
         return other(self)

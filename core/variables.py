@@ -383,7 +383,7 @@ class Parameter(_Valued):
 class Constant(_Valued):
     """A value that no learner changes; ops such as `assign` and batch normalisation may.
 
-    value: a number, an array or an initialiser. shape: of the constant, where `value` is a number.
+    value: a number (0 where only a shape is given), an array or an initialiser. shape: of the constant, where `value` is a number.
     """
 
     kind = "Constant"
@@ -394,7 +394,9 @@ class Constant(_Valued):
         dtype = get_default_override(Constant, dtype=dtype)
         value = value.asarray() if hasattr(value, "asarray") else value
         if value is None:
-            raise ValueError(here("Constant: expected a value, got none"))
+            if shape is None:
+                raise ValueError(here("Constant: expected a value or a shape, got neither"))
+            value = 0
         if not callable(value):
             if (given is None or isinstance(given, default_override_or)) and getattr(value, "dtype", None) == np.float64:
                 dtype = np.float64

@@ -14,6 +14,7 @@ from cases.ops import CASES
 from test_goldens import here
 
 import cogkit as C
+from cogkit.engine.session import Executable
 from cogkit.errors import DataError, DeviceError, ModelFileError
 
 L = C.layers
@@ -288,7 +289,7 @@ wrong(
 )
 wrong(
     "unknown feed",
-    lambda: plus.eval({v: ones, u: ones, step: ones}),
+    lambda: Executable([plus.output]).run({v: ones, u: ones, step: ones}),
     "Plus (@plus): expected data for its inputs v, u, got some for Input('step', [steps], [3]) too; leave it out",
 )
 wrong("unknown name", lambda: plus.eval({"v": ones, "q": ones}), "Plus (@plus): expected inputs named v, u, got 'q'")

@@ -190,6 +190,7 @@ def test_combine(x, y):
     assert named.first.shape == (3,) and named.second == named.outputs[1]
     pair = C.Function(lambda q: (q + 1, q * 2))(x)
     assert [np.asarray(a).tolist() for a in pair.eval(ROW).values()] == [[[2, -1, 4]], [[2, -4, 6]]]
+    assert both[0] == s.output and both[-1] == p.output
     with pytest.raises(ValueError, match="one output"):
         _ = both.output
 
@@ -382,6 +383,13 @@ def test_forms_of_eval(x, y):
     for feed in (ROW[0], ROW):
         np.testing.assert_array_equal(np.ravel((alone * 2).eval(feed)), 2 * ROW[0])
     assert (x + y).eval({x: np.zeros((0, 3)), y: np.zeros((0, 3))}).shape == (0, 3)
+    np.testing.assert_array_equal(f.eval({x: ROW, y: ROW}), [[1, 0, 3]])  # one dict may serve several functions
+    s = x + y
+    np.testing.assert_array_equal(C.relu(s).eval({x: ROW, y: ROW}, outputs=s), 2 * ROW)
+    with pytest.raises(ValueError, match="outputs of nodes of this function"):
+        f.eval({x: ROW, y: ROW}, outputs=[s])
+    with pytest.raises(TypeError):
+        f.eval({x: ROW}, outputs=[f.outputs])
     constant = C.constant(np.ones(3, F4)) * 2
     assert constant.eval().tolist() == constant.eval({}).tolist() == [2, 2, 2]
 

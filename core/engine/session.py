@@ -128,7 +128,7 @@ class Executable:
             if v not in types:
                 raise ValueError(sentence("Input", v.name, v.where, "data for this input", "none", "feed it: {variable: array}"))
         for v in types:
-            if id(v) not in self._set:
+            if id(v) not in self._set:  # the calls of `Function` leave such feeds out beforehand
                 root = self.roots[0] if self.roots else None
                 raise ValueError(
                     sentence(
@@ -217,7 +217,29 @@ def _variables(f: Function, what: Any) -> list[Variable]:
         return list(f.outputs)
     if isinstance(what, (Variable, Function)):
         what = [what]
-    return [w.output if isinstance(w, Function) else w for w in what]
+    found = [w.output if isinstance(w, Function) else w for w in what]
+    for w in found:
+        if not isinstance(w, Variable):
+            raise TypeError(sentence(f.op_name, f.name, f.root.where, "variables or functions", repr(w)))
+    return found
+
+
+def _own(f: Function, wanted: list[Variable]) -> list[Variable]:
+    """The wanted values; `ValueError` for one that another graph computes."""
+    mine = {id(v) for n in nodes_of(f.root) for v in n.outputs} | {id(v) for v in f.inputs}
+    for v in wanted:
+        if id(v) not in mine:
+            raise ValueError(
+                sentence(
+                    f.op_name,
+                    f.name,
+                    f.root.where,
+                    "outputs of nodes of this function",
+                    repr(v),
+                    "evaluate the function that has it",
+                )
+            )
+    return wanted
 
 
 class _State(NamedTuple):
@@ -233,16 +255,15 @@ class Runtime:
         wanted = _variables(f, outputs)
         feeds = feed_map(f, arguments)
         key = ("eval", tuple(map(id, wanted)), current_engine())
-        e = _cache(f).get(key, lambda: Executable(wanted, training=training))
+        e = _cache(f).get(key, lambda: Executable(_own(f, wanted), training=training))
         return dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
 
     @staticmethod
     def _used(e: Executable, feeds: dict, f: Function) -> dict:
-        """Leaves out feeds of the function that the wanted outputs do not need; refuses others."""
+        """Leaves out inputs that the wanted outputs do not need, as CNTK does: one dict may serve several functions."""
         if len(feeds) == len(e.arguments):
             return feeds
-        mine = {id(v) for v in f.arguments}
-        return {v: d for v, d in feeds.items() if id(v) in e._set or id(v) not in mine}
+        return {v: d for v, d in feeds.items() if id(v) in e._set or not v.is_input}
 
     def forward(self, f: Function, arguments: Any, outputs: Any, keep: Any) -> tuple[Any, dict]:
         """Values in training mode, and the state that `backward` takes."""
@@ -250,7 +271,8 @@ class Runtime:
         feeds = feed_map(f, arguments)
         training = keep is not None and len(list(keep)) > 0
         e = _cache(f).get(
-            ("forward", tuple(map(id, wanted)), training, current_engine()), lambda: Executable(wanted, training=training)
+            ("forward", tuple(map(id, wanted)), training, current_engine()),
+            lambda: Executable(_own(f, wanted), training=training),
         )
         values = dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
         return (_State(feeds, random_state.step) if training else None), values
@@ -317,7 +339,7 @@ class Runtime:
                     )
         outs = [] if outputs is None else _variables(f, outputs)
         key = ("grad", id(root), tuple(map(id, wanted)), tuple(map(id, outs)), current_engine())
-        e = _cache(f).get(key, lambda: Executable(outs, roots=root, wrt=wanted, training=True))
+        e = _cache(f).get(key, lambda: Executable(_own(f, outs), roots=root, wrt=wanted, training=True))
         found = e.run(self._used(e, feeds, f))
         gradients: Any = dict(zip(wanted, found[len(outs) :], strict=True))
         if len(gradients) == 1:

@@ -175,7 +175,7 @@ def _conv_plan(types, attrs):
     """Output type, spatial geometry, and the crops that negative pads stand for."""
     w, x = types
     channels = attrs["reduction_rank"]
-    if not channels and len(w.shape) == len(x.shape):  # one filter, without an axis of its own
+    if len(w.shape) == len(x.shape):  # one filter, without an axis of its own
         w = w._replace(shape=(1, *w.shape))
     rank = len(w.shape) - 1 - channels
     if rank < 0 or len(x.shape) != rank + channels:
@@ -188,6 +188,8 @@ def _conv_plan(types, attrs):
                 else "the kernel is (filters, channels, spatial...)",
             )
         )
+    if rank > 3:
+        raise ValueError(("a kernel of at most 3 spatial axes", shown(w.shape), "the kernel is (filters, channels, spatial...)"))
     groups = attrs["groups"]
     _spread(w.shape[1 + channels :] or 1, rank, "kernel sizes")
     if channels:
@@ -240,6 +242,7 @@ def _convolution_expand(g, inputs, attrs, training):
     types = [w.type, x.type]
     out = _convolution_type(types, attrs)[0]
     kernel, channels, rank, groups, strides, dilation, auto = _conv_plan(types, attrs)
+    w = w.reshape(shape=kernel.shape)
     if not channels:
         x = x.reshape(shape=(1, *x.type.shape))
         w = w.reshape(shape=(kernel.shape[0], 1, *kernel.shape[1:]))
@@ -266,13 +269,17 @@ Op("convolution", "Convolution", _convolution_type, None, "expand", "CNTK v2", e
 
 def _transpose_plan(types, attrs):
     w, x = types
-    channels = attrs["reduction_rank"]
-    rank = len(w.shape) - 1 - channels
-    if len(x.shape) != rank + 1:
+    given = x
+    if not attrs["reduction_rank"]:  # no channel axis
+        w, x = w._replace(shape=(1, *w.shape)), x._replace(shape=(1, *x.shape))
+    if len(w.shape) == len(x.shape):  # one filter, without an axis of its own
+        w = w._replace(shape=(*w.shape[:1], 1, *w.shape[1:]))
+    rank = len(x.shape) - 1
+    if rank < 0 or rank > 3 or len(w.shape) != rank + 2:
         raise ValueError(
             (
-                f"an operand of {rank + 1} axes for a kernel {shown(w.shape)}",
-                shown(x.shape),
+                f"an operand of {len(types[0].shape) - 1} axes for a kernel {shown(types[0].shape)}",
+                shown(given.shape),
                 "the kernel is (channels in, filters, spatial...)",
             )
         )
@@ -285,6 +292,8 @@ def _transpose_plan(types, attrs):
     auto = _spread(attrs["auto_padding"], rank, "auto_padding")
     wished = attrs["output_shape"]
     if wished is not None:
+        if len(wished) < rank:
+            raise ValueError((f"an output_shape of {rank} sizes", str(tuple(wished)), ""))
         wished = tuple(wished)[-rank:]
     spatial, pads = [], []
     for i, (n, k, s, d, a) in enumerate(zip(x.shape[1:], w.shape[2:], strides, dilation, auto, strict=True)):
@@ -306,12 +315,12 @@ def _transpose_plan(types, attrs):
             hi = 0
         spatial.append(size)
         pads.append((lo, hi))
-    return rank, strides, dilation, spatial, pads
+    return w.shape, x.shape, strides, dilation, spatial, pads
 
 
 def _transposed_type(types, attrs):
-    rank, _, _, spatial, _ = _transpose_plan(types, attrs)
-    return [Type((types[0].shape[1], *spatial), common_dtype(types), join_axes(types))]
+    kernel, _, _, _, spatial, _ = _transpose_plan(types, attrs)
+    return [Type((kernel[1], *spatial), common_dtype(types), join_axes(types))]
 
 
 def _transposed_bind(types, attrs):
@@ -321,13 +330,14 @@ def _transposed_bind(types, attrs):
 
 def _transposed_expand(g, inputs, attrs, training):
     w, x = inputs
-    _, strides, dilation, spatial, pads = _transpose_plan([w.type, x.type], attrs)
+    kernel, image, strides, dilation, spatial, pads = _transpose_plan([w.type, x.type], attrs)
+    w, x = w.reshape(shape=kernel), x.reshape(shape=image)
     # places that the convolution would not read: zeros here
     read = [n + min(lo, 0) + min(hi, 0) for n, (lo, hi) in zip(spatial, pads, strict=True)]
     y = g.node(
         "conv_dx",
         [x, w],
-        shape=(w.type.shape[1], *read),
+        shape=(kernel[1], *read),
         strides=strides,
         dilation=dilation,
         pads=tuple((max(lo, 0), max(hi, 0)) for lo, hi in pads),
@@ -481,7 +491,8 @@ def convolution(
     """Convolution (cross-correlation) of `operand` (channels, spatial...) with `convolution_map` (filters, channels / groups, kernel...).
 
     strides, dilation, auto_padding: one for all spatial axes or one each (a leading one for the channels is accepted and ignored).
-    auto_padding: output size = ceil(input / stride). reduction_rank 0: operand without a channel axis. Result: (filters, spatial...).
+    auto_padding: output size = ceil(input / stride). reduction_rank 0: operand without a channel axis. A kernel with as many axes as the
+    operand is one filter. Result: (filters, spatial...).
     Raises `ValueError` where shapes do not fit.
     """
     if not all(_flags(sharing)):

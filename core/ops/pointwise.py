@@ -347,7 +347,7 @@ _block(
 _block("leaky_relu", "LeakyReLU", lambda g, x, a, t: (x[0] >= 0).select(x[0], a["alpha"] * x[0]), "Maas et al. 2013")
 _block("param_relu", "PReLU", lambda g, x, a, t: (x[1] >= 0).select(x[1], x[0] * x[1]), "He et al. 2015, arXiv:1502.01852")
 _block("hard_sigmoid", "HardSigmoid", lambda g, x, a, t: (x[0] * a["alpha"] + a["beta"]).max(0.0).min(1.0), "CNTK v2")
-_block("clip", "Clip", lambda g, x, a, t: g.node("max", [x[1], g.node("min", [x[2], x[0]])]), "definition")
+_block("clip", "Clip", lambda g, x, a, t: g.node("min", [x[2], g.node("max", [x[1], x[0]])]), "definition")
 
 
 def elu(x: Any, alpha: float = 1.0, name: str = "") -> Function:
