@@ -329,6 +329,7 @@ def apply(op: str, operands: Sequence[Any], name: str = "", outputs: int = 1, **
     return Function(Primitive(OPS[op], to_variables(*operands), attributes, name, outputs))
 
 
+AUTO_SEED = 18446744073709551613  # `SentinelValueForAutoSelectRandomSeed` of the random ops
 _ATTRIBUTES = {"dropoutRate": "dropout_rate", "rngSeed": "seed"}  # CNTK's names of settings that may be changed
 
 
@@ -387,7 +388,10 @@ class Function(Operators):
     def attributes(self) -> dict[str, Any]:
         """The last node's settings; those of dropout under CNTK's names too."""
         own = self.root.attributes
-        return {**own, **{theirs: own[ours] for theirs, ours in _ATTRIBUTES.items() if ours in own}}
+        found = {**own, **{theirs: own[ours] for theirs, ours in _ATTRIBUTES.items() if ours in own}}
+        if found.get("rngSeed") == AUTO_SEED:
+            found["rngSeed"] = own["purpose"]  # the number that stands for an automatic seed
+        return found
 
     @property
     def outputs(self) -> tuple[Variable, ...]:

@@ -289,7 +289,8 @@ class _Valued(Variable):
         data = aligned_empty(self._shape, self._dtype)
         if callable(init):
             init = init(self._shape, self._dtype)
-        if np.ndim(init) and np.shape(init) != self._shape:
+        lead = len(self._shape) - np.ndim(init)
+        if np.ndim(init) and (lead < 0 or (1,) * lead + np.shape(init) != self._shape):
             raise ValueError(
                 sentence(self.kind, self._name, self.where, f"an initial value of shape {self._shape}", f"{np.shape(init)}")
             )

@@ -58,6 +58,10 @@ def Sequential(layers: Any, name: str = "") -> Function:
 
 def For(what_range: Iterable, constructor: Callable, name: str = "") -> Function:
     """`Sequential` of the layers that `constructor` makes for each item; it may take the item or nothing."""
+    if isinstance(constructor, Function):
+        raise TypeError(
+            here(f"For: expected a constructor of layers, got a layer {constructor!r}; give lambda: layer to share it")
+        )
     takes = len(inspect.signature(constructor).parameters)
     if takes > 1:
         raise TypeError(here(f"For: expected a constructor of one argument or none, got one of {takes}"))

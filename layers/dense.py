@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cogkit import ops
-from cogkit.default_options import default_override_or, get_default_override
+from cogkit.default_options import default_override_or, get_default_override, is_default_override
 from cogkit.errors import here
 from cogkit.functions import BlockFunction, Function
 from cogkit.initializer import glorot_uniform, initializer_with_rank
@@ -55,6 +55,8 @@ def Embedding(
         raise ValueError(
             here("Embedding: expected exactly one of shape and weights, got " + ("neither" if shape is None else "both"))
         )
+    if weights is not None and not is_default_override(init):
+        raise ValueError(here("Embedding: expected init or weights, got both; weights are not learnt"))
     if weights is None:
         init = get_default_override(Embedding, init=init)
         e: Any = Parameter((InferredDimension, *sanitize_shape(shape)), typed(init), name="E")
