@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from cogkit import default_options, variables
+from cogkit import variables
 from cogkit.axis import Axis
+from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import Misfit, here, sentence, user_line
 from cogkit.op import FREE, OPS, Op, Type, row_space, shown
 from cogkit.variables import Constant, Input, Operators, Output, Parameter, Placeholder, Variable
@@ -574,7 +575,9 @@ class Function(Operators):
                 raise ValueError(
                     sentence(self.op_name, self.name, self.root.where, "a variable of this function to replace", repr(k))
                 )
-        fresh = {v: Input(v._shape, v._dtype, v.needs_gradient, v.is_sparse, v._axes, v.name) for v in leaves if v.is_input}
+        fresh: dict[Variable, Variable] = {
+            v: Input(v._shape, v._dtype, v.needs_gradient, v.is_sparse, v._axes, v.name) for v in leaves if v.is_input
+        }
         return self._substituted(method, mapping, fresh)
 
     def _substituted(self, method: CloneMethod, mapping: dict[Variable, Variable], known: dict[Variable, Variable]) -> Function:
@@ -586,7 +589,7 @@ class Function(Operators):
     def update_signature(self, *arg_types: Any, **kwarg_types: Any) -> None:
         """Makes inputs of the placeholders, of these shapes and with a batch axis; by position or by name."""
         given = self.argument_map(*arg_types, **kwarg_types)
-        dtype = default_options.get_default_override(Parameter, dtype=default_options.default_override_or(np.float32))
+        dtype = get_default_override(Parameter, dtype=default_override_or(np.float32))
         self.replace_placeholders(
             {p: Input(shape, dtype, False, False, (Axis.default_batch_axis(),), p.name) for p, shape in given.items()}
         )
