@@ -28,6 +28,7 @@ VARIANTS = {
     "resnet20": ("eager", "channels_last", "compile", "compile_channels_last"),
     "vgg13_fer": ("eager", "channels_last", "compile", "compile_channels_last"),
 }
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 NO_TORCH = f"PyTorch not found: pip install torch=={TORCH} in an environment of its own and pass --torch"
 
 Record = dict[str, Any]
@@ -38,7 +39,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
-        self.env = dict(os.environ, OMP_NUM_THREADS=str(options.threads), PYTHONSAFEPATH="1")
+        self.env = dict(os.environ, PYTHONSAFEPATH="1", **dict.fromkeys(THREADS, str(options.threads)))
         self.failures: dict[str, str] = {}
 
     def child(self, what: str, command: list[str]) -> Record | None:

@@ -5,7 +5,6 @@ usage: python workloads.py PACKAGE WORKLOAD SECONDS; the last line printed is a 
 
 import importlib
 import json
-import os
 import sys
 import time
 
@@ -116,10 +115,6 @@ def main():
     if package == "cntk":
         C.device.try_set_default_device(C.device.cpu())
         C.cntk_py.set_fixed_random_seed(1)
-        if "OMP_NUM_THREADS" in os.environ:
-            C.cntk_py.set_num_cpu_threads(int(os.environ["OMP_NUM_THREADS"])) if hasattr(
-                C.cntk_py, "set_num_cpu_threads"
-            ) else None
     imported = memory()
     started = time.perf_counter()
     trainer, feeds = build(C, name)
