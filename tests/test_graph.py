@@ -505,9 +505,12 @@ def test_plans_are_kept(x):
 
 
 def test_explain(x):
-    text = L.Dense(2, activation=C.relu)(x).explain()
+    model = L.Dense(2, activation=C.relu)(x)
+    text = model.explain()
     for word in ("resolve", "fuse", "layout", "memory", "peak"):
         assert word in text
+    with C.device.use_engine("reference"):
+        assert "matmul" in model.explain({x: ROW})
 
 
 def test_activations(x):

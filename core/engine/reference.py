@@ -452,7 +452,7 @@ class ReferencePlan:
             leaf.data[...] = value
         return results
 
-    def explain(self) -> str:
+    def explain(self, sizes: dict) -> str:
         """The nodes in order."""
         return str(self.graph)
 
