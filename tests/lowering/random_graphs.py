@@ -7,6 +7,7 @@ runs many and prints the smallest form of each failure.
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,9 @@ import numpy as np
 import cogkit as C
 from cogkit.engine.session import Executable
 
-__all__ = ["KINDS", "Made", "check", "difference", "make", "shrink"]
+__all__ = ["KINDS", "Made", "check", "check_training", "difference", "make", "shrink"]
 
-KINDS = ("pointwise", "matrix", "image", "mixed")
+KINDS = ("pointwise", "matrix", "image", "mixed", "rare", "wide")
 UNARY = [C.tanh, C.sigmoid, C.relu, C.sin, C.cos, C.abs, C.negate, C.square, C.softplus, C.elu, C.leaky_relu, C.stop_gradient]
 BINARY = [
     C.plus,
@@ -101,9 +102,19 @@ class _Maker:
             self.values.append(self.parameter(self.one([4, 7, 16])))
             self.values.append(self.input(self.one([2, 3]), self.one([4, 7])))
         if self.kind in ("image", "mixed"):
-            self.size = self.one([4, 5, 6])
+            size = self.one([4, 5, 6])
             for channels in (3, 16):
-                self.values.append(self.input(channels, self.size, self.size))
+                self.values.append(self.input(channels, size, size))
+            self.values.append(self.parameter(16, 1, 1))
+        if self.kind == "rare":
+            for shape in ((3, 9), (16, 6), (2, 4, 3, 4), (16, 3, 4, 2), (5,), (3, 5, 5)):
+                if self.chance(0.6):
+                    self.values.append(self.input(*shape))
+            self.values.append(self.input(4, 5))
+            self.values.append(self.parameter(4, 5))
+        if self.kind == "wide":  # large enough for several threads
+            for channels in (3, 16):
+                self.values.append(self.input(channels, 16, 16))
             self.values.append(self.parameter(16, 1, 1))
 
     # ops: each gives a value or None where nothing fits ---------------------------------------------------------------------------
@@ -265,6 +276,45 @@ class _Maker:
             epsilon=0.1,
         )
 
+    def volume(self) -> Any:
+        """Convolutions and pools of one and three spatial axes, dilated ones."""
+        x = self.some(lambda v: len(v.shape) in (2, 4) and 0 < v.shape[0] <= 48 and min(v.shape) > 1)
+        if x is None:
+            x = self.some(lambda v: len(v.shape) == 3 and v.shape[0] <= 48 and min(v.shape) > 2)
+            if x is None:
+                return None
+            kernel = self.parameter(self.one([3, 16]), x.shape[0], 2, 2, scale=(x.shape[0] * 4) ** -0.5)
+            return C.convolution(kernel, x, auto_padding=[False, True, True], dilation=(1, 2, 2))
+        rank = len(x.shape) - 1
+        if self.chance(0.3):
+            return C.pooling(x, self.one([C.MAX_POOLING, C.AVG_POOLING]), (2,) * rank, strides=(2,) * rank)
+        k = tuple(min(n, self.one([1, 2, 3])) for n in x.shape[1:])
+        kernel = self.parameter(self.one([3, 16]), x.shape[0], *k, scale=(x.shape[0] * np.prod(k)) ** -0.5)
+        return C.convolution(kernel, x, strides=(1,) * (rank + 1), auto_padding=[False] + [self.chance(0.7)] * rank)
+
+    def pick(self) -> Any:
+        """Ops whose results are indices, or that take them."""
+        x = self.some(lambda v: len(v.shape) > 0 and min(v.shape) > 0)
+        if x is None:
+            return None
+        pick = int(self.rng.integers(4))
+        if pick == 0:
+            return self.one([C.argmax, C.argmin])(x, self.one([0, -1]))
+        if pick == 1:
+            return C.hardmax(x)
+        if pick == 2:
+            return C.reduce_prod(C.tanh(x), self.one([0, -1])) * 3.0
+        rows = C.slice(C.abs(C.floor(3.0 * C.sin(x))), -1, 0, 1)
+        return C.gather(self.parameter(4, 3), rows) if len(x.shape) < 3 else C.one_hot(rows, 4)
+
+    def layer_norm(self) -> Any:
+        x = self.some(lambda v: len(v.shape) > 0 and v.shape[-1] > 1)
+        if x is None:
+            return None
+        scale, bias = self.parameter(*x.shape[-1:]), self.parameter(*x.shape[-1:])
+        d = x - C.reduce_mean(x, -1)
+        return d / C.sqrt(C.reduce_mean(C.square(d), -1) + 0.1) * scale + bias
+
     def dropout(self) -> Any:
         x = self.some()
         return None if x is None else C.dropout(x, 0.25)
@@ -288,6 +338,8 @@ class _Maker:
         "pointwise": dict(unary=2, binary=3, reduce=1, reduce_rows=1, view=1, move=1, dropout=1, assign=1),
         "matrix": dict(unary=1, binary=2, bias=2, times=3, softmax=1, reduce_rows=1, view=1, move=1, assign=1),
         "image": dict(unary=1, binary=1, bias=2, convolution=4, pool=1, norm=2, reduce=1, view=1, move=1, reduce_rows=1),
+        "wide": dict(unary=2, binary=2, bias=1, convolution=2, norm=1, pool=1, reduce=1, reduce_rows=1, view=1, move=1, softmax=1, dropout=1),
+        "rare": dict(unary=1, binary=1, volume=3, pick=2, layer_norm=1, reduce=1, view=1, move=1, bias=1, assign=1),
         "mixed": dict(unary=4, binary=6, bias=4, convolution=4, times=3, pool=1, norm=2, softmax=1, reduce=2, reduce_rows=3, view=3, move=3,
                       dropout=1, assign=2),
     }
@@ -303,7 +355,7 @@ class _Maker:
             if y is None:
                 continue
             y = y.output
-            if np.prod(y.shape) > 4096 or len(y.shape) > 4:
+            if np.prod(y.shape) > (16384 if self.kind == "wide" else 4096) or len(y.shape) > 4:
                 continue
             done += 1
             self.values.append(y)
@@ -360,12 +412,49 @@ def check(seed: int, ops: int, kind: str, double: bool = False) -> str | None:
     In float32 a result may be off by what float32 arithmetic itself is off, as the reference in both types tells.
     """
     rng = np.random.default_rng([seed, 5])
-    rows = tuple(int(n) for n in rng.choice([0, 1, 2, 3, 5, 8, 33], size=3))
+    rows = tuple(
+        int(n) for n in rng.choice([11, 40] if kind == "wide" else [0, 1, 2, 3, 5, 8, 33], size=2 if kind == "wide" else 3)
+    )
     f8 = results(make(seed, ops, kind, np.float64), "reference", seed, rows)
     if double:
         return difference(results(make(seed, ops, kind, np.float64), "cpu", seed, rows), f8, f8, 1e-9)
     f4 = results(make(seed, ops, kind), "reference", seed, rows)
     return difference(results(make(seed, ops, kind), "cpu", seed, rows, bool(rng.integers(2))), f4, f8, 1e-4)
+
+
+def trained(seed: int, ops: int, kind: str, dtype: Any, engine: str) -> list[np.ndarray]:
+    """Losses and variables of some minibatches of training by two learners."""
+    made = make(seed, ops, kind, dtype)
+    rng = np.random.default_rng([seed, 11])
+    if made.root is None:
+        return []
+    loss = C.reduce_sum(C.sin(made.root) * 0.1)
+    parameters = [v for v in loss.parameters if rng.random() < 0.9]
+    if not parameters or not loss.arguments:
+        return []
+    first, rest = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
+    momentum = float(rng.choice([0.0, 0.9]))
+    with C.device.use_engine(engine):
+        learners = [C.adam(rest, 0.01, 0.9, gradient_clipping_threshold_per_sample=float(rng.choice([np.inf, 0.5])))]
+        if first:
+            learners.append(C.momentum_sgd(first, 0.01, momentum, l2_regularization_weight=0.01))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = C.Trainer(None, (loss, C.reduce_mean(C.abs(made.root))), learners)
+        found = []
+        for step, n in enumerate((4, 7, 4, 1)):
+            data = np.random.default_rng([seed, 7, step])
+            feeds = {v: data.normal(size=(n, *shape)).astype(v.dtype) for v, shape in made.inputs}
+            trainer.train_minibatch({v: a for v, a in feeds.items() if v in trainer.loss_function.arguments})
+            found.append(np.array(trainer.previous_minibatch_loss_average))
+            found += [np.array(v.data) for v in made.variables]
+    return found
+
+
+def check_training(seed: int, ops: int, kind: str) -> str | None:
+    """What differs when the engines train a graph, or None."""
+    f4, f8 = trained(seed, ops, kind, np.float32, "reference"), trained(seed, ops, kind, np.float64, "reference")
+    return difference(trained(seed, ops, kind, np.float32, "cpu"), f4, f8, 1e-3)
 
 
 def difference(got: list[np.ndarray], like: list[np.ndarray], truth: list[np.ndarray], rtol: float) -> str | None:
@@ -388,22 +477,22 @@ def difference(got: list[np.ndarray], like: list[np.ndarray], truth: list[np.nda
     return None
 
 
-def attempt(*args: Any) -> str | None:
+def attempt(seed: int, ops: int, kind: str, how: Any = False) -> str | None:
     try:
-        return check(*args)
+        return check_training(seed, ops, kind) if how == "training" else check(seed, ops, kind, bool(how))
     except Exception as e:
         return f"{type(e).__name__}: {e}"
 
 
-def shrink(seed: int, ops: int, kind: str, double: bool = False) -> int:
+def shrink(seed: int, ops: int, kind: str, how: Any = False) -> int:
     """The smallest number of ops with which the graph of this seed still fails."""
-    return next((n for n in range(1, ops) if attempt(seed, n, kind, double)), ops)
+    return next((n for n in range(1, ops) if attempt(seed, n, kind, how)), ops)
 
 
 if __name__ == "__main__":
     kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    ops_, double_ = int(sys.argv[4]) if len(sys.argv) > 4 else 20, len(sys.argv) > 5
+    ops_, how_ = int(sys.argv[4]) if len(sys.argv) > 4 else 20, sys.argv[5] if len(sys.argv) > 5 else ""
     for s in range(first, first + count):
-        if message := attempt(s, ops_, kind, double_):
-            small = shrink(s, ops_, kind, double_)
-            print(f"{kind} seed {s} ops {small}: {attempt(s, small, kind, double_) or message}", flush=True)
+        if message := attempt(s, ops_, kind, how_):
+            small = shrink(s, ops_, kind, how_)
+            print(f"{kind} seed {s} ops {small}: {attempt(s, small, kind, how_) or message}", flush=True)
