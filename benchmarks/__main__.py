@@ -281,6 +281,8 @@ def main(argv: list[str] | None = None) -> int:
     text = [f"# Speed, {here['date']}", "",
             f"{here['cpu']}, {here['cores']} cores, {o.threads} threads; Python {here['python']}; commit {here['commit']}; load before "
             f"{here['load_before']:.1f}; `python -m benchmarks {' '.join(argv if argv is not None else sys.argv[1:])}`"]  # fmt: skip
+    if here["load_before"] > 0.5:
+        text += ["", "The machine was busy: numbers of wall time mean little, those of processor time and of --threads 1 more."]
     peak = bench.part("peak")
     gflops = peak["gflops"] if peak else None
     if not o.parts and not o.convolutions and not o.profile:
