@@ -123,3 +123,27 @@ def test_the_workloads_are_what_they_say(repository):
     widths = [1, 64, 64, 128, 128, *[256] * 6]
     convolutions = sum((9 * a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
     assert counts["vgg13_fer"] == str(convolutions + 4097 * 1024 + 1025 * 1024 + 1025 * 8)
+
+
+LIVE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import cogkit as C, workloads
+from cogkit.engine.values import bind_feeds
+for name in ("mlp", "resnet20", "vgg13_fer"):
+    trainer, feeds = workloads.build(C, name)
+    _, types, sizes = bind_feeds(feeds[0])
+    plan = trainer._make(()).executable.plan(types)
+    arena = [b for b in plan.buffers if b.kind == "arena"]
+    live = max(sum(b.bytes(sizes) for b in arena if b.first <= t <= b.last) for t in range(len(plan.steps)))
+    print(name, plan.binding(sizes).scratch_at, live)
+"""
+
+
+def test_plans_take_what_lives_at_once_and_hardly_more(repository):
+    done = subprocess.run(
+        [sys.executable, "-c", LIVE, str(repository / "benchmarks")], capture_output=True, text=True, check=True
+    )
+    for line in done.stdout.splitlines():
+        name, arena, live = line.split()
+        assert int(live) <= int(arena) <= 1.02 * int(live) + 4096, name
