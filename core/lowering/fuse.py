@@ -21,6 +21,8 @@ __all__ = ["fuse"]
 _COSTLY = {"exp", "log", "pow", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid",
            "softplus", "logaddexp", "randn"}  # fmt: skip
 _SUMS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod"}
+_OPERANDS, _NODES = 64, 128  # of a program, before what it computes again
+_MOST = 120  # operands that a program can have
 _AGAIN = 6  # a load is worth about this many cheap operations, a store and a load twice as many
 
 
@@ -55,6 +57,7 @@ class _Fuser:
         self.numbers = {n for n in graph.nodes if n.name == "fill"}  # constants of the programs that read them
         self.level: dict[Node, int] = {}
         self.stored: set[Value] = set()
+        self.parts: set[int] = set()  # groups that are parts of a larger one
         self.exact: set[Value] = set()  # stored, and never computed again: another program might round otherwise
 
     def run(self) -> list[Step]:
@@ -73,6 +76,7 @@ class _Fuser:
         for nodes in groups:
             step = self.program(nodes)
             if step is not None:
+                step.attrs.update({"part": True} if self.group_of[nodes[0]] in self.parts else {})
                 steps.append((step.level, position[nodes[0]], step))
         steps.sort(key=lambda s: s[:2])
         return order(batch([s for _, _, s in steps]))
@@ -185,10 +189,37 @@ class _Fuser:
             out.extend([n] for n in alone)
             rest = [n for n in group if n not in alone]
             if rest:
-                out.append(rest)
+                parts = self.split(rest)
+                self.parts.update(range(len(out), len(out) + len(parts)) if len(parts) > 1 else ())
+                out.extend(reversed(parts))  # last first, as programs are made
         self.group_of = {n: i for i, g in enumerate(out) for n in g}
         self.mark_stored()
         return sorted(out, key=lambda g: -self.level[g[0]])
+
+    def split(self, group: list[Node]) -> list[list[Node]]:
+        """Parts of a group that are small enough for a program each, in an order in which they can run."""
+        mine = set(group)
+        parts: list[list[Node]] = [[]]
+        inside: set[Node] = set()  # of the part that grows
+        loads: set[Value] = set()
+        waits: dict[Value, int] = {}  # values of the part that others read, and by how many
+        for n in postorder(group):
+            v = n.outputs[0]
+            loads.update(w for w in n.inputs if w.producer not in inside and w.producer not in self.numbers)
+            if parts[-1] and (len(loads) + len(waits) >= _OPERANDS or len(parts[-1]) >= _NODES):
+                parts.append([])
+                inside, waits = set(), {}
+                loads = {w for w in n.inputs if w.producer not in self.numbers}
+            parts[-1].append(n)
+            inside.add(n)
+            for w in set(n.inputs) & set(waits):
+                waits[w] -= 1
+                if not waits[w]:
+                    del waits[w]
+            readers = set(self.readers.get(v, ()))
+            if readers or v in self.wanted or n.name in _SUMS:
+                waits[v] = len(readers & mine) + (v in self.wanted or n.name in _SUMS or not readers <= mine)
+        return parts
 
     def mark_stored(self) -> None:
         """Values that are in memory whatever happens: read by others than programs over the same space, wanted, or written to a variable."""
@@ -213,6 +244,12 @@ class _Fuser:
     def program(self, group: list[Node]) -> Step | None:
         """The step of one group: its nodes, what it computes again, its loads and stores. Groups come last level first, so that
         what later steps want of this one is known."""
+        step = self.program_of(group, True)
+        if step is not None and (len(step.inputs) + len(step.outputs) > _MOST or len(step.nodes) > 2 * _NODES):
+            step = self.program_of(group, False)
+        return step
+
+    def program_of(self, group: list[Node], again: bool) -> Step | None:
         domain, mine = domain_of(group[0]), set(group)
         reach: set[Node] = set()
         stack = [n for n in group if n.name in _SUMS or n.outputs[0] in self.stored]
@@ -236,7 +273,7 @@ class _Fuser:
         if not reach:
             return None  # each of its values is computed where it is used
         for v in sorted(outside, key=lambda v: v.producer.serial):
-            extra = self.recompute(v, domain, loads)
+            extra = self.recompute(v, domain, loads) if again else None
             if extra is None:
                 self.stored.add(v)
                 loads[v] = None
@@ -295,12 +332,30 @@ class _Fuser:
         return True
 
 
+def postorder(group: list[Node]) -> list[Node]:
+    """The nodes, each just before its first reader where that is possible."""
+    mine, done, out = set(group), set(), []
+    for last in reversed(group):
+        stack = [(last, False)]
+        while stack:
+            n, ready = stack.pop()
+            if ready:
+                out.append(n)
+            elif n not in done:
+                done.add(n)
+                stack.append((n, True))
+                stack.extend((v.producer, False) for v in reversed(n.inputs) if v.producer in mine and v.producer not in done)
+    return out
+
+
 def batch(steps: list[Step]) -> list[Step]:
     """Equal programs of one level, each over its own values, become one call with several segments: a learner updates all parameters at once."""
     out: list[Step] = []
     known: dict[tuple, Step] = {}
     for s in steps:
-        key = (s.level, signature(s)) if s.kind == "pointwise" and not any(n.name in _SUMS for n in s.nodes) else None
+        # parts of one group wait for each other, though they are of one level
+        alone = s.kind != "pointwise" or "part" in s.attrs or any(n.name in _SUMS for n in s.nodes)
+        key = None if alone else (s.level, signature(s))
         first = known.get(key) if key is not None else None
         if first is None or set(first.outputs) & set(s.inputs) or set(s.outputs) & set(first.inputs):
             out.append(s)

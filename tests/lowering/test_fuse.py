@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from lowering.lowered import check_order, graph_of, programs, steps_of
-from lowering.random_graphs import KINDS, make
+from lowering.random_graphs import KINDS, check, make
 
 import cogkit as C
 from cogkit.lowering.fuse import fuse
@@ -190,6 +190,63 @@ def test_programs_with_sums_are_not_joined():
 def test_random_numbers_of_two_nodes_are_not_one_program():
     a, b = C.input_variable((3,)), C.input_variable((5,))
     assert all(len(s.segments) == 1 for s in steps_of(C.dropout(a, 0.5), C.dropout(b, 0.5)))
+
+
+# ------------------------------------------------------------------------------------------------------------- large groups
+def total(count):
+    xs = [C.input_variable(5) for _ in range(count)]
+    return xs, C.sum(*[C.tanh(x) * float(i % 3) for i, x in enumerate(xs)])
+
+
+def many(count):
+    xs = [C.input_variable(5) for _ in range(count)]
+    return xs, C.combine([C.tanh(xs[0] + x) for x in xs[1:]])
+
+
+def norm(count):
+    ps = [C.parameter(5, init=1.0) for _ in range(count)]
+    return [], C.sum(*[C.reduce_sum(C.square(p)) for p in ps])
+
+
+def ladder(count):
+    x = C.input_variable(5)
+    seen = [x]
+    for _ in range(count):
+        seen.append(C.tanh(seen[-1] + 0.01))
+    y = seen[-1]
+    for v in reversed(seen):
+        y = y + C.sin(v)
+    return [x], y
+
+
+@pytest.mark.parametrize("build", [total, many, norm, ladder])
+@pytest.mark.parametrize("count", [60, 130, 500])
+def test_groups_of_any_size_run(build, count):
+    """A program has 120 operands at most: larger groups are parted."""
+    xs, f = build(count)
+    data = {x: np.random.RandomState(i).randn(3, 5).astype(F4) for i, x in enumerate(xs)}
+    got = f.eval(data)
+    with C.device.use_engine("reference"):
+        want = f.eval(data)
+    for a, b in zip(*(list(r.values()) if isinstance(r, dict) else [r] for r in (got, want)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_parts_of_a_sum_store_the_running_sum_alone():
+    _, f = total(200)
+    g = graph_of(f)
+    steps = fuse(g)
+    check_order(steps, g.outputs)
+    assert 3 <= len(steps) <= 5 and all(len(s.outputs) == 1 for s in steps)
+
+
+@pytest.mark.parametrize("limits", [(2, 1), (4, 3), (8, 12)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_parting_is_right(monkeypatch, kind, limits):
+    monkeypatch.setattr("cogkit.lowering.fuse._OPERANDS", limits[0])
+    monkeypatch.setattr("cogkit.lowering.fuse._NODES", limits[1])
+    for seed in range(300, 301 if kind == "wide" else 306):
+        assert not check(seed, 15, kind), seed
 
 
 # --------------------------------------------------------------------------------------------------------------------- law
