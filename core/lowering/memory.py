@@ -77,6 +77,16 @@ def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict
             if s.kind not in ("reorder", "save"):
                 writer[v] = (i, s)
     # assignments
+    found: dict[Step, dict[Value, list[tuple[Step, Value]]]] = {}
+
+    def read_in(s: Step) -> dict[Value, list[tuple[Step, Value]]]:
+        if s not in found:
+            found[s] = {}
+            for segment in s.segments:
+                for v in segment.segment_inputs:
+                    found[s].setdefault(root_of(v), []).append((segment, v))
+        return found[s]
+
     copies: list[Step] = []
     for a in assigns:
         target, value = a.inputs
@@ -84,7 +94,8 @@ def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict
         at = writer.get(root)
         mine = stores.get((root, PLAIN))
         if (at is not None and mine is not None and mine.kind == "arena" and at[1].kind == "pointwise" and not root.type.axes
-                and all(i <= at[0] for i, _ in reads.get(home, ())) and aligned_read(at[1], root, root_of(target))):  # fmt: skip
+                and all(i <= at[0] for i, _ in reads.get(home, ()))
+                and aligned_read(at[1], root, read_in(at[1]).get(root_of(target), ()))):  # fmt: skip
             stores[root, PLAIN] = home
             continue
         if root in held:
@@ -105,7 +116,7 @@ def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict
     for i, s in enumerate(steps):
         if s.kind == "pointwise":
             for segment in s.segments:
-                take_over(s, segment, i, stores, reads)
+                take_over(s, segment, i, stores, read_in(s))
     number = 0
     for b in {id(b): b for b in stores.values()}.values():
         b.number = number
@@ -113,18 +124,20 @@ def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict
     return everything, stores
 
 
-def aligned_read(s: Step, value: Value, target: Value) -> bool:
-    """Whether a program reads the variable that it will write, if at all, element by element and in one segment."""
-    if any(root_of(v) is target for v in summed(s)):
-        return False
-    for segment in s.segments:
-        reads = [v for v in segment.segment_inputs if root_of(v) is target]
-        if value in segment.segment_outputs:
-            if value.type.shape != segment.domain.shape or any(v.type.shape != segment.domain.shape for v in reads):
-                return not reads and value.producer.op.kernel == "pointwise"
-        elif reads:
-            return False
-    return True
+def aligned_read(s: Step, value: Value, reads: Sequence[tuple[Step, Value]]) -> bool:
+    """Whether a program that will write to a variable reads it, if at all, element by element and in the segment that writes.
+
+    reads: (segment, value) wherever the program reads the variable.
+    """
+    busy = summed(s)
+    return (
+        not reads
+        or value.producer.op.kernel == "pointwise"
+        and all(
+            value in segment.segment_outputs and value.type.shape == v.type.shape == segment.domain.shape and v not in busy
+            for segment, v in reads
+        )
+    )
 
 
 def summed(s: Step) -> set[Value]:
@@ -137,20 +150,18 @@ def summed(s: Step) -> set[Value]:
     return found
 
 
-def take_over(s: Step, segment: Step, i: int, stores: dict, reads: dict) -> None:
-    """Lets outputs of a program lie upon inputs that nobody reads afterwards."""
+def take_over(s: Step, segment: Step, i: int, stores: dict, reads: dict[Value, list]) -> None:
+    """Lets outputs of a program lie upon inputs that nobody else reads then or afterwards."""
     taken: set[int] = set()
     busy = summed(s)
-    others = [v for other in s.segments if other is not segment for v in other.segment_inputs]
     for o in segment.segment_outputs:
         b = stores[o, s.layouts[o]]
         if b.kind != "arena" or o.type != segment.domain or b.first != i:
             continue
         for v in segment.segment_inputs:
             c = stores[holder(v, s.layouts[v])]
-            if (c.kind == "arena" and c.last == i and id(c) not in taken and v not in busy and v.type == o.type and s.layouts[v] == s.layouts[o]
-                    and not any(root_of(w) is root_of(v) for w in others)
-                    and sum(root_of(w) is root_of(v) for w in segment.segment_inputs) == 1):  # fmt: skip
+            if (c.kind == "arena" and c.last == i and id(c) not in taken and v not in busy and v.type == o.type
+                    and s.layouts[v] == s.layouts[o] and len(reads[root_of(v)]) == 1):  # fmt: skip
                 taken.add(id(c))
                 c.last = max(c.last, b.last)
                 for k, held in list(stores.items()):

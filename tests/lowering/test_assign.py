@@ -122,6 +122,24 @@ def test_a_broadcast_of_the_variable_itself(engine):
     np.testing.assert_allclose(w.value.ravel(), np.arange(1, 4) / 6, rtol=1e-6)
 
 
+@both
+def test_a_variable_becomes_a_sum_over_what_it_scales(engine):
+    (p,) = variables(np.arange(1, 6))
+    x = C.input_variable(5)
+    data = np.random.RandomState(0).rand(300, 5).astype(F4)
+    run([C.assign(p, C.reduce_sum(x * p, C.Axis.default_batch_axis()))], feeds={x: data}, engine=engine)
+    np.testing.assert_allclose(p.value, data.sum(0) * np.arange(1, 6), rtol=1e-5)
+
+
+@both
+def test_a_sum_is_written_to_a_variable(engine):
+    (p,) = variables(np.zeros((4, 5)))
+    x = C.input_variable((4, 5))
+    data = np.random.RandomState(0).rand(300, 4, 5).astype(F4)
+    run([C.assign(p, C.reduce_sum(C.exp(x), C.Axis.default_batch_axis()))], feeds={x: data}, engine=engine)
+    np.testing.assert_allclose(p.value, np.exp(data).sum(0), rtol=1e-5)
+
+
 def test_many_updates_are_one_call_and_read_no_neighbour():
     ps = variables(*[np.full(5, i, F4) for i in range(6)])
     ring = [C.assign(p, p * 0.5 + q) for p, q in zip(ps, ps[1:] + ps[:1], strict=True)]
