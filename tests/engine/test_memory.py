@@ -79,8 +79,8 @@ def test_ten_thousand_minibatches_of_changing_sizes_take_no_more_memory(one_thre
         if step % 1000 == 999:
             gc.collect()
             used.append(resident())
-    grown = used[-1] - used[2]
-    assert grown < 2**20, f"{grown / 2**20:.1f} MiB in seven thousand minibatches: {[u // 2**10 for u in used]} KiB"
+    grown = used[-1] - used[2]  # the allocator takes a MiB at a time, wherever it happens to be full
+    assert grown < 2.5 * 2**20, f"{grown / 2**20:.1f} MiB in seven thousand minibatches: {[u // 2**10 for u in used]} KiB"
 
 
 def test_dropped_kernels_are_given_back():
