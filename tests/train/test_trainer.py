@@ -426,7 +426,7 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("kind", ["momentum_sgd", "adam", "rmsprop"])
+@pytest.mark.parametrize("kind", LEARNERS)
 def test_resume_after_kill(kind, tmp_path):
     """The same through processes, one of which is killed between two steps."""
     code = textwrap.dedent(KILLED.format(file=__file__, engine=current_engine()))
