@@ -76,19 +76,13 @@ def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = F
     return convolve
 
 
-def _with_rank(rank: int, label: str):
-    def check(filter_shape: Any) -> tuple:
-        return spread(filter_shape, rank, f"{label}: filter_shape")
-
-    return check
-
-
 def Convolution1D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
                   strides: Any = 1, bias: Any = _TRUE, init_bias: Any = _ZERO, reduction_rank: int = 1, dilation: Any = 1,
                   name: str = "") -> Function:  # fmt: skip
     """`Convolution` over one spatial axis: x (channels, width)."""
     o = _options(Convolution1D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
-    return Convolution(_with_rank(1, "Convolution1D")(filter_shape), num_filters, strides=strides, reduction_rank=reduction_rank,
+    window = spread(filter_shape, 1, "Convolution1D: filter_shape")
+    return Convolution(window, num_filters, strides=strides, reduction_rank=reduction_rank,
                        dilation=dilation, op_name="Convolution1D", name=name, **o)  # fmt: skip
 
 
@@ -97,7 +91,8 @@ def Convolution2D(filter_shape: Any, num_filters: Any = None, activation: Any = 
                   name: str = "") -> Function:  # fmt: skip
     """`Convolution` over two spatial axes: x (channels, height, width)."""
     o = _options(Convolution2D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
-    return Convolution(_with_rank(2, "Convolution2D")(filter_shape), num_filters, strides=strides, reduction_rank=reduction_rank,
+    window = spread(filter_shape, 2, "Convolution2D: filter_shape")
+    return Convolution(window, num_filters, strides=strides, reduction_rank=reduction_rank,
                        dilation=dilation, groups=groups, op_name="Convolution2D", name=name, **o)  # fmt: skip
 
 
@@ -106,7 +101,8 @@ def Convolution3D(filter_shape: Any, num_filters: Any = None, activation: Any = 
                   name: str = "") -> Function:  # fmt: skip
     """`Convolution` over three spatial axes: x (channels, depth, height, width)."""
     o = _options(Convolution3D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
-    return Convolution(_with_rank(3, "Convolution3D")(filter_shape), num_filters, strides=strides, reduction_rank=reduction_rank,
+    window = spread(filter_shape, 3, "Convolution3D: filter_shape")
+    return Convolution(window, num_filters, strides=strides, reduction_rank=reduction_rank,
                        dilation=dilation, groups=groups, op_name="Convolution3D", name=name, **o)  # fmt: skip
 
 
@@ -157,7 +153,8 @@ def ConvolutionTranspose1D(filter_shape: Any, num_filters: Any = None, activatio
                            dilation: Any = 1, name: str = "") -> Function:  # fmt: skip
     """`ConvolutionTranspose` over one spatial axis."""
     o = _options(ConvolutionTranspose1D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
-    return ConvolutionTranspose(_with_rank(1, "ConvolutionTranspose1D")(filter_shape), num_filters, strides=strides, output_shape=output_shape,
+    window = spread(filter_shape, 1, "ConvolutionTranspose1D: filter_shape")
+    return ConvolutionTranspose(window, num_filters, strides=strides, output_shape=output_shape,
                                 reduction_rank=reduction_rank, dilation=dilation, name=name, **o)  # fmt: skip
 
 
@@ -166,7 +163,8 @@ def ConvolutionTranspose2D(filter_shape: Any, num_filters: Any = None, activatio
                            dilation: Any = 1, name: str = "") -> Function:  # fmt: skip
     """`ConvolutionTranspose` over two spatial axes."""
     o = _options(ConvolutionTranspose2D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
-    return ConvolutionTranspose(_with_rank(2, "ConvolutionTranspose2D")(filter_shape), num_filters, strides=strides, output_shape=output_shape,
+    window = spread(filter_shape, 2, "ConvolutionTranspose2D: filter_shape")
+    return ConvolutionTranspose(window, num_filters, strides=strides, output_shape=output_shape,
                                 reduction_rank=reduction_rank, dilation=dilation, name=name, **o)  # fmt: skip
 
 
@@ -175,5 +173,6 @@ def ConvolutionTranspose3D(filter_shape: Any, num_filters: Any = None, activatio
                            dilation: Any = 1, name: str = "") -> Function:  # fmt: skip
     """`ConvolutionTranspose` over three spatial axes."""
     o = _options(ConvolutionTranspose3D, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
-    return ConvolutionTranspose(_with_rank(3, "ConvolutionTranspose3D")(filter_shape), num_filters, strides=strides, output_shape=output_shape,
+    window = spread(filter_shape, 3, "ConvolutionTranspose3D: filter_shape")
+    return ConvolutionTranspose(window, num_filters, strides=strides, output_shape=output_shape,
                                 reduction_rank=reduction_rank, dilation=dilation, name=name, **o)  # fmt: skip

@@ -18,14 +18,13 @@ SAVED = "saved"  # the format of a variable's value from before this run, put as
 class Storage:
     """A buffer of a plan. kind: 'feed', 'variable', 'output' (kept between runs) or 'arena'. first, last: steps that write and last read it."""
 
-    __slots__ = ("axes", "first", "itemsize", "kind", "last", "leaf", "number", "per_row", "value")
+    __slots__ = ("axes", "first", "itemsize", "kind", "last", "leaf", "per_row", "value")
 
     def __init__(self, value: Value, kind: str, leaf: Any = None):
         t = value.type
         self.value, self.kind, self.leaf = value, kind, leaf
         self.axes, self.per_row, self.itemsize = t.axes, math.prod(t.shape), t.dtype.itemsize
         self.first, self.last = 1 << 60, -1
-        self.number = -1
 
     def bytes(self, sizes: dict) -> int:
         """Its size for given numbers of rows."""
@@ -117,10 +116,6 @@ def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict
         if s.kind == "pointwise":
             for segment in s.segments:
                 take_over(s, segment, i, stores, read_in(s))
-    number = 0
-    for b in {id(b): b for b in stores.values()}.values():
-        b.number = number
-        number += 1
     return everything, stores
 
 
