@@ -4,6 +4,7 @@
 #   make reproduce   data -> train -> table -> report, profile quick (PROFILE=desk, CORES=n)
 #   make test        lint, then the tests that take minutes at most (PYTEST_ARGS="-k convolution")
 #   make test-all    lint, then all tests
+#   make test-cntk   CNTK 2.7's own tests, by the runner CNTK_SUITE=...; fails where fewer pass than did (UPDATE=1 raises the counts)
 #   make bench       speed beside peers, measured in the same run
 #   make lint  make format  make build  make doctor  make sanitize  make sdist  make clean
 
@@ -11,6 +12,10 @@ PYTHON ?= python3
 PROFILE ?= quick
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
+# A program that fetches CNTK 2.7's own tests and runs them against a package; it is no part of this repository.
+CNTK_SUITE ?= ../shared/cntk_suite/run_suite.py
+UPDATE ?=
+CNTK_ARGS ?=
 
 # With the repository's root on the path, `import layers` would load a second copy of cogkit.layers.
 export PYTHONSAFEPATH = 1
@@ -25,7 +30,7 @@ PYX := $(filter %.pyx,$(SOURCES))
 SNAKEFILES := $(wildcard Snakefile)
 LINTED := setup.py $(wildcard core layers data parallel papers tests benchmarks)
 
-.PHONY: reproduce test test-all pytest bench lint format types build doctor sanitize sdist clean
+.PHONY: help reproduce test test-all test-cntk pytest bench lint format types build doctor sanitize sdist clean
 
 reproduce: build
 	$(BIN)/snakemake --cores $(CORES) --config profile=$(PROFILE)
@@ -35,6 +40,14 @@ test: lint build
 
 test-all: lint build
 	$(BIN)/python -m pytest -m "" $(PYTEST_ARGS)
+
+# tests/ holds the package that has CNTK's module names; the counts are in tests/cntk_compat/counts.json.
+test-cntk: build
+	PYTHONPATH=tests $(BIN)/python -m cntk_compat.suite $(CNTK_SUITE) $(if $(UPDATE),--update) $(CNTK_ARGS)
+
+# The lines at the top of this file.
+help:
+	@sed -n 's/^#   //p' Makefile
 
 # benchmarks/ is no part of the installed package: it alone is found in the working directory.
 bench: build
