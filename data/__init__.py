@@ -2,6 +2,7 @@
 
 from cogkit.data import transforms
 from cogkit.data.deserializers import *
+from cogkit.data.folder import *
 from cogkit.data.format import *
 from cogkit.data.recipe import *
 from cogkit.data.source import *

@@ -5,7 +5,7 @@ fetched without root and never installed, the data set's official address. Each 
 files are found by name, whatever lies around them; each file is compared with its SHA-256 after decompression.
 
 Files are kept in $COGKIT_DATA, else $XDG_CACHE_HOME/cogkit, else ~/.cache/cogkit: raw/<name>/ as fetched,
-<name>-<size>.cgd as prepared.
+<name>-<size>.cgd (one file, format.py) or <name>-<size>.d (a folder, folder.py) as prepared.
 """
 
 from __future__ import annotations
@@ -32,10 +32,23 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from cogkit.data.folder import Folder, open_folder
 from cogkit.data.format import Dataset, open_dataset, write_aside
 from cogkit.errors import DataError
 
-__all__ = ["DebianPackage", "Item", "NpmPackage", "Recipe", "Web", "WheelPackage", "cache_folder", "load", "prepare", "recipes"]
+__all__ = [
+    "DebianPackage",
+    "GivenRecipe",
+    "Item",
+    "NpmPackage",
+    "Recipe",
+    "Web",
+    "WheelPackage",
+    "cache_folder",
+    "load",
+    "prepare",
+    "recipes",
+]
 
 TIMEOUT = 30.0  # seconds without an answer
 COMMAND_TIMEOUT = 600.0
@@ -295,9 +308,10 @@ def locked(path: Path, tick: Tick) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One data set. `build(files, out, train, test, seed, tick)` writes the prepared file from the verified ones.
+    """One data set. `build(files, out, train, test, generator, tick)` writes the prepared file from the verified ones.
 
     `sizes`: name -> (train, test) counts. `variants`: size -> (items, routes) where a size is made from other files.
+    `folder`: what is prepared is a folder of files.
     """
 
     name: str
@@ -309,6 +323,19 @@ class Recipe:
     build: Callable[..., None]
     version: int = 1
     variants: Mapping[str, tuple[tuple[Item, ...], tuple[Route, ...]]] = field(default_factory=dict)
+    folder: bool = False
+
+    @property
+    def suffix(self) -> str:
+        return ".d" if self.folder else ".cgd"
+
+    def open(self, path: str | os.PathLike[str], verify: bool = False) -> Dataset | Folder:
+        """What `prepare` made at `path`; raises DataError if it is none or was cut."""
+        return open_folder(path, verify) if self.folder else open_dataset(path, verify)
+
+    def mark(self, path: str | os.PathLike[str] | None) -> dict[str, Any]:
+        """What else than sizes and seed the prepared numbers depend on."""
+        return {}
 
     @property
     def variable(self) -> str:
@@ -392,26 +419,62 @@ class Recipe:
         force: bool = False,
         quiet: bool = False,
     ) -> Path:
-        """Path of the prepared file (see format.py), made if it is not there or was made otherwise. Raises DataError."""
+        """Path of the prepared file or folder, made if it is not there or was made otherwise. Raises DataError."""
         train, test = self.counts(size)
         label = size if isinstance(size, str) and size in self.sizes else f"{train}-{test}"
         suffix = f"-seed{seed}" if seed else ""
-        out = Path(out) if out else cache_folder() / f"{self.name}-{label}{suffix}.cgd"
+        out = Path(out) if out else cache_folder() / f"{self.name}-{label}{suffix}{self.suffix}"
         generator = {"name": f"cogkit.data.{self.name}", "version": self.version, "train": train, "test": test, "seed": seed}
         if label in self.variants:
             generator["variant"] = label
+        generator |= self.mark(path)
         tick = Tick(self.name, quiet)
         mark = hashlib.sha256(os.fsencode(out.absolute())).hexdigest()[:16]
         with locked(cache_folder() / "locks" / f"{out.name}.{mark}", tick):
             if not force and out.exists():
                 with contextlib.suppress(DataError):
-                    if open_dataset(out).header.get("generator") == json.loads(json.dumps(generator)):
+                    if self.open(out).header.get("generator") == json.loads(json.dumps(generator)):
                         return out
             files = self.fetch(path, label, quiet)
             began = time.monotonic()
             self.build(files=files, out=out, train=train, test=test, generator=generator, tick=tick)
-            tick.say(f"{out}: {train} + {test} samples, {out.stat().st_size / 1e6:.0f} MB, {time.monotonic() - began:.1f} s")
+            whole = sum(p.stat().st_size for p in ([out] if out.is_file() else out.rglob("*")))
+            samples = f"{train} + {test} samples, " if train else ""
+            tick.say(f"{out}: {samples}{whole / 1e6:.0f} MB, {time.monotonic() - began:.1f} s")
         return out
+
+
+@dataclass(frozen=True)
+class GivenRecipe(Recipe):
+    """A data set that only its users have: nothing is fetched, nothing is compared with a hash that we know.
+
+    `wanted`: what the folder that the user gives must hold, for people. `find(folder)` names the files in it, or raises RouteError.
+    """
+
+    wanted: str = ""
+    find: Callable[[Path], dict[str, Path]] = lambda folder: {}
+
+    def fetch(self, path: str | os.PathLike[str] | None = None, size: str = "full", quiet: bool = False) -> dict[str, Path]:
+        """Paths of the user's files by name. Raises DataError saying what to give and how."""
+        given = path or os.environ.get(self.variable)
+        way_out = f"give it with --path or {self.variable}"
+        if not given:
+            raise DataError(f"data set '{self.name}': expected a folder with {self.wanted}, got none; {way_out}")
+        folder = Path(given).expanduser()
+        try:
+            if not folder.is_dir():
+                raise RouteError("there is no such folder")
+            return self.find(folder)
+        except RouteError as e:
+            raise DataError(f"data set '{self.name}': expected a folder with {self.wanted}, got {given}: {e}; {way_out}") from None
+
+    def mark(self, path: str | os.PathLike[str] | None) -> dict[str, Any]:
+        """The hash of the user's files: other files make another data set."""
+        digest = hashlib.sha256()
+        for name, file in sorted(self.fetch(path).items()):
+            with open(file, "rb") as f:
+                digest.update(f"{name}\0{hashlib.file_digest(f, 'sha256').hexdigest()}\n".encode())
+        return {"given": digest.hexdigest()}
 
 
 def _sound(path: Path, item: Item) -> bool:
@@ -451,7 +514,7 @@ def prepare(
     force: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Path of the prepared file of the data set `name`; see Recipe.prepare."""
+    """Path of the prepared file or folder of the data set `name`; see Recipe.prepare."""
     return _recipe(name).prepare(out, size, path, seed, force, quiet)
 
 
@@ -461,6 +524,6 @@ def load(
     path: str | os.PathLike[str] | None = None,
     seed: int = 0,
     quiet: bool = False,
-) -> Dataset:
-    """The data set `name`, prepared if it was not yet, and opened."""
-    return open_dataset(prepare(name, None, size, path, seed, False, quiet))
+) -> Any:
+    """The data set `name`, prepared if it was not yet, and opened: a Dataset, or a Folder where it is one of files."""
+    return _recipe(name).open(prepare(name, None, size, path, seed, False, quiet))

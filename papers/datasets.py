@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-from cogkit.data.format import open_dataset
 from cogkit.data.recipe import prepare, recipes
 from cogkit.errors import DataError
 from cogkit.papers.provenance import hash_files, write_json
@@ -12,19 +11,20 @@ __all__ = ["prepare_data"]
 
 
 def prepare_data(name: str, size: str, stamp: Path, given: str | None = None, must: bool = False) -> dict:
-    """Prepares data set `name` in `size` beside `stamp` (x.json -> x.cgd) and writes the stamp.
+    """Prepares data set `name` in `size` beside `stamp` (x.json -> x.cgd, or x.d where it is a folder) and writes the stamp.
 
     The stamp holds nothing that changes from day to day, so an unchanged data set asks for no new training. Where the data set
     cannot be had, the stamp says why; with `must` that is DataError. `given`: where the user has the original files.
     """
     stamp = Path(stamp)
-    target = stamp.with_name(stamp.name.removesuffix(".json") + ".cgd")
+    recipe = recipes().get(name)
+    target = stamp.with_name(stamp.name.removesuffix(".json") + (recipe.suffix if recipe else ""))
     target.parent.mkdir(parents=True, exist_ok=True)
     content: dict = {"data": name, "size": size}
     try:
         prepare(name, target, size, given or None)
-        maker = open_dataset(target).header["generator"]
-        about = f"{recipes()[name].title}; made by {maker['name']}, version {maker['version']}"
+        maker = recipe.open(target).header["generator"]
+        about = f"{recipe.title}; made by {maker['name']}, version {maker['version']}"
         content |= {"available": True, "path": str(target), "about": about, "sha256": hash_files(target)}
     except DataError as error:
         if must:
