@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 import cogkit as C
+from cogkit.data.streams import DEFAULT_RANDOMIZATION_WINDOW_IN_CHUNKS, FULL_DATA_SWEEP, INFINITELY_REPEAT
 
+# CNTK has numbers for element types; here a type stands for itself.
 DataType_Unknown = None
 DataType_Float = np.float32
 DataType_Double = np.float64
@@ -22,6 +27,83 @@ def reset_random_seed(seed: int) -> None:
 set_fixed_random_seed = reset_random_seed
 
 
+def always_allow_setting_default_device() -> None:
+    """In CNTK the first evaluation fixes the default device; in cogkit nothing does."""
+
+
+def force_deterministic_algorithms() -> None:
+    """cogkit has no others."""
+
+
+def should_force_deterministic_algorithms() -> bool:
+    """Whether only deterministic kernels run; in cogkit they always are."""
+    return True
+
+
 def Parameter(shape, data_type, value, *rest) -> C.Parameter:
     """A parameter in the order of arguments of CNTK's C++ half."""
     return C.Parameter(shape, value, data_type)
+
+
+class ProgressWriter(C.logging.ProgressWriter):
+    """A progress writer; CNTK's Python half hands its own over to the C++ half."""
+
+    def __disown__(self):
+        return self
+
+
+class MinibatchSourceConfig:
+    """What `MinibatchSource` is told, as CNTK hands it to its C++ half; `to_dictionary` checks it."""
+
+    class _Switch:
+        """A setting that is on, off, or left to the deserialisers."""
+
+        value: bool | None = None
+
+        def set(self, value: bool) -> None:
+            self.value = value
+
+    def __init__(self, deserializers: Sequence[Any] = (), randomize: bool = True):
+        self.deserializers = list(deserializers)
+        self.max_samples = self.max_sweeps = INFINITELY_REPEAT
+        self.randomization_window_in_chunks = DEFAULT_RANDOMIZATION_WINDOW_IN_CHUNKS if randomize else 0
+        self.randomization_window_in_samples = 0
+        self.randomization_seed = 0
+        self.is_multithreaded = self._Switch()
+        self.trace_level = 1  # warnings
+        self.is_frame_mode_enabled = False
+        self.truncation_length = 0
+
+    def add_deserializer(self, deserializer: Any) -> MinibatchSourceConfig:
+        """One more deserialiser; gives itself."""
+        self.deserializers.append(deserializer)
+        return self
+
+
+def to_dictionary(config: MinibatchSourceConfig) -> dict[str, Any]:
+    """The settings under CNTK's keys; `ValueError` for those that exclude each other."""
+    endless = (INFINITELY_REPEAT, FULL_DATA_SWEEP)
+    if config.max_samples not in endless and config.max_sweeps != INFINITELY_REPEAT:
+        raise ValueError("MinibatchSourceConfig: expected max_samples or max_sweeps, got both")
+    chunks, samples = config.randomization_window_in_chunks, config.randomization_window_in_samples
+    if chunks and samples:
+        raise ValueError("MinibatchSourceConfig: expected a randomisation window in chunks or in samples, got both")
+    if config.is_frame_mode_enabled and config.truncation_length:
+        raise ValueError("MinibatchSourceConfig: expected frame mode or truncation, got both")
+    images = any("Image" in type(d).__name__ for d in config.deserializers)
+    threads = config.is_multithreaded.value
+    out = {
+        "frameMode": config.is_frame_mode_enabled,
+        "multiThreadedDeserialization": images if threads is None else threads,
+        "traceLevel": config.trace_level,
+        "randomize": bool(chunks or samples),
+        "deserializers": config.deserializers,
+    }
+    if chunks or samples:
+        out["randomizationWindow"] = samples or chunks
+        out["sampleBasedRandomizationWindow"] = bool(samples)
+        out["randomizationSeed"] = config.randomization_seed
+    if config.truncation_length:
+        out["truncated"] = True
+        out["truncationLength"] = config.truncation_length
+    return out
