@@ -7,6 +7,9 @@
 namespace cg {
 namespace {
 
+constexpr int64_t LINE = 64;
+constexpr int64_t SHALLOW = 16; /* rows copied at a time, so that they are read in long runs */
+
 // ---------------------------------------------------------------- the tile
 
 /* Where a tile goes and what happens to it on its way. */
@@ -39,6 +42,10 @@ static CG_INLINE void tile(int64_t k, const T *a, int64_t row, int64_t step, con
     const T *p[P];
 #pragma GCC unroll 4
     for (int i = 0; i < P; i++) p[i] = a + 3 * i * row;
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++) /* what the tile will be written to is on its way meanwhile */
+#pragma GCC unroll 8
+        for (int j = 0; j < N * W; j += LINE / sizeof(T)) __builtin_prefetch(out.c + i * out.ldc + j, 1);
     for (int64_t l = 0; l < k; l++, b += NV * W) {
         V bl[N];
 #pragma GCC unroll 8
@@ -83,9 +90,13 @@ static CG_INLINE void tile(int64_t k, const T *a, int64_t row, int64_t step, con
         }
 }
 
-/* R columns of k rows, close together. */
+/* R columns of k rows, close together. The next R are asked for: it is their turn soon. */
 template <class T, int R> static CG_INLINE void lift(int64_t k, const T *CG_RESTRICT from, int64_t ld, T *CG_RESTRICT to) {
-    for (int64_t l = 0; l < k; l++) __builtin_memcpy(to + l * R, from + l * ld, R * sizeof(T));
+    for (int64_t l = 0; l < k; l++) {
+        __builtin_memcpy(to + l * R, from + l * ld, R * sizeof(T));
+        __builtin_prefetch(from + l * ld + R, 0, 2);
+        if (R * sizeof(T) > LINE) __builtin_prefetch(from + l * ld + R + R / 2, 0, 2);
+    }
 }
 
 constexpr int MOST = 12; /* rows of the highest tile of all machines */
@@ -154,7 +165,6 @@ template <class T> const Machine<T> machine = make_machine<T>();
 // ---------------------------------------------------------------- what all of them do
 
 constexpr int64_t DEEP = 512; /* summands of one pass: a panel stays in the second-level cache beside a block of a */
-constexpr int64_t LINE = 64;
 /* Multiplications below which a second thread costs more than it takes over. */
 constexpr int64_t ALONE = 1 << 17;
 
@@ -186,6 +196,40 @@ template <class T> void strip(int64_t k, const T *from, int64_t ld, int64_t n, T
 
 // ---------------------------------------------------------------- packing
 
+/* A square of elements, rows `ld` apart, to its transpose, rows `width` apart. */
+template <class T> static CG_INLINE void square(const T *from, int64_t ld, T *to, int64_t width) {
+    typedef T V __attribute__((vector_size(16)));
+    constexpr int S = 16 / sizeof(T);
+    V v[S];
+    for (int i = 0; i < S; i++) __builtin_memcpy(&v[i], from + i * ld, 16);
+    if constexpr (S == 4) {
+        typedef int32_t I __attribute__((vector_size(16)));
+        const V a = __builtin_shuffle(v[0], v[1], I{0, 4, 1, 5}), b = __builtin_shuffle(v[2], v[3], I{0, 4, 1, 5});
+        const V c = __builtin_shuffle(v[0], v[1], I{2, 6, 3, 7}), d = __builtin_shuffle(v[2], v[3], I{2, 6, 3, 7});
+        v[0] = __builtin_shuffle(a, b, I{0, 1, 4, 5}), v[1] = __builtin_shuffle(a, b, I{2, 3, 6, 7});
+        v[2] = __builtin_shuffle(c, d, I{0, 1, 4, 5}), v[3] = __builtin_shuffle(c, d, I{2, 3, 6, 7});
+    } else {
+        typedef int64_t I __attribute__((vector_size(16)));
+        const V a = v[0];
+        v[0] = __builtin_shuffle(a, v[1], I{0, 2}), v[1] = __builtin_shuffle(a, v[1], I{1, 3});
+    }
+    for (int i = 0; i < S; i++) __builtin_memcpy(to + i * width, &v[i], 16);
+}
+
+/* Columns that lie as rows, `rows` elements of each, as a part of a panel, zeros beyond. */
+template <class T> void turn(int64_t rows, const T *from, int64_t ld, int64_t columns, T *to, int64_t width) {
+    constexpr int64_t S = 16 / sizeof(T);
+    int64_t j = 0;
+    for (; j + S <= columns; j += S) {
+        int64_t l = 0;
+        for (; l + S <= rows; l += S) square(from + j * ld + l, ld, to + l * width + j, width);
+        for (; l < rows; l++)
+            for (int64_t i = j; i < j + S; i++) to[l * width + i] = from[i * ld + l];
+    }
+    for (; j < width; j++)
+        for (int64_t l = 0; l < rows; l++) to[l * width + j] = j < columns ? from[j * ld + l] : T(0);
+}
+
 template <class T> struct PackKernel : Kernel {
     PackArgs args;
 
@@ -197,23 +241,22 @@ template <class T> struct PackKernel : Kernel {
         const int64_t k = args.k, n = args.n, wide = machine<T>.panel();
         b += args.b_offset;
         parallel_range(ceil_div(n, wide), k * n, [&](int64_t first, int64_t last) {
-            constexpr int64_t few = 16; /* rows at a time: long runs are read and written */
-            for (int64_t l = 0; l < k; l += few)
-                for (int64_t p = first; p < last; p++) {
-                    const int64_t j = p * wide, rows = std::min(few, k - l), columns = std::min(wide, n - j);
-                    const int64_t width = machine<T>.vectors(j, n) * machine<T>.width;
-                    T *to = packed + j * k + l * width;
-                    if (args.transpose) across(rows, b + j * args.ldb + l, columns, to, width);
-                    else strip(rows, b + l * args.ldb + j, args.ldb, columns, to);
-                }
+            const auto piece = [&](int64_t p, int64_t l, int64_t few) {
+                const int64_t j = p * wide, height = std::min(few, k - l), columns = std::min(wide, n - j);
+                const int64_t width = machine<T>.vectors(j, n) * machine<T>.width;
+                T *to = packed + j * k + l * width;
+                if (args.transpose) turn(height, b + j * args.ldb + l, args.ldb, columns, to, width);
+                else strip(height, b + l * args.ldb + j, args.ldb, columns, to);
+            };
+            if (args.transpose)
+                for (int64_t p = first; p < last; p++)
+                    for (int64_t l = 0; l < k; l += 32) piece(p, l, 32);
+            else
+                for (int64_t l = 0; l < k; l += SHALLOW)
+                    for (int64_t p = first; p < last; p++) piece(p, l, SHALLOW);
         });
     }
 
-    void across(int64_t rows, const T *from, int64_t columns, T *to, int64_t width) const {
-        for (int64_t j = 0; j < columns; j++, from += args.ldb)
-            for (int64_t l = 0; l < rows; l++) to[l * width + j] = from[l];
-        for (int64_t l = 0; l < rows; l++) std::fill(to + l * width + columns, to + (l + 1) * width, T(0));
-    }
 };
 
 // ---------------------------------------------------------------- rows times a matrix
@@ -359,7 +402,10 @@ template <class T> struct SumProductKernel : RowsKernel {
         pieces(std::max<int64_t>(rows, 0), DEEP, [&](int64_t l, int64_t k) {
             Out<T> to = out;
             if (l > 0) to.in = to.c, to.ldi = to.ldc;
-            pieces(m, mc.mr, [&](int64_t i, int64_t h) { mc.columns[h - 1](k, a + l * args.lda + i0 + i, args.lda, tiles + i * k); });
+            for (int64_t r = 0; r < k; r += SHALLOW)
+                pieces(m, mc.mr, [&](int64_t i, int64_t h) {
+                    mc.columns[h - 1](std::min(SHALLOW, k - r), a + (l + r) * args.lda + i0 + i, args.lda, tiles + i * k + r * h);
+                });
             for (int64_t j = j0; j < j1; j += mc.panel()) {
                 strip(k, b + l * args.ldb + j, args.ldb, std::min(mc.panel(), args.n - j), panel);
                 const auto *kinds = mc.vectors(j, args.n) == 1 ? mc.one : mc.two;
@@ -392,7 +438,8 @@ template <class T> Kernel *pack(const PackArgs &args) {
 void distance(const char *who, int64_t &ld, int64_t least) {
     if (ld == 0) ld = least;
     if (ld < least)
-        bad(std::string(who) + ": expected rows at least " + std::to_string(least) + " elements apart, got " + std::to_string(ld));
+        bad(std::string(who) + ": expected rows at least " + std::to_string(least) + " elements apart, got " +
+            std::to_string(ld));
 }
 
 } // namespace
