@@ -8,6 +8,7 @@ from cogkit.default_options import *  # noqa: F403
 from cogkit.engine import device
 from cogkit.engine.device import *  # noqa: F403
 from cogkit.engine.session import set_seed
+from cogkit.engine.values import Value
 from cogkit.errors import *  # noqa: F403
 from cogkit.functions import *  # noqa: F403
 from cogkit.initializer import *  # noqa: F403
@@ -30,6 +31,7 @@ _later = {
     "parallel": "cogkit.parallel",
     "logging": "cogkit.logging",
     "ops": "cogkit.ops",
+    "sequence": "cogkit.ops.sequence",
     "losses": "cogkit.losses",
     "metrics": "cogkit.metrics",
     "learners": "cogkit.learners",

@@ -17,7 +17,7 @@ from cogkit import variables
 from cogkit.axis import Axis
 from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import Misfit, here, sentence, user_line
-from cogkit.op import FREE, OPS, Op, Type, row_space, shown
+from cogkit.op import FREE, INFERRED, OPS, Op, Type, broadcast, row_space, shown
 from cogkit.variables import Constant, Input, Operators, Output, Parameter, Placeholder, Variable
 
 __all__ = ["BlockFunction", "CloneMethod", "Function", "apply"]
@@ -44,8 +44,16 @@ def told(error: ValueError, node: Primitive) -> ValueError:
     return Misfit(node.label, node.name, node.where, wish, fact, way)
 
 
+_guesses: list[dict[int, list[Type]]] = []  # while the types of a cycle are being found: what is taken to be true, by node
+_UNKNOWN = Type(None, None, None)
+
+
 class Primitive:
-    """One op over operands. `types` and `outputs` follow from the op's record; `attributes` are its settings."""
+    """One op over operands. `types` and `outputs` follow from the op's record; `attributes` are its settings.
+
+    In a cycle a delay's type is that of the value it delays, which depends on it: it is guessed from what is known of the other
+    operands on the way, and must then come out of the inference again.
+    """
 
     composite: Function | None = None  # the inner graph, for a block
 
@@ -79,15 +87,82 @@ class Primitive:
     def types(self) -> list[Type]:
         """The output types; unknown parts are None until placeholders are replaced."""
         if self._types is None:
+            if _guesses:
+                return self._guessed(_guesses[-1])
             if self._unknown[0] == variables.edits:
                 return self._unknown[1]
-            types = self._operand_types()
+            if self.op.delays:
+                self._types = self._of_delay()
+                if self._types is not None:
+                    return self._types
+                types = [_UNKNOWN]
+            else:
+                types = self._operand_types()
             if any(t.shape is None or t.axes is None for t in types):
                 dtype = next((t.dtype for t in types if t.dtype is not None), None)
                 self._unknown = variables.edits, [Type(None, dtype, None)] * len(self.outputs)
                 return self._unknown[1]
             self._types = self._infer(types)
         return self._types
+
+    def _of_delay(self) -> list[Type] | None:
+        """The type of a delay, also in a cycle; None while it is not known."""
+        if not _in_cycle(self):
+            types = self._operand_types()
+            return None if any(t.shape is None or t.axes is None for t in types) else self._infer(types)
+        _guesses.append({})
+        try:
+            found = self.operands[0].type
+        finally:
+            _guesses.pop()
+        rest = [v.type for v in self.operands[1:]]
+        if found.shape is None or found.axes is None or any(t.shape is None or t.axes is None for t in rest):
+            return None
+        for _ in range(3):
+            self._types = self._infer([found, *rest])
+            again = self.operands[0].type
+            if again.shape is None or again == found:
+                return self._types
+            found = again
+            self._types = None
+            for node in nodes_of(self):
+                node.forget()
+        raise Misfit(
+            self.label, self.name, self.where, "a value of one type around its cycle", f"{self._infer([found, *rest])[0]} and {found}",
+            "the state of a recurrence keeps its shape from step to step",
+        )  # fmt: skip
+
+    def _guessed(self, known: dict[int, list[Type]]) -> list[Type]:
+        """What can be said of the types while some operands are not known; a node that is asked for again meanwhile knows nothing."""
+        if id(self) in known:
+            return known[id(self)]
+        known[id(self)] = [_UNKNOWN] * len(self.outputs)
+        types = [v.type for v in self.operands]
+        if self.op.delays:
+            known[id(self)] = types[:1]
+        elif all(t.shape is not None and t.axes is not None for t in types) and not any(n == INFERRED for t in types for n in t.shape):
+            known[id(self)] = self._infer(self._operand_types())
+        else:
+            known[id(self)] = self._partial(types)
+        return known[id(self)]
+
+    def _partial(self, types: list[Type]) -> list[Type]:
+        """A guess from the operands that are known: their row space, and where the op's shape rule allows it a shape."""
+        known = [t for t in types if t.axes]
+        axes = max((t.axes for t in known), key=len) if known else None
+        dtype = next((t.dtype for t in types if t.dtype is not None), None)
+        shape = None
+        if self.op.kernel == "pointwise" or self.op.like_operands:
+            shapes = [t for t in types if t.shape is not None]
+            try:
+                shape = broadcast([t._replace(dtype=None, axes=()) for t in shapes]).shape if shapes else None
+            except ValueError:
+                shape = None
+        elif self.op.name == "times" and types[1].shape is not None:
+            shape = types[1].shape[len(types[1].shape) - self.attributes["output_rank"] :]
+        if shape is not None and INFERRED in shape:
+            shape = None
+        return [Type(shape, dtype, axes)] * len(self.outputs)
 
     def _operand_types(self) -> list[Type]:
         types = [v.type for v in self.operands]
@@ -184,6 +259,8 @@ class Block(Primitive):
     @property
     def types(self) -> list[Type]:
         if self._types is None:
+            if _guesses:
+                return [v.type for v in self.composite.outputs]
             if self._unknown[0] == variables.edits:
                 return self._unknown[1]
             try:
@@ -232,6 +309,27 @@ def _bound_placeholder(like: Variable | None = None, name: str = "") -> BoundPla
     return BoundPlaceholder(None if like is None else like._shape, None, True, False, None, name if like is None else like.name)
 
 
+def _in_cycle(delay: Primitive) -> bool:
+    """Whether the value that a delay delays depends on the delay, through blocks too."""
+    stack, seen = [delay.operands[0]], set()
+    while stack:
+        v = stack.pop()
+        if id(v) in seen:
+            continue
+        seen.add(id(v))
+        if isinstance(v, BoundPlaceholder) and v.stands_for is not None:
+            stack.append(v.stands_for)
+        if not v.is_output:
+            continue
+        node = v.owner
+        if node is delay:
+            return True
+        stack.extend(node.operands)
+        if isinstance(node, Block):
+            stack.extend(node.composite.outputs)
+    return False
+
+
 def nodes_of(*roots: Primitive, without: Container[Variable] = ()) -> list[Primitive]:
     """All primitives that the roots need, producers first; blocks are not entered, nor what makes the variables `without`."""
     order: list[Primitive] = []
@@ -250,6 +348,16 @@ def nodes_of(*roots: Primitive, without: Container[Variable] = ()) -> list[Primi
             if v.is_output and id(v.owner) not in done and v not in without:
                 stack.append((v.owner, False))
     return order
+
+
+def substitute(nodes: Sequence[Primitive], mapping: dict[int, Variable]) -> None:
+    """Puts other variables in the place of some operands, by their id; what was inferred is forgotten."""
+    for node in nodes:
+        node.operands[:] = [mapping.get(id(v), v) for v in node.operands]
+        if isinstance(node, Block):
+            for p, v in zip(node.inner, node.operands, strict=True):
+                p.stands_for = v
+        node.forget()
 
 
 def leaves_of(root: Primitive, right_first: bool = False) -> list[Variable]:
@@ -615,17 +723,17 @@ class Function(Operators):
         for k in substitutions:
             if id(k) not in known:
                 raise ValueError(sentence(self.op_name, self.name, self.root.where, "a placeholder of this function", repr(k)))
-        nodes = nodes_of(self.root)
-        for node in nodes:
-            node.operands[:] = [mapping.get(id(v), v) for v in node.operands]
-            if isinstance(node, Block):
-                for p, v in zip(node.inner, node.operands, strict=True):
-                    p.stands_for = v
-            node.forget()
+        substitute(nodes_of(self.root), mapping)
         if self._signature:
             self._signature = [mapping.get(id(v), v) for v in self._signature]
         variables.edits += 1
-        refresh(self)
+        try:
+            refresh(self)
+        except RecursionError:
+            raise ValueError(
+                sentence(self.op_name, self.name, self.root.where, "a delay in every cycle", "a value that depends on itself",
+                         "put C.sequence.past_value or C.sequence.future_value on the way")  # fmt: skip
+            ) from None
         return self
 
     def replace_placeholder(self, substitution: Any) -> Function:
@@ -830,14 +938,30 @@ def _clone(function: Function, method: CloneMethod, mapping: dict[Variable, Vari
 
     made: dict[Variable, Variable] = {}
     root = function.root
-    for node in nodes_of(function.root, without=mapping):
-        operands = [mapping[v] if v in mapping else made[v] if v in made else leaf(v) for v in node.operands]
-        copy = node.copy(operands, method, known)
+    nodes = nodes_of(function.root, without=mapping)
+    mine = {id(node) for node in nodes}
+    later: dict[Variable, Variable] = {}  # what a cycle reads before it is made: old value -> what stands for it meanwhile
+
+    def operand(v: Variable) -> Variable:
+        if v in mapping:
+            return mapping[v]
+        if v in made:
+            return made[v]
+        if v.is_output and id(v.owner) in mine:
+            return later.setdefault(v, Placeholder(name=v.name))
+        return leaf(v)
+
+    copies = []
+    for node in nodes:
+        copy = node.copy([operand(v) for v in node.operands], method, known)
+        copies.append(copy)
         for old, new in zip(node.outputs, copy.outputs, strict=True):
             if old.owner is node:
                 made[old] = new
         if node is function.root:
             root = copy
+    if later:
+        substitute(copies, {id(p): made[v] for v, p in later.items()})
     signature = None
     if function._signature:
         signature = [mapping.get(v, known.get(v, v)) for v in function._signature]

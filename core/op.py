@@ -49,6 +49,8 @@ class Op:
     bind: Callable[[Sequence[Type], dict[str, Any]], Sequence[tuple[int, ...]]] | None = None
     stateful: bool = False
     views: int = 0  # views[of]: the output shares the buffer of this input (kernel 'view')
+    delays: bool = False  # gives what its first operand was at another step: it may stand in a cycle
+    like_operands: bool = False  # the shape is that of the operands broadcast, whatever the kernel
 
     def __post_init__(self):
         if self.kernel == "expand" and self.expand is None:

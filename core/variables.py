@@ -246,7 +246,18 @@ class Output(Variable):
     @property
     def needs_gradient(self) -> bool:
         """Whether a gradient can flow through this value."""
-        return any(v.needs_gradient for v in self._owner.operands)
+        stack, seen = [self._owner], set()
+        while stack:
+            node = stack.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            for v in node.operands:
+                if v.is_output:
+                    stack.append(v.owner)
+                elif v.needs_gradient:
+                    return True
+        return False
 
     @property
     def owner(self):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cogkit.engine import philox
+from cogkit.engine.spaces import row_info, row_table
 from cogkit.lowering.ir import Graph, Node, Value
 from cogkit.op import OPS
 
@@ -277,6 +278,64 @@ def _matmul(n, sizes, run, a, b):
 @kernel("assign")
 def _assign(n, sizes, run, target, value):
     return value
+
+
+# sequences ---------------------------------------------------------------------------------------------------------------------
+
+
+@kernel("move_rows")
+def _move_rows(n, sizes, run, x):
+    index = row_table(n, sizes)
+    t = n.inputs[0].type
+    width = math.prod(t.shape)
+    if n.attrs["move"][0] == "pack":
+        width //= max(n.attrs["move"][1], 1)
+    x = x.reshape(-1, width) if width else x.reshape(sizes[t.axes], 0)
+    y = np.zeros((len(index), width), x.dtype)
+    y[index >= 0] = x[index[index >= 0]]
+    return y.reshape(rows_of(n.outputs[0], sizes) + n.outputs[0].type.shape)
+
+
+@kernel("row_info")
+def _row_info(n, sizes, run):
+    t = n.attrs["type"]
+    values = row_info(n.attrs["what"], sizes[t.axes]).astype(t.dtype)
+    return np.broadcast_to(values.reshape((-1,) + (1,) * len(t.shape)), (len(values), *t.shape)).copy()
+
+
+@kernel("fold_steps")
+def _fold_steps(n, sizes, run, x):
+    space = sizes[n.inputs[0].type.axes]
+    y = np.zeros((len(space.lengths), *x.shape[1:]), x.dtype)
+    for b, length in enumerate(space.lengths):
+        rows = x[space.at(np.full(length, b), np.arange(length))]
+        if length:
+            y[b] = {"sum": np.sum, "max": np.max, "min": np.min}[n.attrs["kind"]](rows, axis=0)
+    return y
+
+
+@kernel("loop")
+def _loop(n, sizes, run, *inputs):
+    body = n.attrs["body"]
+    space = sizes[body.axes]
+    out = {v: np.zeros((int(space), *v.type.shape), v.type.dtype) for v in body.graph.outputs}
+    for t in range(space.steps) if body.forward else range(space.steps - 1, -1, -1):
+        rows = slice(space.offset[t], space.offset[t + 1])
+        alive = int(space.alive[t])
+        values = {v: x[rows] if v.type.axes == body.axes else x for v, x in zip(body.inputs, inputs, strict=True)}
+        for leaf, v, steps in body.carried:
+            values[leaf] = np.zeros((alive, *v.type.shape), v.type.dtype)
+            if 0 <= t - steps < space.steps:
+                same = min(alive, int(space.alive[t - steps]))
+                start = space.offset[t - steps]
+                values[leaf][:same] = out[v][start : start + same]
+        for m in body.graph.nodes:
+            if m.op is not None:
+                y = KERNELS[m.name](m, {**sizes, body.axes: alive}, run, *(values[v] for v in m.inputs))
+                values.update(zip(m.outputs, y if isinstance(y, tuple) else (y,), strict=True))
+        for v, x in out.items():
+            x[rows] = values[v]
+    return tuple(out.values())
 
 
 # convolution and pooling: windows by stride tricks ---------------------------------------------------------------------------

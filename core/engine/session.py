@@ -9,13 +9,19 @@ import numpy as np
 
 from cogkit import functions, variables
 from cogkit.engine import ENGINES, current_engine
-from cogkit.engine.values import bind_feeds
+from cogkit.engine.spaces import space_made
+from cogkit.engine.values import as_sequences, bind_feeds
 from cogkit.errors import sentence
 from cogkit.functions import Block, Function, Primitive, leaves_of, nodes_of
-from cogkit.lowering.lower import Request, lower
+from cogkit.lowering.ir import Graph
+from cogkit.lowering.lower import Request, lower, stages
+from cogkit.op import row_space
+from cogkit.ops.sequence import has_steps
 from cogkit.variables import Constant, Input, Variable
 
 __all__ = ["Executable", "Run", "random_state", "set_seed"]
+
+PLANS = 32  # plans of one executable that are kept
 
 
 class Run(NamedTuple):
@@ -42,6 +48,42 @@ def set_seed(seed: int) -> None:
     random_state.seed, random_state.step = int(seed), 0
     randomness.restart()
     initializer.restart(int(seed))
+
+
+class _Sequences:
+    """A plan with row spaces that are made while it runs, and whose values over sequences are given as lists of arrays."""
+
+    def __init__(self, plan: Any, graph: Graph, made: dict[int, Any]):
+        self.inner, self.graph, self.made = plan, graph, made
+        self.over = [(i, v.type.axes) for i, v in enumerate(graph.outputs) if has_steps(v.type.axes)]
+
+    def spaces(self, feeds: dict, sizes: dict, run: Run) -> dict:
+        """The rows of all row spaces. Raises `ValueError` where two that share an axis differ in lengths."""
+        sizes = dict(sizes)
+        for i, plan in self.made.items():
+            made = self.graph.spaces[i]
+            value = None
+            if plan is not None:
+                value = plan.run(feeds, sizes, run)[0]
+            space = space_made(made, value, sizes)
+            sizes["pick", i] = sizes["unpick", i] = space
+            known = sizes.setdefault(made.axes, space)
+            if known.lengths.tobytes() != space.lengths.tobytes():
+                raise ValueError(
+                    f"sequences: expected equal lengths along {row_space(made.axes)}, got {known.lengths.tolist()} and {space.lengths.tolist()}"
+                )
+        return sizes
+
+    def run(self, feeds: dict, sizes: dict, run: Run) -> list[Any]:
+        """What the plan gives, values over sequences as lists in the caller's order."""
+        sizes = self.spaces(feeds, sizes, run)
+        found: list[Any] = self.inner.run(feeds, sizes, run)
+        for i, axes in self.over:
+            found[i] = as_sequences(found[i], sizes[axes])
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
 
 class Executable:
@@ -78,6 +120,7 @@ class Executable:
         self._set = {id(v) for v in self.arguments}
         self._free = [v for v in self.arguments if any(n < 0 for n in v._shape or ())]
         self._plans: dict[Any, Any] = {}
+        self._longest: tuple = ()  # row spaces whose longest sequence is the size of a static axis
         self._edits = variables.edits
         self._stamp = self._fingerprint()
 
@@ -98,29 +141,43 @@ class Executable:
         Raises `ValueError` for missing, unknown or ill-shaped feeds.
         """
         arrays, types, sizes = bind_feeds(feeds)
-        plan = self.plan(types)
+        plan = self.plan(types, sizes)
         if step is None:
             random_state.step += 1
             step = random_state.step
         return plan.run(arrays, sizes, Run(random_state.seed, step, sample))
 
-    def plan(self, types: dict) -> Any:
-        """The plan for feeds of these types."""
+    def plan(self, types: dict, sizes: dict | None = None) -> Any:
+        """The plan for feeds of these types. sizes: rows of their row spaces, for graphs in which a shape depends on them."""
         if self._edits != variables.edits:
             stamp = self._fingerprint()
             if stamp != self._stamp:
                 self._plans.clear()
                 self._stamp = stamp
             self._edits = variables.edits
-        key = tuple(types[v].shape for v in self._free if v in types)
+        key: tuple = tuple(types[v].shape for v in self._free if v in types)
+        if self._longest:  # a shape depends on the longest sequence
+            key += tuple(sizes[a].steps for a in self._longest)  # type: ignore[index]
         plan = self._plans.get(key)
         if plan is None or len(types) != len(self.arguments):
             self._check(types)
-            graph = lower(self.request, types)
-            plan = ENGINES[self.engine](graph)
-            if self.reuse and hasattr(plan, "keep_outputs"):
-                plan.keep_outputs(len(self.request.outputs))
+            graph = lower(self.request, types, sizes)
+            if graph.longest and not self._longest:
+                self._longest = tuple(graph.longest)
+                key += tuple(graph.longest.values())
+            plan = self._engine(graph, True)
+            made = {i: None if g is None else self._engine(g, False) for i, g in stages(graph).items()}
+            if made or any(has_steps(v.type.axes) for v in graph.outputs):
+                plan = _Sequences(plan, graph, made)
+            while len(self._plans) >= PLANS:
+                self._plans.pop(next(iter(self._plans)))
             self._plans[key] = plan
+        return plan
+
+    def _engine(self, graph: Graph, main: bool) -> Any:
+        plan = ENGINES[self.engine](graph)
+        if main and self.reuse and hasattr(plan, "keep_outputs"):
+            plan.keep_outputs(len(self.request.outputs))
         return plan
 
     def _check(self, types: dict) -> None:
@@ -360,10 +417,10 @@ class Runtime:
         feeds = (
             feed_map(f, feed)
             if feed is not None
-            else {v: np.zeros((1, *(1 if n < 0 else n for n in v.shape)), v.dtype) for v in f.arguments}
+            else {v: [np.zeros((1, *(1 if n < 0 else n for n in v.shape)), v.dtype)] for v in f.arguments}
         )
-        arrays, types, sizes = bind_feeds(feeds)
-        return Executable(list(f.outputs)).plan(types).explain(sizes)
+        _, types, sizes = bind_feeds(feeds)
+        return Executable(list(f.outputs)).plan(types, sizes).explain(sizes)
 
     def save(self, f: Function, filename: str, format: Any) -> None:
         """See `cogkit.store`."""

@@ -16,9 +16,9 @@ from cogkit.lowering.ir import Graph, Node, Value
 from cogkit.lowering.steps import Step
 from cogkit.op import Type
 
-__all__ = ["fuse"]
+__all__ = ["COSTLY", "fuse"]
 
-_COSTLY = {"exp", "log", "pow", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid",
+COSTLY = {"exp", "log", "pow", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid",
            "softplus", "logaddexp", "randn"}  # fmt: skip
 _SUMS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod"}
 _OPERANDS, _NODES = 64, 128  # of a program, before what it computes again
@@ -303,7 +303,7 @@ class _Fuser:
                 nodes.add(n)
                 continue
             if self.free_node(n) and domain_of(n) == domain and (w not in self.stored or self.at_hand(w, domain, have)):
-                budget -= 100 if n.name in _COSTLY else 1
+                budget -= 100 if n.name in COSTLY else 1
                 if budget < 0:
                     return None
                 nodes.add(n)
@@ -323,7 +323,7 @@ class _Fuser:
             seen.add(u)
             n = u.producer
             if self.free_node(n) and domain_of(n) == domain and u not in self.exact:
-                budget -= 100 if n.name in _COSTLY else 1
+                budget -= 100 if n.name in COSTLY else 1
                 if budget < 0:
                     return False
                 stack.extend(n.inputs)

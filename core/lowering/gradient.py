@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cogkit.lowering.ir import Graph, Value, sum_to
+from cogkit.lowering.ir import Graph, Node, Value, sum_to
 
 __all__ = ["gradients"]
 
@@ -16,14 +16,30 @@ def gradients(graph: Graph, roots: Mapping[Value, Value], wanted: Sequence[Value
     that is larger than its value is summed here.
     """
     nodes = list(graph.nodes)
+    useful = ancestors(list(roots))
     varies = {id(v) for v in wanted}
-    for n in nodes:  # which values depend on a wanted one
-        if any(id(v) in varies for v in n.inputs):
-            varies.update(id(v) for v in n.outputs)
+    changed = True
+    while changed:  # which values depend on a wanted one; around cycles until no more are found
+        before = len(varies)
+        for n in nodes:
+            if any(id(v) in varies for v in n.inputs):
+                varies.update(id(v) for v in n.outputs)
+        changed = bool(graph.cycles) and len(varies) > before
     arrived: dict[int, list[Value]] = {}
     for v, dv in roots.items():
         arrived.setdefault(id(v), []).append(dv)
+    # what a delay delays comes after it in the list: its gradient, a delay the other way, is there before what that delays
+    turned: dict[int, Node] = {}
+    for n in graph.cycles[:]:
+        if n.outputs[0] in useful and id(n.inputs[0]) in varies:
+            back = graph.delay(n.inputs[0].type, -n.attrs["move"][1])
+            turned[id(n)] = back
+            arrived.setdefault(id(n.inputs[0]), []).append(back.outputs[0])
     for n in reversed(nodes):
+        if id(n) in turned:
+            dy = total(arrived.get(id(n.outputs[0])))
+            graph.close(turned[id(n)], graph.fill(0.0, n.outputs[0].type) if dy is None else dy.expand(n.outputs[0].type))
+            continue
         if n.op is None or not any(id(v) in varies for v in n.inputs) or not any(id(v) in arrived for v in n.outputs):
             continue
         graph.origin = n.origin
@@ -37,6 +53,17 @@ def gradients(graph: Graph, roots: Mapping[Value, Value], wanted: Sequence[Value
         dv = total(arrived.get(id(v)))
         out.append(graph.fill(0.0, v.type) if dv is None else dv.expand(v.type))
     return out
+
+
+def ancestors(values: Sequence[Value]) -> set[Value]:
+    """Everything that the values need, themselves included."""
+    found, stack = set(values), list(values)
+    while stack:
+        for v in stack.pop().producer.inputs:
+            if v not in found:
+                found.add(v)
+                stack.append(v)
+    return found
 
 
 def total(parts: list[Value] | None) -> Value | None:

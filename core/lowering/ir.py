@@ -7,14 +7,15 @@ write ordinary arithmetic on values.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cogkit.op import OPS, Op, Type
+from cogkit.axis import Axis
+from cogkit.op import OPS, Op, Type, join_axes
 
-__all__ = ["Graph", "Node", "Value"]
+__all__ = ["Graph", "Node", "SpaceDef", "Value"]
 
 
 class Node:
@@ -78,7 +79,8 @@ class Value:
 
     def expand(self, type_: Type) -> Value:
         """Broadcast to a type."""
-        return self if self.type == type_ else self.graph.node("expand", [self], type=type_)
+        v = self.graph.in_space(self, type_.axes) if self.type.axes else self
+        return v if v.type == type_ else self.graph.node("expand", [v], type=type_)
 
     def cast(self, dtype: Any) -> Value:
         """The same numbers in another element type."""
@@ -122,10 +124,31 @@ class Value:
         return f"%{self.number}:{self.type}"
 
 
-class Graph:
-    """The program being lowered. `outputs` are wanted values, `effects` nodes that write parameters or constants."""
+class SpaceDef(NamedTuple):
+    """A row space that is made while running: of the rows of another one, or of lengths.
 
-    def __init__(self):
+    kind: ('where',): the rows at which `value` is not 0; ('cut', begin, end): some steps of each sequence; ('lengths', most): as
+    many steps of each batch item as `value` says, or all.
+    """
+
+    axes: tuple
+    parent: tuple
+    kind: tuple
+    value: Value | None
+
+
+class Graph:
+    """The program being lowered. `outputs` are wanted values, `effects` nodes that write parameters or constants.
+
+    A cycle is cut at its delays: those of `cycles` are there before the value that they delay. sizes: rows of the fed row spaces.
+    """
+
+    def __init__(self, sizes: Mapping[Any, int] | None = None):
+        self.sizes = sizes or {}
+        self.spaces: list[SpaceDef] = []
+        self.longest: dict[tuple, int] = {}  # steps of the longest sequence, where a shape depends on it
+        self.cycles: list[Node] = []
+        self.whole: tuple[list[Node], list[Node]] = [], []  # nodes and cycles before they were pruned
         self.nodes: list[Node] = []
         self.leaves: dict[Any, Value] = {}  # variable -> value
         self.outputs: list[Value] = []
@@ -159,6 +182,9 @@ class Graph:
             values = [self._rows.setdefault((values[0].type.axes, values[0].type.dtype), values[0])]
         if record.kernel == "expand":
             return record.expand(self, values, attrs, False)
+        if len(values) > 1 and op != "assign" and len({v.type.axes for v in values}) > 1:
+            joined = join_axes([v.type for v in values])
+            values = [self.in_space(v, joined) if v.type.axes else v for v in values]
         short = simplify(self, op, values, attrs)
         if short is not None:
             return short
@@ -174,19 +200,65 @@ class Graph:
             self._known[key] = known
         return known[0] if len(known) == 1 else known
 
+    def in_space(self, v: Value, axes: tuple) -> Value:
+        """The value over a larger row space: repeated at every step, or over all rows."""
+        if v.type.axes == axes:
+            return v
+        if not v.type.axes:
+            return self.node("expand", [v], type=v.type._replace(axes=axes))
+        return self.node("move_rows", [v], move=("broadcast",), axes=axes)
+
+    def space(self, axes: tuple, parent: tuple, kind: tuple, value: Value | None) -> tuple[tuple, int]:
+        """(axes, number) of a row space made while running; steps cut out of sequences may share axes, others get some of their own."""
+        found = SpaceDef(axes, parent, kind, value)
+        for i, known in enumerate(self.spaces):
+            if known[1:] == found[1:]:
+                return known.axes, i
+        if kind[0] != "cut" and any(d.axes == axes for d in self.spaces):
+            found = found._replace(axes=(*axes[:-1], Axis.new_unique_dynamic_axis(axes[-1].name)))
+        self.spaces.append(found)
+        return found.axes, len(self.spaces) - 1
+
+    def longest_of(self, axes: tuple) -> int:
+        """Steps of the longest sequence of a row space. The graph then holds for it alone."""
+        space = self.sizes.get(axes)
+        if space is None:
+            made = next(d for d in self.spaces if d.axes == axes)
+            most = made.kind[1] if made.kind[0] == "lengths" else self.longest_of(made.parent)
+            if made.kind[0] == "cut" and made.parent in self.sizes:
+                most = self.sizes[made.parent].cut(*made.kind[1:]).steps
+            return most
+        self.longest[axes] = space.steps
+        return space.steps
+
+    def delay(self, type_: Type, steps: int) -> Node:
+        """A delay of a value that is still to come: `close` gives it."""
+        node = Node(self, OPS["move_rows"], [], {"move": ("shift", steps), "axes": type_.axes}, [type_])
+        self.nodes.append(node)
+        self.cycles.append(node)
+        return node
+
+    def close(self, delay: Node, v: Value) -> None:
+        """Says what a delay delays."""
+        delay.inputs = [v]
+
     def _values(self, inputs: Sequence[Any]) -> list[Value]:
         dtype = next((v.type.dtype for v in inputs if isinstance(v, Value)), None)
         return [v if isinstance(v, Value) else self.fill(v, Type((), dtype, ())) for v in inputs]
 
     def prune(self) -> None:
         """Drops what neither an output nor an effect needs."""
-        needed = {id(v.producer) for v in self.outputs} | {id(n) for n in self.effects}
-        kept = []
-        for n in reversed(self.nodes):
-            if id(n) in needed:
-                kept.append(n)
-                needed.update(id(v.producer) for v in n.inputs)
-        self.nodes = kept[::-1]
+        stack = [v.producer for v in self.outputs] + list(self.effects)
+        needed = set(map(id, stack))
+        while stack:
+            n = stack.pop()
+            for v in n.inputs:
+                if id(v.producer) not in needed:
+                    needed.add(id(v.producer))
+                    stack.append(v.producer)
+        self.whole = self.nodes, self.cycles
+        self.nodes = [n for n in self.nodes if id(n) in needed]
+        self.cycles = [n for n in self.cycles if id(n) in needed]
 
     def __str__(self) -> str:
         lines = [repr(n) for n in self.nodes]
@@ -256,6 +328,8 @@ def sum_to(v: Value, type_: Type) -> Value:
 
     Factors that do not vary over what is summed are taken out of the sum, so that equal sums are shared and passes over data saved.
     """
+    if v.type.axes and type_.axes and v.type.axes != type_.axes:
+        v = v.node("fold_steps", kind="sum")
     if v.type.shape == type_.shape and v.type.axes == type_.axes:
         return v
     rows = bool(v.type.axes) and not type_.axes

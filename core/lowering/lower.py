@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cogkit.lowering.gradient import gradients
-from cogkit.lowering.ir import Graph, sum_to
+from cogkit.lowering.ir import Graph, Node, sum_to
+from cogkit.lowering.recurrence import recurrence
 from cogkit.lowering.resolve import resolve
 from cogkit.op import Type
 from cogkit.variables import Variable
 
-__all__ = ["Request", "lower"]
+__all__ = ["Request", "lower", "stages"]
 
 
 class Request(NamedTuple):
@@ -31,11 +32,11 @@ class Request(NamedTuple):
     effects_of: tuple[Variable, ...] = ()
 
 
-def lower(request: Request, feeds: Mapping[Variable, Type]) -> Graph:
-    """The lowered graph; its outputs are the request's outputs, sums and gradients, in this order."""
+def lower(request: Request, feeds: Mapping[Variable, Type], sizes: Mapping[Any, int] | None = None) -> Graph:
+    """The lowered graph; its outputs are the request's outputs, sums and gradients, in this order. sizes: rows of the fed row spaces."""
     roots = [v for v, _ in request.roots]
     wanted: Sequence[Variable] = [*request.outputs, *request.sums, *roots, *request.effects_of]
-    graph, values = resolve(wanted, feeds, request.training)
+    graph, values = resolve(wanted, feeds, request.training, sizes)
     n, m = len(request.outputs), len(request.sums)
     outputs = values[:n] + [sum_to(v, Type((), v.type.dtype, ())) for v in values[n : n + m]]
     if request.wrt:
@@ -51,7 +52,47 @@ def lower(request: Request, feeds: Mapping[Variable, Type]) -> Graph:
     if not request.effects:
         graph.effects = []
     graph.prune()
-    return graph
+    return recurrence(graph)
+
+
+def stages(graph: Graph) -> dict[int, Graph | None]:
+    """The row spaces that a graph makes while running, by number: the graph of the value that one depends on, None for one of lengths alone.
+
+    In an order in which they can be made.
+    """
+    needed: dict[int, Graph | None] = {}
+
+    def need(nodes: Sequence[Node]) -> None:
+        for n in nodes:
+            for axes in {v.type.axes for v in (*n.inputs, *n.outputs)} | {n.attrs.get("axes")}:
+                for i, made in enumerate(graph.spaces):
+                    if made.axes == axes or n.attrs.get("move") in (("pick", i), ("unpick", i)):
+                        add(i)
+            if "body" in n.attrs:
+                need(n.attrs["body"].graph.nodes)
+
+    def add(i: int) -> None:
+        if i in needed:
+            return
+        made = graph.spaces[i]
+        for k, other in enumerate(graph.spaces[:i]):
+            if other.axes == made.parent:
+                add(k)
+        stage = None
+        if made.value is not None:
+            stage = Graph(graph.sizes)
+            stage.spaces, stage.longest = graph.spaces, graph.longest
+            whole = made.value.graph
+            stage.nodes, stage.cycles = whole.whole
+            stage.outputs = [made.value]
+            stage.prune()
+            stage = recurrence(stage)
+            need(stage.nodes)
+        needed[i] = stage
+
+    if graph.spaces:
+        need(graph.nodes)
+    return needed
 
 
 def _value_of(graph: Graph, v: Variable, feeds: Mapping[Variable, Type]):

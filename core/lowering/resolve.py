@@ -3,58 +3,173 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from cogkit.errors import Misfit, sentence
-from cogkit.functions import Block, Combined, Primitive, nodes_of, told
-from cogkit.lowering.ir import Graph, Value
+from cogkit.functions import Block, Primitive, told
+from cogkit.lowering.components import components
+from cogkit.lowering.ir import Graph, Node, Value
 from cogkit.op import Type
+from cogkit.ops.sequence import delayed as delayed_value
 from cogkit.variables import Constant, Variable
 
 __all__ = ["resolve"]
 
 
 def resolve(
-    wanted: Sequence[Variable], feeds: Mapping[Variable, Type], training: bool, graph: Graph | None = None
+    wanted: Sequence[Variable], feeds: Mapping[Variable, Type], training: bool, sizes: Mapping[Any, int] | None = None
 ) -> tuple[Graph, list[Value]]:
     """The primitives that compute the wanted variables.
 
-    feeds: the type of each fed variable, without free dimensions. training: whether dropout drops and statistics move.
-    Raises `ValueError` for inputs that are not fed and shapes that do not fit.
+    feeds: the type of each fed variable, without free dimensions. training: whether dropout drops and statistics move. sizes: rows of the
+    fed row spaces. Raises `ValueError` for inputs that are not fed, shapes that do not fit and cycles without a delay.
     """
-    graph = graph or Graph()
-    pass_ = _Resolver(graph, feeds, training)
-    roots = [v.owner for v in wanted if v.is_output and v not in feeds]
-    pass_.enter(roots, {})
-    values = [pass_.value(v, {}) for v in wanted]
-    graph.origin = None
-    return graph, values
+    graph = Graph(sizes)
+    return graph, _Resolver(graph, feeds, training).run(wanted)
+
+
+def no_delay(node: Primitive) -> Misfit:
+    """The error of a cycle that no delay cuts."""
+    return Misfit(
+        node.label,
+        node.name,
+        node.where,
+        "a delay in every cycle",
+        "a value that depends on itself",
+        "put C.sequence.past_value or C.sequence.future_value on the way",
+    )
+
+
+class _Frame(NamedTuple):
+    """Where a variable is seen from: the user's graph, or the inside of one block of the frame outside."""
+
+    block: Block | None
+    outside: _Frame | None
+
+
+def _outside(error: Misfit, frame: _Frame) -> Misfit:
+    """The same error, told of the blocks around it."""
+    while frame.block is not None:
+        error = error.inside(frame.block.label, frame.block.name, frame.block.where)
+        frame = frame.outside  # type: ignore[assignment]
+    return error
 
 
 class _Resolver:
+    """Blocks are entered, so that a cycle through several of them is one of primitives. A node is known by itself and its frame."""
+
     def __init__(self, graph: Graph, feeds: Mapping[Variable, Type], training: bool):
         self.graph, self.feeds, self.training = graph, feeds, training
-        self.made: dict[Variable, Value] = {}
+        self.made: dict[tuple[int, int], list[Value]] = {}
+        self.frames: dict[tuple[int, int], _Frame] = {}
+        self.bound: dict[int, dict[int, Variable]] = {}  # block -> its placeholder -> the operand
+        self.top = _Frame(None, None)
 
-    def enter(self, roots: Sequence[Primitive], bound: dict[Variable, Value]) -> None:
-        """Lowers a graph; `bound` holds the values of a block's placeholders."""
-        for node in nodes_of(*roots):
-            if isinstance(node, Combined) or (node.outputs and all(v in self.feeds for v in node.outputs)):
-                continue
+    def run(self, wanted: Sequence[Variable]) -> list[Value]:
+        sources = [self.source(v, self.top) for v in wanted]
+        delayed: list[tuple[Node, Variable, _Frame]] = []
+        for node, frame, cyclic in self.order([s for s in sources if s is not None]):
             self.graph.origin = node
-            inputs = [self.value(v, bound) for v in node.operands]
-            if isinstance(node, Block):
-                inner = _Resolver(self.graph, self.feeds, self.training)
-                inside = dict(zip(node.inner, inputs, strict=True))
-                try:
-                    inner.enter([node.composite.root], inside)
-                except Misfit as e:
-                    raise e.inside(node.label, node.name, node.where) from None
-                values: Any = [inner.value(v, inside) for v in node.composite.outputs]
+            try:
+                if cyclic:
+                    values = self.lower_delay(node, frame, delayed)
+                else:
+                    values = self.lower(node, [self.value(v, frame) for v in node.operands])
+            except Misfit as e:
+                raise _outside(e, frame) from None
+            self.made[id(node), id(frame)] = list(values) if isinstance(values, (list, tuple)) else [values]
+        for delay, v, frame in delayed:
+            self.close(delay, self.value(v, frame), v)
+        self.graph.origin = None
+        return [self.value(v, self.top) for v in wanted]
+
+    # where a variable comes from ---------------------------------------------------------------------------------------
+
+    def seen(self, v: Variable, frame: _Frame) -> tuple[Variable, _Frame]:
+        """The variable that v is: placeholders of blocks are their operands, outputs of blocks those of the graph inside."""
+        while v not in self.feeds:
+            if v.is_output and isinstance(v.owner, Block):
+                key = (id(v.owner), id(frame))
+                if key not in self.frames:
+                    self.frames[key] = _Frame(v.owner, frame)
+                v, frame = v.owner.composite.outputs[v.index], self.frames[key]
+            elif frame.block is not None and not v.is_output:
+                around: _Frame | None = frame  # a graph inside may read placeholders of the blocks around it
+                while around is not None and around.block is not None and id(v) not in self.bound_in(around.block):
+                    around = around.outside
+                if around is None or around.block is None:
+                    break
+                v, frame = self.bound_in(around.block)[id(v)], around.outside  # type: ignore[assignment]
             else:
-                values = self.lower(node, inputs)
-            for v, value in zip(node.outputs, values if isinstance(values, (list, tuple)) else [values], strict=True):
-                self.made[v] = value
+                break
+        return v, frame
+
+    def bound_in(self, block: Block) -> dict[int, Variable]:
+        """The operands of a block by its placeholders."""
+        found = self.bound.get(id(block))
+        if found is None:
+            found = self.bound[id(block)] = {id(p): v for p, v in zip(block.inner, block.operands, strict=True)}
+        return found
+
+    def source(self, v: Variable, frame: _Frame) -> tuple[Primitive, _Frame] | None:
+        """The primitive that makes a variable; None for leaves and what is fed."""
+        v, frame = self.seen(v, frame)
+        return (v.owner, frame) if v.is_output and v not in self.feeds else None
+
+    def order(self, roots: Sequence[tuple[Primitive, _Frame]]) -> list[tuple[Primitive, _Frame, bool]]:
+        """All primitives, producers first, and whether each is a delay that cuts a cycle: it comes before what it delays."""
+        known: dict[tuple[int, int], tuple[Primitive, _Frame]] = {(id(n), id(f)): (n, f) for n, f in roots}
+
+        def key(v: Variable, frame: _Frame) -> tuple[int, int] | None:
+            found = self.source(v, frame)
+            if found is None:
+                return None
+            known.setdefault((id(found[0]), id(found[1])), found)
+            return id(found[0]), id(found[1])
+
+        def inputs(k: tuple[int, int]) -> list[tuple[int, int]]:
+            node, frame = known[k]
+            return [m for m in (key(v, frame) for v in node.operands) if m is not None]
+
+        out = []
+        for part in components(list(known), inputs):
+            mine, cuts = set(part), set()
+            for k in part:
+                node, frame = known[k]
+                if node.op.delays and key(node.operands[0], frame) in mine:
+                    cuts.add(k)
+
+            def uncut(k: tuple[int, int], mine: set = mine, cuts: set = cuts) -> list[tuple[int, int]]:
+                node, frame = known[k]
+                operands = node.operands[1:] if k in cuts else node.operands
+                return [m for m in (key(v, frame) for v in operands) if m in mine]  # type: ignore[misc]
+
+            for single in components(part, uncut) if len(part) > 1 or cuts else [part]:
+                node, frame = known[single[0]]
+                if len(single) > 1:
+                    raise _outside(no_delay(node), frame)
+                out.append((node, frame, single[0] in cuts))
+        return out
+
+    # nodes of the lowered graph ----------------------------------------------------------------------------------------
+
+    def lower_delay(self, node: Primitive, frame: _Frame, delayed: list) -> Value:
+        """A delay whose operand is still to come: its type is known from the user's graph."""
+        x = node.operands[0]
+        t = x.type
+        if t.shape is None or t.axes is None or any(n < 0 for n in t.shape):
+            raise Misfit(node.label, node.name, node.where, "a value of known shape around its cycle", str(t), "say the shape of the placeholder")
+        start = self.value(node.operands[1], frame)
+        steps = node.attributes["steps"]
+        delay = self.graph.delay(t, steps)
+        delayed.append((delay, x, frame))
+        return delayed_value(self.graph, t, delay.outputs[0], start, steps)
+
+    def close(self, delay: Node, v: Value, x: Variable) -> None:
+        t = delay.outputs[0].type
+        if v.type.shape != t.shape or v.type.dtype != t.dtype:
+            raise ValueError(sentence("Recurrence", x.name, x.where, f"a value of type {t} around its cycle", str(v.type)))
+        self.graph.close(delay, self.graph.in_space(v, t.axes))
 
     def lower(self, node: Primitive, inputs: list[Value]) -> Any:
         op = node.op
@@ -65,13 +180,12 @@ class _Resolver:
         except ValueError as e:
             raise told(e, node) from None
 
-    def value(self, v: Variable, bound: dict[Variable, Value]) -> Value:
+    def value(self, v: Variable, frame: _Frame) -> Value:
+        v, frame = self.seen(v, frame)
         if v in self.feeds:
             return self.graph.leaf(v, self.feeds[v])
-        if v in bound:
-            return bound[v]
         if v.is_output:
-            return self.made[v]
+            return self.made[id(v.owner), id(frame)][v.index]
         if v.is_placeholder:
             raise ValueError(
                 sentence(

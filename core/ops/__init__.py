@@ -1,5 +1,6 @@
 """All ops: one file a family, an op is one record."""
 
+from cogkit.ops import sequence
 from cogkit.ops.convolution import *  # noqa: F403
 from cogkit.ops.graph import *  # noqa: F403
 from cogkit.ops.linear import *  # noqa: F403
@@ -7,4 +8,5 @@ from cogkit.ops.normalization import *  # noqa: F403
 from cogkit.ops.pointwise import *  # noqa: F403
 from cogkit.ops.randomness import *  # noqa: F403
 from cogkit.ops.reduction import *  # noqa: F403
+from cogkit.ops.row_spaces import *  # noqa: F403
 from cogkit.ops.shape import *  # noqa: F403

@@ -121,7 +121,7 @@ class _Step:
                 value = value.asarray()
             feeds[v] = value
         arrays, types, sizes = bind_feeds(feeds)
-        plan = self.executable.plan(types)
+        plan = self.executable.plan(types, sizes)
         samples = sizes.get(self.axes, 1)
         if self.training and samples < 1:
             raise ValueError(f"{self.place}: expected at least one sample, got none")

@@ -1,0 +1,209 @@
+"""Row spaces at run time: which rows a tensor over sequences has, where each step of each sequence lies, and how rows move between spaces.
+
+Sequences are sorted by length, longest first (equal ones in the caller's order), and stored step by step: the rows of step t are
+`offset[t] : offset[t] + alive[t]`, row `offset[t] + k` being step t of the k-th longest sequence. The rows of a batch keep the caller's order.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from cogkit.lowering.ir import Node, SpaceDef
+from cogkit.op import row_space
+
+__all__ = ["Space", "index_of", "row_info", "row_table", "space_made"]
+
+KEPT = 64  # spaces whose tables are kept
+
+
+class Space(int):
+    """The number of rows of a sequence space, with its layout.
+
+    lengths: (n,) int64, in the caller's order; order[k]: the sequence that is the k-th longest; alive[t]: sequences longer than t;
+    offset[t]: first row of step t.
+    """
+
+    lengths: np.ndarray
+    parent: np.ndarray | None = None  # of a space picked out of another one: the row of the other for each row
+
+    @classmethod
+    def of(cls, lengths: Sequence[int] | np.ndarray) -> Space:
+        """The space of sequences of these lengths; equal lengths give one object while it is in use."""
+        array = np.ascontiguousarray(lengths, np.int64)
+        key = array.tobytes()
+        found = _known.get(key)
+        if found is None:
+            found = cls.made(array)
+            while len(_known) >= KEPT:
+                _known.popitem(last=False)
+            _known[key] = found
+        else:
+            _known.move_to_end(key)
+        return found
+
+    @classmethod
+    def made(cls, lengths: np.ndarray, parent: np.ndarray | None = None) -> Space:
+        """A space of its own, with the rows of another space that its rows are."""
+        made = cls(int(lengths.sum()))
+        made.lengths = lengths
+        made.parent = parent
+        made.order = np.argsort(-lengths, kind="stable")
+        longest = int(lengths.max(initial=0))
+        # alive[t] = how many lengths exceed t
+        counts = np.bincount(lengths, minlength=longest + 1)
+        made.alive = len(lengths) - np.cumsum(counts)[:longest].astype(np.int64)
+        made.offset = np.concatenate([np.zeros(1, np.int64), np.cumsum(made.alive)])
+        made.steps = longest
+        return made
+
+    order: np.ndarray
+    alive: np.ndarray
+    offset: np.ndarray
+    steps: int
+
+    @cached_property
+    def key(self) -> bytes:
+        """What tells spaces of equal layout: the lengths, and for a picked space the rows."""
+        return self.lengths.tobytes() + (b"" if self.parent is None else self.parent.tobytes())
+
+    @cached_property
+    def rank(self) -> np.ndarray:
+        """The place of each sequence in the order."""
+        rank = np.empty_like(self.order)
+        rank[self.order] = np.arange(len(self.order))
+        return rank
+
+    @cached_property
+    def step(self) -> np.ndarray:
+        """The step of each row, (rows,)."""
+        return np.repeat(np.arange(self.steps), self.alive)
+
+    @cached_property
+    def place(self) -> np.ndarray:
+        """The place k in the order of each row's sequence, (rows,)."""
+        return np.arange(int(self)) - self.offset[self.step]
+
+    @cached_property
+    def item(self) -> np.ndarray:
+        """The caller's number of each row's sequence, (rows,)."""
+        return self.order[self.place]
+
+    @cached_property
+    def flat(self) -> np.ndarray:
+        """Where each row lies among the sequences written one after the other, (rows,)."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        return starts[self.item] + self.step
+
+    @cached_property
+    def row(self) -> np.ndarray:
+        """The row of each step of the sequences written one after the other: the inverse of `flat`."""
+        row = np.empty(int(self), np.int64)
+        row[self.flat] = np.arange(int(self))
+        return row
+
+    def at(self, item: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """Rows of steps of sequences; -1 where a sequence has no such step."""
+        inside = (step >= 0) & (step < self.lengths[item])
+        return np.where(inside, self.offset[np.where(inside, step, 0)] + self.rank[item], -1)
+
+    def pick(self, keep: np.ndarray) -> Space:
+        """The space of the rows for which `keep` holds."""
+        kept = keep[self.row]  # by sequence, then step
+        items = np.repeat(np.arange(len(self.lengths)), self.lengths)[kept]
+        made = Space.made(np.bincount(items, minlength=len(self.lengths)).astype(np.int64))
+        return Space.made(made.lengths, self.row[kept][made.flat])
+
+    def cut(self, begin: int, end: int) -> Space:
+        """The space of steps begin to end of each sequence; bounds count as Python's, but an end of 0 is the end of the sequence."""
+        lo = np.clip(begin if begin >= 0 else self.lengths + begin, 0, self.lengths)
+        hi = np.clip(end if end > 0 else self.lengths + end, 0, self.lengths)
+        step = self.step
+        return self.pick((step >= lo[self.item]) & (step < hi[self.item]))
+
+
+_known: OrderedDict[bytes, Space] = OrderedDict()
+
+
+def index_of(move: tuple, source: int, target: int) -> np.ndarray:
+    """The row of the source for each row of the target, int64; -1 where the source has none.
+
+    move: ('shift', d), ('broadcast',), ('at', i), ('spread', i), ('pick',), ('unpick',), ('unpack', size), ('pack', size), ('relabel',).
+    """
+    kind = move[0]
+    if kind == "shift":
+        return target.at(target.item, target.step - move[1])  # type: ignore[attr-defined]
+    if kind == "broadcast":
+        return target.item  # type: ignore[attr-defined]
+    if kind == "at":  # one step of each sequence, counted from the end where negative
+        i, s = move[1], source
+        return s.at(np.arange(len(s.lengths)), i if i >= 0 else s.lengths + i)  # type: ignore[attr-defined]
+    if kind == "spread":  # its transpose
+        i, t = move[1], target
+        at = i if i >= 0 else t.lengths[t.item] + i  # type: ignore[attr-defined]
+        return np.where(t.step == at, t.item, -1)  # type: ignore[attr-defined]
+    if kind == "pick":
+        return target.parent  # type: ignore[attr-defined]
+    if kind == "unpick":
+        out = np.full(int(target), -1, np.int64)
+        out[source.parent] = np.arange(int(source))  # type: ignore[attr-defined]
+        return out
+    if kind == "unpack":
+        s, n = source, len(source.lengths)  # type: ignore[attr-defined]
+        return s.at(np.repeat(np.arange(n), move[1]), np.tile(np.arange(move[1]), n))  # type: ignore[attr-defined]
+    if kind == "pack":
+        return target.item * move[1] + target.step  # type: ignore[attr-defined]
+    if kind == "relabel":
+        return np.arange(int(target))
+    raise ValueError(f"index_of: no such move {move!r}")
+
+
+def row_info(what: tuple, space: Space) -> np.ndarray:
+    """A number a row: ('step',), ('length',), ('below', d): 1 in the first d steps, ('last', d): 1 in the last d ones."""
+    if what[0] == "step":
+        return space.step
+    left = space.lengths[space.item]
+    if what[0] == "length":
+        return left
+    return space.step < what[1] if what[0] == "below" else left - space.step <= what[1]
+
+
+def row_table(node: Node, sizes: Mapping[Any, int]) -> np.ndarray:
+    """The table of a `move_rows` node. Raises `ValueError` where the two spaces do not fit each other."""
+    move = node.attrs["move"]
+    source, target = sizes[node.inputs[0].type.axes], sizes[node.attrs["axes"]]
+    if move[0] in ("pick", "unpick"):
+        picked = sizes[move]
+        source, target = (source, picked) if move[0] == "pick" else (picked, target)
+    elif move[0] == "relabel" and source.key != target.key:  # type: ignore[attr-defined]
+        raise ValueError(_unlike(node.inputs[0].type.axes, node.attrs["axes"], source, target))
+    elif move[0] == "pack" and target.lengths.max(initial=0) > move[1]:  # type: ignore[attr-defined]
+        longest = int(target.lengths.max())  # type: ignore[attr-defined]
+        raise ValueError(f"to_sequence_like: expected sequences of at most {move[1]} steps, the size of the first static axis, got {longest}")
+    return index_of(move, source, target)
+
+
+def _unlike(a: Any, b: Any, source: Any, target: Any) -> str:
+    return (
+        f"sequences: expected equal lengths in {row_space(a)} and {row_space(b)}, got {source.lengths.tolist()} and {target.lengths.tolist()}"
+    )
+
+
+def space_made(made: SpaceDef, value: np.ndarray | None, sizes: dict[Any, Any]) -> Space:
+    """A row space that is made while running, of the value that it depends on. Raises `ValueError` for lengths that make no sense."""
+    parent = sizes[made.parent]
+    if made.kind[0] == "where":
+        return parent.pick(np.asarray(value).reshape(-1) != 0)
+    if made.kind[0] == "cut":
+        return parent.cut(*made.kind[1:])
+    most = made.kind[1]
+    if value is None:
+        return Space.of(np.full(parent, most, np.int64))
+    lengths = np.asarray(value).reshape(-1)
+    if (lengths != np.floor(lengths)).any() or (lengths < 0).any() or (lengths > most).any():
+        raise ValueError(f"to_sequence: expected whole sequence_lengths in [0, {most}], got {lengths.tolist()[:20]}")
+    return Space.of(lengths.astype(np.int64))
