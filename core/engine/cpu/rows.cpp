@@ -165,8 +165,7 @@ template <class T> const Machine<T> machine = make_machine<T>();
 // ---------------------------------------------------------------- what all of them do
 
 constexpr int64_t DEEP = 512; /* summands of one pass: a panel stays in the second-level cache beside a block of a */
-/* Multiplications below which a second thread costs more than it takes over. */
-constexpr int64_t ALONE = 1 << 17;
+constexpr double ALONE = 3 << 18; /* bytes of multiplicands below which a second thread costs more than it takes over */
 
 /* f(begin, n) for pieces of [0, n) of at most `most`, nearly equal; once with n = 0 where there is nothing. */
 template <class F> static inline void pieces(int64_t n, int64_t most, F &&f) {
@@ -291,7 +290,7 @@ template <class T> struct RowProductKernel : RowsKernel {
     void compute(const T *a, const T *b, const Out<T> &out, T *space) const {
         const int64_t m = rows, panels = ceil_div(args.n, machine<T>.panel());
         if (m <= 0 || panels == 0) return;
-        const double work = double(m) * double(args.n) * double(args.k);
+        const double work = double(std::max<int64_t>(m, 2)) * double(args.n) * double(args.k) * sizeof(T);
         const int64_t blocks = ceil_div(m, block);
         const int threads = threads_for(work, std::max(panels, m / 4), slots);
         if (threads == 1) return part(a, b, out, space, 0, m, 0, panels);
@@ -380,7 +379,7 @@ template <class T> struct SumProductKernel : RowsKernel {
     void compute(const T *a, const T *b, const Out<T> &out, T *space) const {
         if (args.m == 0 || args.n == 0) return;
         const int64_t across = ceil_div(args.n, wide), tasks = ceil_div(args.m, high) * across;
-        const double work = double(args.m) * double(args.n) * double(rows + 16);
+        const double work = double(args.m) * double(args.n) * double(rows + 16) * sizeof(T);
         const int threads = threads_for(work, tasks, slots);
         if (threads == 1) {
             for (int64_t t = 0; t < tasks; t++) part(a, b, out, space, t / across * high, t % across * wide);
