@@ -310,8 +310,43 @@ def pointwise() -> dict[str, Any]:
     return found
 
 
+def row_products() -> dict[str, Any]:
+    """GFLOP/s of products over packed rows in the sizes of recurrent networks, and of one oneDNN primitive for each size."""
+    from cogkit.engine.cpu import rows
+
+    try:
+        from cogkit.engine.cpu import onednn
+    except ImportError:
+        onednn = None
+
+    def bound(made: Any, *arrays: np.ndarray) -> Callable[[], None]:
+        scratch = np.zeros(made.scratch + 64, np.uint8)
+        kept.append(scratch)
+        made.set_buffers([(a.ctypes.data + 63) // 64 * 64 for a in (*arrays, *([scratch] if made.scratch else []))])
+        return made.run
+
+    kept: list[np.ndarray] = []
+    found = {}
+    for m, k, n in [(1, 512, 2048), (4, 512, 2048), (16, 512, 2048), (16, 256, 256), (2000, 80, 2048), (2000, 512, 2048)]:
+        a, b, c, d = (np.full(size + 16, 0.5, np.float32) for size in (m * k, k * n, m * n, k * n))
+        packed = np.zeros(rows.packed_bytes(k, n, "f4") + 64, np.uint8)
+        bound(rows.Pack(k, n, False, "f4"), b, packed)()
+        runs = {
+            "product": bound(rows.RowProduct(m, k, n, "f4"), a, packed, c),
+            "sum": bound(rows.SumProduct(m, k, n, "f4"), a, c, d),
+        }
+        if onednn:
+            runs["onednn_product"] = bound(onednn.MatMul(m, n, k), a, b, c)
+            runs["onednn_sum"] = bound(onednn.MatMul(k, n, m, transpose_a=True), a, c, d)
+        best = dict.fromkeys(runs, float("inf"))
+        for _ in range(5):  # by turns, so that a busy moment hits all
+            best = {name: min(best[name], seconds_of(run, 0.05)) for name, run in runs.items()}
+        found[f"{m} x {k} x {n}"] = {name: 2e-9 * m * k * n / seconds for name, seconds in best.items()}
+    return found
+
+
 PARTS: dict[str, Callable[..., dict]] = {
-    f.__name__: f for f in (peak, copy, executor, overhead, startup, lowering, profile, pointwise)
+    f.__name__: f for f in (peak, copy, executor, overhead, startup, lowering, profile, pointwise, row_products)
 }
 
 if __name__ == "__main__":
