@@ -1,9 +1,11 @@
 """cogkit.data: readers, transforms, the minibatch source, and one recipe a data set."""
 
 from cogkit.data import transforms
+from cogkit.data.ctf import *
 from cogkit.data.deserializers import *
 from cogkit.data.folder import *
 from cogkit.data.format import *
 from cogkit.data.recipe import *
+from cogkit.data.sequences import *
 from cogkit.data.source import *
 from cogkit.data.streams import *

@@ -1,6 +1,6 @@
 """Minibatch sources.
 
-The order contract. With N sequences, place p of the timeline (0, 1, 2, ...) is place p mod N of sweep p div N, and the sample
+The order contract. With N samples, place p of the timeline (0, 1, 2, ...) is place p mod N of sweep p div N, and the sample
 there is a permutation keyed by (randomization_seed, sweep) alone, or p mod N itself without randomisation. So
 
 - every sweep has every sample once; the order does not depend on minibatch sizes, ranks, threads or prefetching;
@@ -11,22 +11,35 @@ there is a permutation keyed by (randomization_seed, sweep) alone, or p mod N it
 - the position is one number (and the seed and data that it holds for), can be taken between any two minibatches and restored
   on another number of ranks.
 
+The same with sequences: places are those of whole sequences, a permutation of them is a sweep, and
+
+- a minibatch is the next sequences that together have no more than `minibatch_size` samples, one at least; what counts are the
+  samples of the stream that `defines_mb_size`, else of the longest stream of each sequence;
+- a rank has the sequences at places p with p mod n = i; the position is a place and the samples before it;
+- `frame_mode`: every frame is a sample. The sequences of a sweep, in their order, are cut into windows of 2**17 frames
+  (`randomization_window_in_samples`, if given), whose frames are permuted by (seed, sweep, window); the position is a number of frames;
+- `truncation_length` T: minibatch_size // T slots, each with one sequence, give their next T samples each; a slot that ran out
+  begins the next sequence of the timeline in the next minibatch. MinibatchData has `slots` and `begins`. Rank i has slots s with
+  s mod n = i; the position also has the sequence and offset of each slot;
+- a sequence that cannot be read keeps its place, its samples are left out: neither order nor position depend on faults.
+
 CNTK 2.7 differs: it randomises within windows of chunks and gives ranks whole chunks, so that its order depends on both; its
-sweep s with seed k equals its sweep 0 with seed k + s.
+sweep s with seed k equals its sweep 0 with seed k + s. It fills a slot with the beginning of the next sequence in the same minibatch.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from cogkit.data.deserializers import Deserializer
-from cogkit.data.native import permutation
-from cogkit.data.prefetch import Prefetcher, Ring
+from cogkit.data.packing import POSITION, Frames, Pieces, Samples, Sequences
+from cogkit.data.prefetch import Prefetcher
+from cogkit.data.sequences import Fault, Joined, SequenceDeserializer, available_threads
 from cogkit.data.streams import (
     DEFAULT_RANDOMIZATION_WINDOW_IN_CHUNKS,
     FULL_DATA_SWEEP,
@@ -39,30 +52,6 @@ from cogkit.errors import DataError
 from cogkit.variables import Record
 
 __all__ = ["MinibatchSource", "MinibatchSourceFromData", "UserMinibatchSource"]
-
-POSITION = "minibatchSourcePosition"  # CNTK's key
-
-
-def order(seed: int, sweep: int, count: int, start: int = 0, stop: int | None = None, randomize: bool = True) -> np.ndarray:
-    """Samples at places start..stop of a sweep over `count` samples, int64; needs no memory of the rest."""
-    stop = count if stop is None else stop
-    return permutation(seed, sweep, count, start, stop) if randomize else np.arange(start, stop, dtype=np.int64)
-
-
-def minibatch_places(
-    position: int, stop: int, count: int, seed: int, randomize: bool, partitions: int = 1, partition: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """(sample, sweep), both int64 (n,), of one rank's places in position..stop of the timeline."""
-    samples, sweeps = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    at = position
-    while at < stop:
-        sweep, first = divmod(at, count)
-        last = min(count, first + stop - at)
-        mine = slice((partition - at) % partitions, None, partitions)
-        samples.append(order(seed, sweep, count, first, last, randomize)[mine])
-        sweeps.append(np.full(len(samples[-1]), sweep, np.int64))
-        at += last - first
-    return np.concatenate(samples), np.concatenate(sweeps)
 
 
 def _whole(value: Any, low: int, name: str) -> int:
@@ -112,12 +101,13 @@ class _Streams:
 
 
 class MinibatchSource(_Streams):
-    """Minibatches of one deserialiser or of several joined by sequence number; the order contract is above.
+    """Minibatches of one deserialiser or of several joined by the key of their sequences; the order contract is above.
 
-    `max_samples` (FULL_DATA_SWEEP: one sweep) or `max_sweeps` end it. `prefetch`: minibatches made ahead on a thread, 0 for none;
-    `wait_seconds` is the time that next_minibatch spent waiting for them. `randomization_window_in_chunks` and `_in_samples` are
-    taken as CNTK takes them (both 0: no randomisation), but the window is always the whole data set.
-    Raises ValueError, TypeError, DataError.
+    `max_samples` (FULL_DATA_SWEEP: one sweep) or `max_sweeps` end it. `max_errors`: so many sequences with a fault are left out and
+    listed in `errors`; one more is a DataError. `prefetch`: minibatches made ahead on a thread, 0 for none; `wait_seconds` is the time
+    that next_minibatch spent waiting for them. `multithreaded_deserializer=False`: files are parsed on one thread.
+    `randomization_window_in_chunks` and `_in_samples` are taken as CNTK takes them (both 0: no randomisation), but outside frame_mode
+    the window is always the whole data set. Raises ValueError, TypeError, DataError.
     """
 
     def __init__(
@@ -143,13 +133,9 @@ class MinibatchSource(_Streams):
         for d in parts:
             if not isinstance(d, Deserializer):
                 raise TypeError(f"MinibatchSource: expected deserializers, got {type(d).__name__}")
-        counts = [d.count for d in parts]
-        if len(set(counts)) > 1:
-            raise DataError(f"MinibatchSource: expected deserializers of one length, got {', '.join(map(str, counts))} sequences")
-        if not counts[0]:
-            raise DataError("MinibatchSource: expected data, got no sequence at all")
-        if any(d.lengths is not None for d in parts) or frame_mode and truncation_length:
-            raise ValueError("MinibatchSource: expected samples, got sequences longer than one")
+        truncation_length = _whole(truncation_length or 0, 0, "truncation_length")
+        if frame_mode and truncation_length:
+            raise ValueError("MinibatchSource: expected frame_mode or truncation_length, got both")
         self._infos = {}
         for d in parts:
             for name, info in d.streams.items():
@@ -161,18 +147,44 @@ class MinibatchSource(_Streams):
         max_samples, max_sweeps = _whole(max_samples, 1, "max_samples"), _whole(max_sweeps, 1, "max_sweeps")
         if max_samples != INFINITELY_REPEAT and max_sweeps != INFINITELY_REPEAT:
             raise ValueError("MinibatchSource: expected max_samples or max_sweeps, got both")
-        self._count = counts[0]
-        self._limit: int | None = None
-        if max_samples != INFINITELY_REPEAT:
-            self._limit = self._count if max_samples == FULL_DATA_SWEEP else max_samples
-        elif max_sweeps != INFINITELY_REPEAT:
-            self._limit = self._count * (1 if max_sweeps == FULL_DATA_SWEEP else max_sweeps)
+        sweeps = 1 if FULL_DATA_SWEEP in (max_samples, max_sweeps) else None if max_sweeps == INFINITELY_REPEAT else max_sweeps
         self._seed = _whole(randomization_seed, 0, "randomization_seed")
         self._randomize = bool(randomize) and bool(randomization_window_in_chunks or randomization_window_in_samples)
         self._identity = "+".join(d.identity for d in parts)
-        self._position = 0
-        self._make = partial(_make, parts, self._count, self._limit, self._seed, self._randomize, Ring(8 * len(self._infos)))
-        self._ahead = Prefetcher(self._make, _whole(prefetch, 1, "prefetch")) if prefetch else None
+        self.errors: list[Fault] = []
+        self._max_errors = _whole(max_errors, 0, "max_errors")
+        joined = Joined(parts, must_be_even=bool(frame_mode or truncation_length))
+        self._note(joined.faults)
+        sequential = any(isinstance(d, SequenceDeserializer) for d in parts)
+        kind: Any = Samples if joined.sizes is None else Sequences
+        options = {}
+        if frame_mode and sequential:
+            kind, options = Frames, {"window": randomization_window_in_samples}
+        elif truncation_length:
+            kind, options = Pieces, {"length": truncation_length}
+        if not joined.count:
+            raise DataError("MinibatchSource: expected data, got no sequence at all")
+        threads = 1 if multithreaded_deserializer is False else available_threads()
+        limit = max_samples if sweeps is None and max_samples != INFINITELY_REPEAT else None
+        self._packing: Samples = kind(joined, len(self._infos), self._seed, self._randomize, limit, sweeps, threads, **options)
+        if not self._packing.per_sweep:
+            raise DataError("MinibatchSource: expected data, got sequences without a sample")
+        self._position = self._packing.start
+        self._ahead = Prefetcher(self._packing.make, _whole(prefetch, 1, "prefetch")) if prefetch else None
+
+    def _note(self, faults: list[Fault]) -> None:
+        """Lists new faults; DataError if there are more than max_errors."""
+        new = [f for f in dict.fromkeys(faults) if f not in self.errors]
+        if len(self.errors) + len(new) <= self._max_errors:
+            self.errors += new
+            return
+        if not self._max_errors and len(new) == 1:
+            raise DataError(str(new[0]))
+        listed = "\n  ".join(str(f) for f in [*self.errors, *new][:20])
+        raise DataError(
+            f"MinibatchSource: expected at most {self._max_errors} faults (max_errors), "
+            f"got {len(self.errors) + len(new)}; mend the files or allow more:\n  {listed}"
+        )
 
     def next_minibatch(
         self,
@@ -191,11 +203,13 @@ class MinibatchSource(_Streams):
         partition = _whole(partition_index or 0, 0, "partition_index")
         if partition >= partitions:
             raise ValueError(f"partition_index: expected less than num_data_partitions = {partitions}, got {partition}")
-        if self._limit is not None and self._position >= self._limit:
+        if self._packing.ended(self._position):
             return {}
         key = (self._position, size, partitions, partition)
-        batch, after = self._make(key) if self._ahead is None else (self._ahead.get(key), None)
-        data, self._position = batch
+        data, position, faults = self._packing.make(key)[0] if self._ahead is None else self._ahead.get(key)
+        if faults:
+            self._note(faults)
+        self._position = position
         return by_stream(self._infos, data, input_map)
 
     def get_next_minibatch(
@@ -204,28 +218,30 @@ class MinibatchSource(_Streams):
         """The call that every kind of source has, for training loops."""
         return self.next_minibatch(size, None, device, num_data_partitions, partition_index)
 
+    def key_of(self, sequence: int) -> str:
+        """The key of a sequence by its number, as in MinibatchData.sequences."""
+        return self._packing.joined.key_of(sequence)
+
     def is_infinite(self) -> bool:
         """Whether it never ends."""
-        return self._limit is None
+        return self._packing.limit is None
 
     def get_checkpoint_state(self) -> dict[str, Any]:
         """A small dict of numbers and strings; the same on every rank."""
-        return {
-            POSITION: self._position,
-            "sweepSize": self._count,
-            "randomized": self._randomize,
-            "seed": self._seed,
-            "data": self._identity,
-        }
+        return {**self._packing.state(self._position), **self._same()}
+
+    def _same(self) -> dict[str, Any]:
+        """What must be the same when a position is restored."""
+        return {**self._packing.same(), "randomized": self._randomize, "seed": self._seed, "data": self._identity}
 
     def restore_from_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Goes to a saved position; DataError if it was saved with other data or another seed."""
         if not isinstance(checkpoint, Mapping) or POSITION not in checkpoint:
             raise DataError(f"MinibatchSource: expected a checkpoint with '{POSITION}', got {checkpoint!r}")
-        for key, mine in self.get_checkpoint_state().items():
-            if key != POSITION and checkpoint.get(key, mine) != mine:
+        for key, mine in self._same().items():
+            if checkpoint.get(key, mine) != mine:
                 raise DataError(f"MinibatchSource: expected a checkpoint made with {key} = {mine!r}, got {checkpoint[key]!r}")
-        self._position = _whole(checkpoint[POSITION], 0, POSITION)
+        self._position = self._packing.restore(checkpoint)
 
     @property
     def wait_seconds(self) -> float:  # type: ignore[override]
@@ -242,34 +258,6 @@ class MinibatchSource(_Streams):
 
     def __exit__(self, *error: Any) -> None:
         self.close()
-
-
-def _make(
-    parts: list[Deserializer],
-    count: int,
-    limit: int | None,
-    seed: int,
-    randomize: bool,
-    ring: Ring,
-    key: tuple[int, int, int, int],
-) -> tuple[Any, Any]:
-    """((data by name, position after), next key or None). Knows no source: it runs on the prefetching thread."""
-    position, size, partitions, partition = key
-    stop = position + size if limit is None else min(position + size, limit)
-    sample, sweep = minibatch_places(position, stop, count, seed, randomize, partitions, partition)
-    try:
-        rows: dict[str, np.ndarray] = {}
-        for d in parts:
-            rows |= d.read(sample, sweep, seed, ring.take)
-    except Exception as e:
-        e.add_note(
-            f"while reading places {position} to {stop} of the timeline (sweep {position // count}, "
-            f"samples {', '.join(map(str, sample[:5]))}{', ...' if len(sample) > 5 else ''})"
-        )
-        raise
-    ends = stop // count > position // count
-    data = {name: MinibatchData(x, len(sample), len(sample), ends) for name, x in rows.items()}
-    return (data, stop), (None if limit is not None and stop >= limit else (stop, size, partitions, partition))
 
 
 class UserMinibatchSource(_Streams):

@@ -69,43 +69,90 @@ class StreamInformation:
     shape: tuple[int, ...]
     defines_mb_size: bool = False
 
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """CNTK's name of the shape."""
+        return self.shape
+
     def __str__(self) -> str:
         return f"{self.name}({list(self.shape)})"
 
 
 class MinibatchData:
-    """One stream of one minibatch; any NumPy function takes it. Rows first: (num_samples, *shape).
+    """One stream of one minibatch. `value`: the rows of all its sequences, one after the other, (num_samples, *shape) or CSR.
 
-    CNTK's readers put an axis of 1 between rows and shape where there are no sequences; here there is none. The rows may be
-    kept as long as you like: a buffer is used again only after the last array on it is gone.
+    `lengths` (num_sequences,) int64: samples of each sequence; None where the stream has no sequence axis: one row a sequence.
+    `sequences`: their numbers in the first deserialiser. With truncation_length, `slots` and `begins`: sequence i goes on where the
+    sequence of the same slot in the minibatch before stopped, unless begins[i]. The rows may be kept as long as you like: a buffer is
+    used again only after the last array on it is gone.
     """
 
-    __slots__ = ("value", "num_sequences", "num_samples", "end_of_sweep")
+    __slots__ = ("value", "num_sequences", "num_samples", "end_of_sweep", "lengths", "sequences", "slots", "begins")
 
-    def __init__(self, value: Any, num_sequences: int, num_samples: int, sweep_end: bool):
+    def __init__(
+        self,
+        value: Any,
+        num_sequences: int,
+        num_samples: int,
+        sweep_end: bool,
+        *,
+        lengths: np.ndarray | None = None,
+        sequences: np.ndarray | None = None,
+        slots: np.ndarray | None = None,
+        begins: np.ndarray | None = None,
+    ):
         self.value, self.num_sequences, self.num_samples, self.end_of_sweep = value, num_sequences, num_samples, sweep_end
+        self.lengths, self.sequences, self.slots, self.begins = lengths, sequences, slots, begins
 
     def asarray(self) -> Any:
-        """The rows; not a copy."""
-        return self.value
+        """Without a sequence axis the rows, not a copy; else CNTK's array (num_sequences, longest, *shape), zeros after short sequences.
+
+        A sparse stream's rows stay CSR where there is no sequence axis; with one they become dense.
+        """
+        if self.lengths is None:
+            return self.value
+        n, longest = len(self.lengths), self._longest()
+        rows = self.value.toarray() if self.is_sparse else self.value
+        if (self.lengths == longest).all():
+            return rows.reshape(n, longest, *rows.shape[1:])
+        out = np.zeros((n, longest, *rows.shape[1:]), rows.dtype)
+        out[self.mask != 0] = rows
+        return out
+
+    def _longest(self) -> int:
+        return int(self.lengths.max()) if len(self.lengths) else 0  # type: ignore[arg-type]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """CNTK's mask (num_sequences, longest) int8: 2 where a sequence begins, 1 where it goes on, 0 after its end."""
+        lengths = np.ones(self.num_sequences, np.int64) if self.lengths is None else self.lengths
+        t = np.arange(int(lengths.max()) if len(lengths) else 0)
+        mask = (t < lengths[:, None]).astype(np.int8)
+        mask[:, :1] *= np.int8(2) if self.begins is None else np.where(self.begins, 2, 1).astype(np.int8)[:, None]
+        return mask
 
     @property
     def data(self) -> MinibatchData:
-        """CNTK's Value, which is this object: it has `asarray`, `as_sequences` and `shape`."""
+        """CNTK's Value, which is this object: it has `asarray`, `as_sequences`, `mask` and `shape`."""
         return self
 
     def as_sequences(self, variable: Any = None) -> list[Any]:
-        """One array (1, *shape) a row."""
-        return [self.value[i : i + 1] for i in range(self.num_samples)]
+        """One array (length, *shape), or CSR (length, dim), a sequence; not copies of dense rows."""
+        if self.lengths is None:
+            return [self.value[i : i + 1] for i in range(self.num_samples)]
+        ends = np.cumsum(self.lengths).tolist()
+        return [self.value[a:b] for a, b in zip([0, *ends], ends, strict=False)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        value = self.value.toarray() if self.is_sparse else self.value
-        return np.array(value, dtype=dtype, copy=copy)
+        value = self.asarray()
+        return np.array(value.toarray() if not isinstance(value, np.ndarray) else value, dtype=dtype, copy=copy)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(num_samples, *shape of a sample)."""
-        return self.value.shape
+        """(num_samples, *shape of a sample), or (num_sequences, longest, *shape) where there is a sequence axis."""
+        if self.lengths is None:
+            return self.value.shape
+        return len(self.lengths), self._longest(), *self.value.shape[1:]
 
     @property
     def dtype(self) -> np.dtype:

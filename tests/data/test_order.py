@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cogkit.data import ArrayDeserializer, MinibatchSource, native
-from cogkit.data.source import minibatch_places, order
+from cogkit.data.packing import minibatch_places, order
 
 COUNTS = st.integers(1, 700)
 SEEDS = st.integers(0, 2**64 - 1)

@@ -1,0 +1,470 @@
+#include "ctf.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <unistd.h>
+
+#include "number.h"
+#include "in_parts.h"
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+const double cg_powers_of_ten[2 * CG_POWERS + 1] = {
+    1e-64, 1e-63, 1e-62, 1e-61, 1e-60, 1e-59, 1e-58, 1e-57, 1e-56, 1e-55, 1e-54, 1e-53, 1e-52, 1e-51, 1e-50, 1e-49, 1e-48,
+    1e-47, 1e-46, 1e-45, 1e-44, 1e-43, 1e-42, 1e-41, 1e-40, 1e-39, 1e-38, 1e-37, 1e-36, 1e-35, 1e-34, 1e-33, 1e-32, 1e-31,
+    1e-30, 1e-29, 1e-28, 1e-27, 1e-26, 1e-25, 1e-24, 1e-23, 1e-22, 1e-21, 1e-20, 1e-19, 1e-18, 1e-17, 1e-16, 1e-15, 1e-14,
+    1e-13, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7,
+    1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22, 1e23, 1e24, 1e25, 1e26, 1e27,
+    1e28, 1e29, 1e30, 1e31, 1e32, 1e33, 1e34, 1e35, 1e36, 1e37, 1e38, 1e39, 1e40, 1e41, 1e42, 1e43, 1e44, 1e45, 1e46, 1e47,
+    1e48, 1e49, 1e50, 1e51, 1e52, 1e53, 1e54, 1e55, 1e56, 1e57, 1e58, 1e59, 1e60, 1e61, 1e62, 1e63, 1e64,
+};
+
+static const int64_t PAD = 64;  // bytes after what was read that may be looked at
+
+// Reads [at, at + n) to `to`; false with errno (0: the file ends before).
+static bool read_all(int fd, int64_t at, int64_t n, char *to) {
+    while (n > 0) {
+        const ssize_t got = pread(fd, to, (size_t)n, (off_t)at);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) {
+            if (got == 0) errno = 0;
+            return false;
+        }
+        at += got;
+        to += got;
+        n -= got;
+    }
+    return true;
+}
+
+static inline bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+
+// Bits of the 64 bytes at p that are a line end or a bar.
+static inline uint64_t marks(const char *p) {
+#if defined(__SSE2__)
+    const __m128i line = _mm_set1_epi8('\n'), bar = _mm_set1_epi8('|');
+    uint64_t out = 0;
+    for (int i = 0; i < 4; ++i) {
+        const __m128i x = _mm_loadu_si128((const __m128i *)(p + 16 * i));
+        out |= (uint64_t)(uint32_t)_mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi8(x, line), _mm_cmpeq_epi8(x, bar))) << (16 * i);
+    }
+    return out;
+#else
+    uint64_t out = 0;
+    for (int i = 0; i < 64; ++i) out |= (uint64_t)(p[i] == '\n' || p[i] == '|') << i;
+    return out;
+#endif
+}
+
+// The id at the beginning of a line, if it has one: p moves behind it.
+static inline bool read_id(const char *&p, uint64_t &id) {
+    const char *q = p;
+    while (is_blank(*q)) ++q;
+    if (!cg_is_digit(*q)) return false;
+    id = 0;
+    while (cg_is_digit(*q)) id = id * 10 + (uint64_t)(*q++ - '0');
+    if (!is_blank(*q) && *q != '|' && *q != '\n') return false;
+    p = q;
+    return true;
+}
+
+// --- the index -------------------------------------------------------------------------------------------------------------
+
+namespace {
+struct Scan {  // of one chunk
+    cg_ctf_index found;
+    bool headless = false;  // its first lines have no id: they go on with a sequence of the chunk before
+    size_t last = 0;        // the name that was met last
+
+    size_t column(const char *name, size_t size) {
+        const size_t k = found.names.size();
+        for (size_t i = 1; i <= k; ++i) {  // streams mostly come in one order
+            const size_t c = (last + i) % k;
+            if (found.names[c].size() == size && std::memcmp(found.names[c].data(), name, size) == 0) return last = c;
+        }
+        found.names.emplace_back(name, size);
+        found.count.emplace_back(found.offset.size(), 0);
+        return last = k;
+    }
+
+    void begin_sequence(int64_t offset, uint64_t id) {
+        found.offset.push_back(offset);
+        found.id.push_back(id);
+        for (auto &c : found.count) c.push_back(0);
+    }
+};
+}  // namespace
+
+// Lines that begin in [begin, end) of the file; text holds it from `begin` to the end of the last of them, a line end and PAD more.
+static void scan_lines(const char *text, int64_t begin, int64_t end, bool ids, Scan &scan) {
+    cg_ctf_index &found = scan.found;
+    const char *p = text, *const stop = text + (end - begin);
+    while (p < stop) {
+        const char *const line = p;
+        uint64_t id = 0;
+        const bool has_id = ids && read_id(p, id);
+        while (is_blank(*p)) ++p;
+        if (*p == '\n') {  // no more than an id, or nothing
+            ++p;
+            continue;
+        }
+        if (found.offset.empty()) {
+            scan.headless = ids && !has_id;
+            scan.begin_sequence(begin + (line - text), id);
+        } else if (!ids || (has_id && (found.id.back() != id || (scan.headless && found.offset.size() == 1)))) {
+            scan.begin_sequence(begin + (line - text), id);
+        }
+        for (bool ended = false; !ended; p += ended ? 0 : 64) {
+            for (uint64_t bits = marks(p); bits; bits &= bits - 1) {
+                const char *q = p + __builtin_ctzll(bits);
+                if (*q == '\n') {
+                    p = q + 1;
+                    ended = true;
+                    break;
+                }
+                const char *name = q + 1, *e = name;
+                if (*name == '#') continue;  // a remark
+                while ((unsigned char)*e > ' ' && *e != '|') ++e;
+                if (e == name) continue;  // the parser will say so
+                const size_t k = scan.column(name, (size_t)(e - name));
+                if (k >= CG_CTF_NAMES) {
+                    found.faults.push_back({0, begin + (name - text), CG_CTF_STREAMS, -1, (int64_t)k});
+                    return;
+                }
+                ++found.count[k].back();
+            }
+        }
+    }
+}
+
+// A chunk: the lines that begin in [begin, end).
+static void scan_chunk(int fd, int64_t size, int64_t begin, int64_t end, bool ids, std::vector<char> &text, Scan &scan) {
+    const int64_t from = begin ? begin - 1 : 0;
+    int64_t filled = end - from;
+    text.resize((size_t)(filled + PAD + 1));
+    if (!read_all(fd, from, filled, text.data())) {
+        scan.found.faults.push_back({0, from, CG_CTF_READ, -1, errno});
+        return;
+    }
+    const char *first = text.data();
+    if (begin) {
+        first = (const char *)std::memchr(first, '\n', (size_t)filled);
+        if (!first || first + 1 == text.data() + filled) return;  // it begins inside a line that does not end here
+        ++first;
+    } else if (filled >= 3 && std::memcmp(first, "\xEF\xBB\xBF", 3) == 0) {
+        first += 3;
+    }
+    const int64_t skipped = first - text.data();
+    for (int64_t more = 1 << 16; text[(size_t)filled - 1] != '\n' && from + filled < size; more *= 2) {  // the last line's end
+        const int64_t n = more < size - from - filled ? more : size - from - filled;
+        text.resize((size_t)(filled + n + PAD + 1));
+        if (!read_all(fd, from + filled, n, text.data() + filled)) {
+            scan.found.faults.push_back({0, from + filled, CG_CTF_READ, -1, errno});
+            return;
+        }
+        const char *line_end = (const char *)std::memchr(text.data() + filled, '\n', (size_t)n);
+        filled = line_end ? line_end + 1 - text.data() : filled + n;
+    }
+    text[(size_t)filled] = '\n';
+    std::memset(text.data() + filled + 1, 0, (size_t)PAD);
+    scan_lines(text.data() + skipped, from + skipped, end, ids, scan);
+}
+
+void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index &out) {
+    // The first line that is not blank tells whether there are ids.
+    std::vector<char> text;
+    for (int64_t at = 0; at < size && !out.ids;) {
+        const int64_t n = size - at < 4096 ? size - at : 4096;
+        text.assign((size_t)(n + PAD), 0);
+        if (!read_all(fd, at, n, text.data())) {
+            out.faults.push_back({0, at, CG_CTF_READ, -1, errno});
+            return;
+        }
+        const char *p = text.data() + (at == 0 && n >= 3 && std::memcmp(text.data(), "\xEF\xBB\xBF", 3) == 0 ? 3 : 0);
+        while (is_blank(*p) || *p == '\n') ++p;
+        if (p < text.data() + n) {
+            out.ids = cg_is_digit(*p);
+            break;
+        }
+        at += n;
+    }
+    const int64_t chunks = (size + chunk - 1) / chunk;
+    // As many chunks at a time as there are threads, so that what is not merged yet stays small.
+    for (int64_t done = 0; done < chunks && out.faults.empty(); done += threads) {
+        const int64_t now = chunks - done < threads ? chunks - done : threads;
+        std::vector<Scan> scans((size_t)now);
+        cg_in_parts(
+            now, threads, 1, [](int64_t i) { return i; },
+            [&](int64_t first, int64_t last, int64_t) {
+                std::vector<char> buffer;
+                for (int64_t c = first; c < last; ++c) {
+                    const int64_t begin = (done + c) * chunk, end = begin + chunk < size ? begin + chunk : size;
+                    scan_chunk(fd, size, begin, end, out.ids, buffer, scans[(size_t)c]);
+                }
+            });
+        for (Scan &scan : scans) {
+            cg_ctf_index &found = scan.found;
+            out.faults.insert(out.faults.end(), found.faults.begin(), found.faults.end());
+            const size_t n = found.offset.size(), before = out.offset.size();
+            if (n == 0) continue;
+            const bool joins = before && out.ids && (scan.headless || found.id[0] == out.id.back());
+            const size_t skip = joins ? 1 : 0;
+            out.offset.insert(out.offset.end(), found.offset.begin() + (int64_t)skip, found.offset.end());
+            if (out.ids) out.id.insert(out.id.end(), found.id.begin() + (int64_t)skip, found.id.end());
+            for (auto &c : out.count) c.resize(before + n - skip, 0);
+            for (size_t k = 0; k < found.names.size(); ++k) {
+                size_t c = 0;
+                while (c < out.names.size() && out.names[c] != found.names[k]) ++c;
+                if (c == out.names.size()) {
+                    out.names.push_back(found.names[k]);
+                    out.count.emplace_back(before + n - skip, 0);
+                }
+                if (joins) out.count[c][before - 1] += found.count[k][0];
+                std::copy(found.count[k].begin() + (int64_t)skip, found.count[k].end(), out.count[c].begin() + (int64_t)before);
+            }
+            if (out.names.size() > CG_CTF_NAMES)
+                out.faults.push_back({0, found.offset[0], CG_CTF_STREAMS, -1, (int64_t)out.names.size()});
+        }
+    }
+    out.offset.push_back(size);
+}
+
+// --- the parser ------------------------------------------------------------------------------------------------------------
+
+// Whether [p, end) is UTF-8 (no overlong forms, no surrogates); `bad`: the first byte that is not.
+static bool is_utf8(const char *p, const char *end, const char *&bad) {
+    while (p < end) {
+        const unsigned char c = (unsigned char)*p;
+        if (c < 0x80) {
+            ++p;
+            continue;
+        }
+        bad = p;
+        const int more = c >= 0xF0 && c <= 0xF4 ? 3 : c >= 0xE0 && c < 0xF0 ? 2 : c >= 0xC2 && c < 0xE0 ? 1 : 0;
+        if (more == 0 || end - p <= more) return false;
+        for (int i = 1; i <= more; ++i)
+            if (((unsigned char)p[i] & 0xC0) != 0x80) return false;
+        const unsigned char second = (unsigned char)p[1];
+        if ((c == 0xE0 && second < 0xA0) || (c == 0xED && second > 0x9F) || (c == 0xF0 && second < 0x90) || (c == 0xF4 && second > 0x8F))
+            return false;
+        p += more + 1;
+    }
+    return true;
+}
+
+namespace {
+struct Parser {
+    std::vector<cg_ctf_stream> &streams;
+    std::vector<cg_ctf_sparse> &sparse;
+    std::vector<int64_t> row;   // next sample of each stream
+    std::vector<int64_t> line;  // the line that had the stream last
+    std::vector<size_t> filled;  // numbers of each sparse stream before this sequence
+    const char *limit = nullptr;  // of the buffer
+    size_t last = 0;
+    bool sorted = true;
+    cg_ctf_fault fault{};
+
+    Parser(std::vector<cg_ctf_stream> &streams, std::vector<cg_ctf_sparse> &sparse)
+        : streams(streams), sparse(sparse), row(streams.size()), line(streams.size()), filled(streams.size()) {}
+
+    // Leaves nothing of a faulty sequence: no numbers, in as many samples as the index says.
+    void drop(int64_t item) {
+        for (size_t s = 0; s < streams.size(); ++s) {
+            const int64_t first = streams[s].first[(size_t)item], after = streams[s].first[(size_t)item + 1];
+            if (streams[s].sparse) {
+                sparse[s].index.resize(filled[s]);
+                sparse[s].value.resize(filled[s]);
+                std::fill(streams[s].row_sizes + first, streams[s].row_sizes + after, 0);
+            } else {
+                std::fill(streams[s].rows + first * streams[s].dim, streams[s].rows + after * streams[s].dim, 0.0f);
+            }
+        }
+    }
+
+    bool fail(int64_t code, int64_t offset, int64_t stream, int64_t got) {
+        fault.code = code;
+        fault.offset = offset;
+        fault.stream = stream;
+        fault.got = got;
+        return false;
+    }
+
+    // One sequence, [text, end) of the buffer, at `base` in the file; a line end and PAD bytes follow.
+    bool sequence(const char *text, const char *end, int64_t base, int64_t item) {
+        const size_t S = streams.size();
+        for (size_t s = 0; s < S; ++s) {
+            row[s] = streams[s].first[(size_t)item];
+            line[s] = 0;
+        }
+        const char *p = text;
+        for (int64_t lines = 1; p < end; ++lines) {
+            uint64_t id;
+            read_id(p, id);
+            for (;;) {
+                while (is_blank(*p)) ++p;
+                if (*p == '\n') {
+                    ++p;
+                    break;
+                }
+                if (*p != '|') return fail(CG_CTF_TEXT, base + (p - text), -1, 0);
+                const char *const bar = p;
+                const char *name = ++p;
+                while ((unsigned char)*p > ' ' && *p != '|') ++p;
+                const size_t size = (size_t)(p - name);
+                if (size == 0) return fail(CG_CTF_TEXT, base + (bar - text), -1, 0);
+                size_t s = S;
+                if (*name != '#')
+                    for (size_t i = 1; i <= S; ++i) {
+                        const size_t c = (last + i) % S;
+                        if (streams[c].name.size() == size && std::memcmp(streams[c].name.data(), name, size) == 0) {
+                            s = last = c;
+                            break;
+                        }
+                    }
+                if (s == S) {  // a remark, or a stream that nobody asked for
+                    while (*p != '|' && *p != '\n') ++p;
+                    const char *bad;
+                    if (!is_utf8(name, p, bad)) return fail(CG_CTF_UTF8, base + (bad - text), -1, (unsigned char)*bad);
+                    continue;
+                }
+                if (line[s] == lines) return fail(CG_CTF_TWICE, base + (bar - text), (int64_t)s, 0);
+                line[s] = lines;
+                if (row[s] == streams[s].first[(size_t)item + 1]) return fail(CG_CTF_CHANGED, base + (bar - text), (int64_t)s, 0);
+                if (!(streams[s].sparse ? pairs(p, text, base, s) : values(p, text, base, s))) return false;
+                ++row[s];
+            }
+        }
+        for (size_t s = 0; s < S; ++s) {
+            const int64_t first = streams[s].first[(size_t)item], after = streams[s].first[(size_t)item + 1];
+            if (first == after) return fail(CG_CTF_EMPTY, base, (int64_t)s, 0);
+            if (row[s] != after) return fail(CG_CTF_CHANGED, base, (int64_t)s, row[s] - first);
+        }
+        return true;
+    }
+
+    bool number(const char *&p, const char *text, int64_t base, size_t s, float &out) {
+        const char *const at = p;
+        const cg_number what = cg_read_float(p, limit, out);
+        if (what == CG_NUMBER_OK && (is_blank(*p) || *p == '\n' || *p == '|')) return true;
+        const char *q = at + (*at == '-' || *at == '+');
+        const bool word = (*q | 32) == 'n' || (*q | 32) == 'i';  // nan, inf
+        return fail(what == CG_NUMBER_HUGE || word ? CG_CTF_NOT_FINITE : CG_CTF_NUMBER, base + (at - text), (int64_t)s, 0);
+    }
+
+    bool values(const char *&p, const char *text, int64_t base, size_t s) {
+        const int64_t dim = streams[s].dim;
+        float *out = streams[s].rows + row[s] * dim;
+        int64_t n = 0;
+        for (;;) {
+            while (is_blank(*p)) ++p;
+            if (*p == '|' || *p == '\n') break;
+            if (n == dim) {
+                const char *const at = p;
+                for (; *p != '|' && *p != '\n'; ++p) n += !is_blank(*p) && (is_blank(p[1]) || p[1] == '|' || p[1] == '\n');
+                return fail(CG_CTF_MANY, base + (at - text), (int64_t)s, n);
+            }
+            if (!number(p, text, base, s, out[n])) return false;
+            ++n;
+        }
+        return n == dim || fail(CG_CTF_FEW, base + (p - text), (int64_t)s, n);
+    }
+
+    bool pairs(const char *&p, const char *text, int64_t base, size_t s) {
+        const int64_t dim = streams[s].dim;
+        std::vector<int32_t> &index = sparse[s].index;
+        std::vector<float> &value = sparse[s].value;
+        const size_t before = index.size();
+        int64_t previous = -1;
+        for (;;) {
+            while (is_blank(*p)) ++p;
+            if (*p == '|' || *p == '\n') break;
+            const char *const at = p;
+            int64_t k = 0;
+            while (cg_is_digit(*p)) k = k < (int64_t)1 << 40 ? k * 10 + (*p - '0') : k, ++p;
+            if (p == at || *p != ':') return fail(CG_CTF_PAIR, base + (at - text), (int64_t)s, 0);
+            if (k >= dim) return fail(CG_CTF_INDEX, base + (at - text), (int64_t)s, k);
+            ++p;
+            float v;
+            if (!number(p, text, base, s, v)) return false;
+            sorted &= k > previous;
+            previous = k;
+            index.push_back((int32_t)k);
+            value.push_back(v);
+        }
+        streams[s].row_sizes[row[s]] = (int32_t)(index.size() - before);
+        return true;
+    }
+};
+}  // namespace
+
+void cg_ctf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, int threads, std::vector<cg_ctf_stream> &streams,
+                 std::vector<std::vector<cg_ctf_sparse>> &sparse, std::vector<cg_ctf_fault> &faults, bool &sorted) {
+    std::vector<int64_t> total((size_t)n + 1, 0);
+    for (int64_t i = 0; i < n; ++i) total[(size_t)i + 1] = total[(size_t)i] + end[i] - begin[i];
+    sparse.assign((size_t)threads, std::vector<cg_ctf_sparse>(streams.size()));
+    std::vector<std::vector<cg_ctf_fault>> found((size_t)threads);
+    std::vector<char> rising((size_t)threads, 1);
+    cg_in_parts(
+        n, threads, 1 << 17, [&](int64_t i) { return total[(size_t)i]; },
+        [&](int64_t first, int64_t last, int64_t part) {
+            static const int64_t BLOCK = 1 << 20;
+            Parser parser(streams, sparse[(size_t)part]);
+            std::vector<char> text;
+            for (int64_t i = first; i < last;) {
+                int64_t after = i + 1;  // neighbours in the file are read at once
+                while (after < last && begin[after] == end[after - 1] && end[after] - begin[i] <= BLOCK) ++after;
+                const int64_t size = end[after - 1] - begin[i];
+                if ((int64_t)text.size() < size + PAD + 1) text.resize((size_t)(size + PAD + 1));
+                const bool there = read_all(fd, begin[i], size, text.data());
+                const int64_t error = there ? 0 : errno;
+                text[(size_t)size] = '\n';
+                std::memset(text.data() + size + 1, 0, (size_t)PAD);
+                parser.limit = text.data() + size + 1;
+                for (int64_t k = i; k < after; ++k) {
+                    const char *p = text.data() + (begin[k] - begin[i]);
+                    for (size_t s = 0; s < streams.size(); ++s) parser.filled[s] = parser.sparse[s].index.size();
+                    if (!there)
+                        parser.fail(CG_CTF_READ, begin[k], -1, error);
+                    else if (parser.sequence(p, text.data() + (end[k] - begin[i]), begin[k], k))
+                        continue;
+                    parser.fault.item = k;
+                    found[(size_t)part].push_back(parser.fault);
+                    parser.drop(k);
+                }
+                i = after;
+            }
+            rising[(size_t)part] = parser.sorted;
+        });
+    for (auto &f : found) faults.insert(faults.end(), f.begin(), f.end());
+    sorted = true;
+    for (char r : rising) sorted &= r != 0;
+}
+
+int cg_float_of_text(const char *text, int64_t size, float *out) {
+    std::vector<char> padded(text, text + size);
+    padded.resize((size_t)(size + PAD), 0);
+    const char *p = padded.data();
+    const cg_number what = cg_read_float(p, padded.data() + size, *out);
+    return what != CG_NUMBER_OK ? (int)what : p == padded.data() + size ? 0 : (int)CG_NUMBER_BAD;
+}
+
+void cg_ctf_format(const float *rows, int64_t n, int64_t dim, bool sparse, const std::string &head, std::string &out) {
+    char text[48];
+    for (int64_t t = 0; t < n; ++t) {
+        out += head;
+        for (int64_t k = 0; k < dim; ++k) {
+            const float v = rows[t * dim + k];
+            if (sparse && v == 0) continue;
+            char *p = text;
+            *p++ = ' ';
+            if (sparse) {
+                p = std::to_chars(p, text + sizeof text, k).ptr;
+                *p++ = ':';
+            }
+            out.append(text, (size_t)(std::to_chars(p, text + sizeof text, v).ptr - text));
+        }
+        out += '\n';
+    }
+}
