@@ -380,8 +380,8 @@ class Parameter(_Valued):
         init = init.asarray() if hasattr(init, "asarray") else init
         if (
             (given is None or isinstance(given, default_override_or))
-            and getattr(init, "dtype", None) == np.float64
-            and np.ndim(init)
+            and isinstance(init, np.ndarray)
+            and init.dtype == np.float64
         ):
             dtype = np.float64
         if shape is None:

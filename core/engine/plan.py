@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.engine.cpu import loops  # noqa: F401  (the kernel of recurrences)
 from cogkit.engine.cpu.kernels import choose_formats, make
 from cogkit.engine.executor import Executor, place_buffers
 from cogkit.lowering.fuse import fuse
@@ -107,7 +108,8 @@ class CpuPlan:
         self.bindings: OrderedDict[tuple, _Binding] = OrderedDict()
         self.arena = aligned_empty((0,), np.dtype(np.uint8))
         # of all values, also of those that are nowhere in memory: a sum over ones counts rows
-        self.spaces = list({v.type.axes: None for n in graph.nodes for v in n.outputs if v.type.axes})
+        self.spaces: list[tuple] = list({v.type.axes: None for n in graph.nodes for v in n.outputs if v.type.axes})
+        self.spaces += list({n.attrs["move"]: None for n in graph.nodes if n.attrs.get("move", ("",))[0] in ("pick", "unpick")})
         self.kept = len(graph.outputs)  # outputs from this one on are not copied
         self.rowless: dict[int, np.ndarray] = {}
         self.all_outputs = True
@@ -123,7 +125,7 @@ class CpuPlan:
 
     def binding(self, sizes: dict) -> _Binding:
         """The calls for these numbers of rows; the least recently used are dropped."""
-        key = tuple(sizes[a] for a in self.spaces)
+        key = tuple(getattr(sizes[a], "key", sizes[a]) for a in self.spaces)
         found = self.bindings.get(key)
         if found is None:
             found = _Binding(self, sizes)

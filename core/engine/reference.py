@@ -324,11 +324,11 @@ def _loop(n, sizes, run, *inputs):
         alive = int(space.alive[t])
         values = {v: x[rows] if v.type.axes == body.axes else x for v, x in zip(body.inputs, inputs, strict=True)}
         for leaf, v, steps in body.carried:
-            values[leaf] = np.zeros((alive, *v.type.shape), v.type.dtype)
+            values[leaf] = np.zeros((alive, *leaf.type.shape), v.type.dtype)
             if 0 <= t - steps < space.steps:
                 same = min(alive, int(space.alive[t - steps]))
                 start = space.offset[t - steps]
-                values[leaf][:same] = out[v][start : start + same]
+                values[leaf][:same] = out[v][start : start + same].reshape(same, *leaf.type.shape)
         for m in body.graph.nodes:
             if m.op is not None:
                 y = KERNELS[m.name](m, {**sizes, body.axes: alive}, run, *(values[v] for v in m.inputs))

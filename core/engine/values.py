@@ -120,7 +120,8 @@ def _steps_of(v: Variable, data: Any) -> Value:
             if not hasattr(s, "toarray"):
                 s = np.asarray(s) if isinstance(s, np.ndarray) else np.asarray(s, v._dtype)
                 if s.ndim == rank:
-                    s = s[None]
+                    one_each = not _fits(s.shape, shape) and _fits((*s.shape[1:], 1), shape)
+                    s = s[..., None] if one_each else s[None]  # numbers in a row: steps of shape (1,), as CNTK takes them
                 elif s.ndim == rank + 2 and s.shape[0] == 1:
                     s = s[0]
             items.append(s)

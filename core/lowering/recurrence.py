@@ -154,24 +154,51 @@ def _loop(graph: Graph, nodes: list[Node], readers: dict, wanted: set[Value], lo
                 body.inputs.append(inner[v])
                 outside.append(new[v])
         _copy(body.graph, n, inner)
-    body.carried = [(inner[n.outputs[0]], inner[n.inputs[0]], n.attrs["move"][1]) for n in delays]
-    given: dict[Value, None] = {n.inputs[0]: None for n in delays}
+
+    def stored(v: Value) -> Value:
+        """The value of the body whose rows are v's: views are taken off; what the body only reads is copied."""
+        while v.producer.op is not None and v.producer.op.kernel == "view":
+            v = v.producer.inputs[0]
+        if v.producer.op is None:
+            copy = Node(body.graph, OPS["expand"], [v], {"type": v.type}, [v.type])
+            body.graph.nodes.append(copy)
+            v = copy.outputs[0]
+        return v
+
+    # read by others: what the body computes is a result of the loop; delays and views of results are computed after it
+    given: dict[Value, Value] = {}
     after: list[Node] = []
+    for n in delays:
+        v = stored(inner[n.inputs[0]])
+        given.setdefault(v, n.inputs[0])
+        body.carried.append((inner[n.outputs[0]], v, n.attrs["move"][1]))
     for n in nodes:
         for v in n.outputs:
             if v in wanted or any(loop_of.get(r) != loop_of[n] for r in readers.get(v, ())):
-                if n in uncut:
+                if n in uncut or n.op.kernel == "view":
                     after.append(n)
                 else:
-                    given[v] = None
-    body.graph.outputs = [inner[v] for v in given]
+                    given.setdefault(inner[v], v)
+    for n in after:  # what these read is a result too
+        v = n.inputs[0]
+        while v.producer in mine and (v.producer in uncut or v.producer.op.kernel == "view"):
+            v = v.producer.inputs[0]
+        if v.producer in mine:
+            given.setdefault(inner[v], v)
+    body.graph.outputs = list(given)
     graph.origin = delays[0].origin
     types = [v.type for v in given]
     made = Node(graph, OPS["loop"], outside, {"body": body, "types": tuple(types)}, types)
     graph.nodes.append(made)
-    new.update(zip(given, made.outputs, strict=True))
+    for old, v in zip(given.values(), made.outputs, strict=True):
+        new.setdefault(old, v)
+
+    def outside_of(v: Value) -> Value:
+        if v not in new:
+            n = v.producer
+            graph.origin = n.origin
+            new[v] = graph.node(n.name, [outside_of(n.inputs[0])], **n.attrs)
+        return new[v]
+
     for n in after:
-        graph.origin = n.origin
-        new[n.outputs[0]] = graph.node("move_rows", [new[n.inputs[0]]], **n.attrs)
-
-
+        outside_of(n.outputs[0])

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from cogkit.engine.cpu import movement, native, reduce
+from cogkit.engine.cpu import movement, native, reduce, steps
 from cogkit.engine.cpu.pointwise import Pointwise
+from cogkit.engine.spaces import row_info, row_table
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN
 from cogkit.lowering.memory import SAVED
@@ -388,6 +389,34 @@ def _scatter_add(s: Step, sizes: dict) -> Made:
     index = s.inputs[0]
     d = s.node.attrs["shape"]
     return movement.ScatterAdd(math.prod(shape(index, sizes)), math.prod(d[1:]), d[0], code(s.outputs[0])), _io(s)
+
+
+# sequences -----------------------------------------------------------------------------------------------------------------------
+
+
+@kernel("move_rows")
+def _move_rows(s: Step, sizes: dict) -> Made:
+    n = s.node
+    index = row_table(n, sizes)
+    width = math.prod(n.inputs[0].type.shape)
+    if n.attrs["move"][0] == "pack":
+        width //= max(n.attrs["move"][1], 1)
+    return steps.MoveRows(index, width * n.inputs[0].type.dtype.itemsize), _io(s)
+
+
+@kernel("row_info")
+def _row_info(s: Step, sizes: dict) -> Made:
+    t = s.node.attrs["type"]
+    return steps.RowValues(row_info(s.node.attrs["what"], sizes[t.axes]), math.prod(t.shape), code(s.outputs[0])), _io(s)
+
+
+@kernel("fold_steps")
+def _fold_steps(s: Step, sizes: dict) -> Made:
+    x = s.inputs[0]
+    space = sizes[x.type.axes]
+    return steps.FoldSteps(
+        s.node.attrs["kind"], space.alive, space.offset, space.order, math.prod(x.type.shape), code(x)
+    ), _io(s)
 
 
 @kernel("assign")

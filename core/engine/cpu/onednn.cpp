@@ -107,11 +107,16 @@ struct Program::Impl {
     std::vector<Binding> bindings;
     std::vector<memory> memories;
     std::vector<dnnl::primitive> primitives;
-    std::vector<void *> buffers;
+    std::vector<void *> buffers, bound; /* as the call has them, as the primitives have them */
     size_t scratch = 0;
     size_t shared = 0; /* scratchpad that all primitives use in turn, after `scratch` */
     std::vector<size_t> shared_bindings;
     int operands = 0;
+
+    void bind() {
+        for (const auto &b : bindings) dnnl_memory_set_data_handle(b.memory, (char *)buffers[b.buffer] + b.offset);
+        bound = buffers;
+    }
 
     int operand(const Desc &desc, int buffer) {
         memories.emplace_back(desc, cpu(), nullptr);
@@ -178,7 +183,8 @@ struct Program::Impl {
 namespace {
 
 void run_program(const cg_call *call, const cg_context *) {
-    const auto *impl = ((const Program *)call->state)->impl.get();
+    auto *impl = ((const Program *)call->state)->impl.get();
+    if (impl->buffers != impl->bound) impl->bind(); /* a loop moves buffers from step to step */
     for (const auto &step : impl->steps) {
         if (step.primitive)
             dnnl_primitive_execute(step.primitive, impl->stream.get(), (int)step.args.size(), step.args.data());
@@ -222,8 +228,7 @@ int64_t Program::scratch() const { return (int64_t)impl->scratch; }
 
 void Program::set_buffers(const std::vector<intptr_t> &addresses) {
     for (size_t i = 0; i < impl->buffers.size(); ++i) impl->buffers[i] = (void *)addresses[i];
-    for (const auto &b : impl->bindings)
-        dnnl_memory_set_data_handle(b.memory, (char *)impl->buffers[b.buffer] + b.offset);
+    impl->bind();
 }
 
 /* ---------------------------------------------------------------- convolution */

@@ -396,8 +396,8 @@ template <class T> struct SumProductKernel : RowsKernel {
     /* The block of c at (i0, j0). */
     void part(const T *a, const T *b, const Out<T> &out, T *space, int64_t i0, int64_t j0) const {
         const auto &mc = machine<T>;
-        const int64_t m = std::min(high, args.m - i0), j1 = std::min(j0 + wide, args.n);
-        T *panel = space, *tiles = space + mc.panel() * DEEP;
+        const int64_t m = std::min(high, args.m - i0), j1 = std::min(j0 + wide, args.n), step = mc.panel();
+        T *panels = space, *tiles = space + step * DEEP;
         pieces(std::max<int64_t>(rows, 0), DEEP, [&](int64_t l, int64_t k) {
             Out<T> to = out;
             if (l > 0) to.in = to.c, to.ldi = to.ldc;
@@ -405,11 +405,17 @@ template <class T> struct SumProductKernel : RowsKernel {
                 pieces(m, mc.mr, [&](int64_t i, int64_t h) {
                     mc.columns[h - 1](std::min(SHALLOW, k - r), a + (l + r) * args.lda + i0 + i, args.lda, tiles + i * k + r * h);
                 });
-            for (int64_t j = j0; j < j1; j += mc.panel()) {
-                strip(k, b + l * args.ldb + j, args.ldb, std::min(mc.panel(), args.n - j), panel);
-                const auto *kinds = mc.vectors(j, args.n) == 1 ? mc.one : mc.two;
+            /* As many panels as there is room for, then along the rows of c: few summands leave long runs to write. */
+            const int64_t group = DEEP / std::max<int64_t>(k, 1) * step;
+            for (int64_t g = j0; g < j1; g += group) {
+                const int64_t end = std::min(g + group, j1);
+                for (int64_t j = g; j < end; j += step)
+                    strip(k, b + l * args.ldb + j, args.ldb, std::min(step, args.n - j), panels + (j - g) * k);
                 pieces(m, mc.mr, [&](int64_t i, int64_t h) {
-                    kinds[h - 1](k, tiles + i * k, 1, h, panel, 0, to.at(i0 + i, j));
+                    for (int64_t j = g; j < end; j += step) {
+                        const auto *kinds = mc.vectors(j, args.n) == 1 ? mc.one : mc.two;
+                        kinds[h - 1](k, tiles + i * k, 1, h, panels + (j - g) * k, 0, to.at(i0 + i, j));
+                    }
                 });
             }
         });
