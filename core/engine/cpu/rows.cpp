@@ -42,10 +42,11 @@ static CG_INLINE void tile(int64_t k, const T *a, int64_t row, int64_t step, con
     const T *p[P];
 #pragma GCC unroll 4
     for (int i = 0; i < P; i++) p[i] = a + 3 * i * row;
+    if (k >= 32) /* what the tile will be written to is on its way meanwhile */
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; i++) /* what the tile will be written to is on its way meanwhile */
+        for (int i = 0; i < MR; i++)
 #pragma GCC unroll 8
-        for (int j = 0; j < N * W; j += LINE / sizeof(T)) __builtin_prefetch(out.c + i * out.ldc + j, 1);
+            for (int j = 0; j < N * W; j += LINE / sizeof(T)) __builtin_prefetch(out.c + i * out.ldc + j, 1);
     for (int64_t l = 0; l < k; l++, b += NV * W) {
         V bl[N];
 #pragma GCC unroll 8
@@ -70,6 +71,13 @@ static CG_INLINE void tile(int64_t k, const T *a, int64_t row, int64_t step, con
                 if (out.relu) v = v <= 0 ? T(0) : v; /* a NaN stays one */
                 out.c[i * out.ldc + j] = v;
             }
+        return;
+    }
+    if (!out.in && !out.bias && !out.relu) {
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; i++)
+#pragma GCC unroll 8
+            for (int j = 0; j < N; j++) __builtin_memcpy(out.c + i * out.ldc + j * W, &sum[i][j], VB);
         return;
     }
 #pragma GCC unroll 16
