@@ -2,7 +2,7 @@
 
 The JSON is `{"leaves": [...], "nodes": [...], "root": n, "signature": [...]}`. Leaves are inputs, parameters, constants and
 placeholders; nodes stand producers first, those inside a block before the block. An operand is a leaf's number, or
-[node, output] of an earlier node. Attributes are numbers, texts, lists and a few marked forms, see `_pack`.
+[node, output] of an earlier node; in a cycle of a later one. Attributes are numbers, texts, lists and a few marked forms, see `_pack`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from cogkit.axis import Axis
 from cogkit.errors import ModelFileError
-from cogkit.functions import Block, BoundPlaceholder, Combined, Function, Primitive, leaves_of, nodes_of, refresh
+from cogkit.functions import Block, BoundPlaceholder, Combined, Function, Primitive, leaves_of, nodes_of, refresh, substitute
 from cogkit.op import OPS, Type
 from cogkit.store.tensors import read_json, read_tensors, write_tensors
 from cogkit.variables import Constant, Input, Parameter, Placeholder, Variable
@@ -115,10 +115,20 @@ class _Writer:
         self.values: dict[str, Any] = {}  # tensor name -> parameter or constant
         self.leaf_index: dict[int, int] = {}
         self.node_index: dict[int, int] = {}
+        self.later: dict[int, list[Any]] = {}
+
+    def settle(self) -> None:
+        """Fills in the numbers of nodes that were referred to before they were written."""
+        for reference in self.later.values():
+            if len(reference) == 3:
+                reference[:] = [self.node_index[id(reference[2])], reference[1]]
 
     def operand(self, v: Variable) -> Any:
         if v.is_output:
-            return [self.node_index[id(v.owner)], v.index]
+            at = self.node_index.get(id(v.owner))
+            if at is None:  # a cycle: the node is still to come
+                return self.later.setdefault(id(v), [-1, v.index, v.owner])
+            return [at, v.index]
         if id(v) not in self.leaf_index:
             self.leaf_index[id(v)] = len(self.leaves)
             self.leaves.append(self.leaf(v))
@@ -181,6 +191,7 @@ def graph_to_json(function: Function) -> tuple[dict[str, Any], dict[str, np.ndar
 def _write(function: Function) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
     writer = _Writer()
     root = writer.graph(function.root)
+    writer.settle()
     signature = [writer.operand(v) for v in function._signature or () if not v.is_output]
     graph = {"leaves": writer.leaves, "nodes": writer.nodes, "root": root, "signature": signature}
     return graph, writer.tensors, writer.values
@@ -250,8 +261,12 @@ class _Reader:
         self.leaves = [self.leaf(entry) for entry in graph["leaves"]]
         self.nodes: list[Primitive] = []
         self.claimed: set[int] = set()  # placeholders that stand in a block
+        self.count = len(graph["nodes"])
+        self.later: dict[tuple[int, int], Placeholder] = {}  # what stands for outputs of nodes that are still to come
         for entry in graph["nodes"]:
             self.nodes.append(self.node(entry))
+        if self.later:
+            substitute(self.nodes, {id(p): self.nodes[n].outputs[_index(i, self.nodes[n].outputs)] for (n, i), p in self.later.items()})
         self.function = Function(
             self.nodes[_index(graph["root"], self.nodes)], [self.operand(v) for v in graph["signature"]] or None
         )
@@ -275,6 +290,8 @@ class _Reader:
         if type(reference) is int:
             return self.leaves[_index(reference, self.leaves)]
         node, output = reference
+        if type(node) is int and len(self.nodes) <= node < self.count and type(output) is int:
+            return self.later.setdefault((node, output), Placeholder())
         outputs = self.nodes[_index(node, self.nodes)].outputs
         return outputs[_index(output, outputs)]
 

@@ -118,7 +118,8 @@ class _Step:
             value = arguments[key]
             if hasattr(value, "end_of_sweep"):  # data of a minibatch source
                 sweep = bool(value.end_of_sweep) or bool(sweep)
-                value = value.asarray()
+                if getattr(value, "lengths", None) is None:
+                    value = value.asarray()
             feeds[v] = value
         arrays, types, sizes = bind_feeds(feeds)
         plan = self.executable.plan(types, sizes)
