@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cogkit.data.folder import open_folder
 from cogkit.data.format import open_dataset
-from cogkit.data.recipe import cache_folder, prepare, recipes
+from cogkit.data.recipe import GivenRecipe, cache_folder, prepare, recipes
 from cogkit.errors import DataError
 
 
@@ -36,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "list":
             for r in recipes().values():
                 sizes = "; ".join(f"{k} {a}+{b}" for k, (a, b) in r.sizes.items())
-                print(f"{r.name:15} {r.title} ({sizes}); {r.licence}; {r.variable}")
+                what = f"made of what {r.variable} names" if isinstance(r, GivenRecipe) else sizes
+                print(f"{r.name:15} {r.title} ({what}); {r.licence}; {r.variable}")
         elif args.command == "prepare":
             print(prepare(args.name, args.out, args.size, args.path, args.seed, args.force, args.quiet))
         else:

@@ -466,7 +466,9 @@ class GivenRecipe(Recipe):
                 raise RouteError("there is no such folder")
             return self.find(folder)
         except RouteError as e:
-            raise DataError(f"data set '{self.name}': expected a folder with {self.wanted}, got {given}: {e}; {way_out}") from None
+            raise DataError(
+                f"data set '{self.name}': expected a folder with {self.wanted}, got {given}: {e}; {way_out}"
+            ) from None
 
     def mark(self, path: str | os.PathLike[str] | None) -> dict[str, Any]:
         """The hash of the user's files: other files make another data set."""

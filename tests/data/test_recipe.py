@@ -20,7 +20,7 @@ import pytest
 from cogkit.data import Stream, create_dataset, open_dataset, recipe, recipes
 from cogkit.data.__main__ import main
 from cogkit.data.fashion_mnist import read_idx
-from cogkit.data.recipe import DebianPackage, Item, NpmPackage, Recipe, RouteError, Web, WheelPackage, cache_folder
+from cogkit.data.recipe import DebianPackage, GivenRecipe, Item, NpmPackage, Recipe, RouteError, Web, WheelPackage, cache_folder
 from cogkit.errors import DataError
 
 A, B = bytes(range(100)), b"labels" * 7
@@ -294,8 +294,11 @@ def test_cache_folder(monkeypatch):
 def test_every_recipe_is_whole():
     assert {"cifar10", "fashion_c32", "fashion_mnist", "mnist"} <= set(recipes())
     for name, r in recipes().items():
-        assert r.name == name and r.variable == f"COGKIT_DATA_{name.upper()}" and r.licence and r.title and r.routes
-        assert {"quick", "full"} <= set(r.sizes)
+        assert r.name == name and r.variable == f"COGKIT_DATA_{name.upper()}" and r.licence and r.title
+        if isinstance(r, GivenRecipe):
+            assert r.wanted and set(r.sizes) == {"full"}
+            continue
+        assert r.routes and {"quick", "full"} <= set(r.sizes)
         for i in (*r.items, *(i for items, _ in r.variants.values() for i in items)):
             assert len(i.sha256) == 64 and int(i.sha256, 16) and i.size > 0
 
@@ -313,7 +316,7 @@ def test_command_line(tmp_path, capsys):
     assert main(["list"]) == 0
     assert "fashion_c32" in capsys.readouterr().out
     assert main(["prepare", "nothing"]) == 1
-    assert "data set 'nothing': expected one of cifar10, " in capsys.readouterr().err
+    assert "data set 'nothing': expected one of an4, " in capsys.readouterr().err
     assert main(["prepare", "cifar10", "--path", str(tmp_path), "--out", str(tmp_path / "x.cgd")]) == 1
     assert "(argument): there is no data_batch_1.bin in it (and 5 more)" in capsys.readouterr().err
     assert not (tmp_path / "x.cgd").exists()
