@@ -116,11 +116,24 @@ class Primitive:
         finally:
             _guesses.pop()
         rest = [v.type for v in self.operands[1:]]
-        if found.shape is None or found.axes is None or any(t.shape is None or t.axes is None for t in rest):
+        if found.axes is None or any(t.shape is None or t.axes is None for t in rest):
+            return None
+        told_by_start = found.shape is None and bool(rest)  # nothing on the way says the shape: that of the initial state may fit
+        if told_by_start:
+            found = Type(rest[0].shape, found.dtype or rest[0].dtype, found.axes)
+        if found.shape is None:
             return None
         for _ in range(3):
-            self._types = self._infer([found, *rest])
-            again = self.operands[0].type
+            try:
+                self._types = self._infer([found, *rest])
+                again = self.operands[0].type
+            except Misfit:
+                if not told_by_start:
+                    raise
+                self._types = None
+                for node in nodes_of(self):
+                    node.forget()
+                return None
             if again.shape is None or again == found:
                 return self._types
             found = again
@@ -140,7 +153,9 @@ class Primitive:
         types = [v.type for v in self.operands]
         if self.op.delays:
             known[id(self)] = types[:1]
-        elif all(t.shape is not None and t.axes is not None for t in types) and not any(n == INFERRED for t in types for n in t.shape):
+        elif all(t.shape is not None and t.axes is not None for t in types) and not any(
+            n == INFERRED for t in types for n in t.shape
+        ):
             known[id(self)] = self._infer(self._operand_types())
         else:
             known[id(self)] = self._partial(types)
@@ -379,7 +394,7 @@ def leaves_of(root: Primitive, right_first: bool = False) -> list[Variable]:
             continue
         done.add(id(node))
         if isinstance(node, Block):
-            for v in inner_leaves(node, right_first):
+            for v in inner_leaves(node, True):  # so inputs too, as CNTK lists them
                 found.setdefault(id(v), v)
         operands = node.operands[::-1] if right_first and node.op.name in ("times", "times_transpose") else node.operands
         stack.extend(operands[::-1])
@@ -629,7 +644,9 @@ class Function(Operators):
 
     def argument_map(self, *args: Any, **kwargs: Any) -> dict[Variable, Any]:
         """Pairs the arguments with the values of a call; `TypeError` when they do not match."""
-        parameters = self.arguments
+        used = self.arguments
+        own = list(self._signature or ())
+        parameters = own + [p for p in used if not any(p is q for q in own)]
         if len(args) > len(parameters):
             raise TypeError(
                 sentence(self.op_name, self.name, self.root.where, f"at most {len(parameters)} arguments", str(len(args)))
@@ -648,7 +665,7 @@ class Function(Operators):
                     )
                 )
             mapping[found[0]] = value
-        wanted = [p for p in self._signature or parameters if any(p is q for q in parameters)]
+        wanted = [p for p in own or parameters if any(p is q for q in used)]
         missing = [p.name or p.uid for p in wanted if p not in mapping]
         if missing:
             raise TypeError(
@@ -661,7 +678,7 @@ class Function(Operators):
                     "missing: " + ", ".join(missing),
                 )
             )
-        return mapping
+        return {p: v for p, v in mapping.items() if any(p is q for q in used)}
 
     def clone(self, method: CloneMethod | str = CloneMethod.clone, substitutions: dict | None = None) -> Function:
         """A copy of the graph with parameters shared, copied or frozen, and some variables replaced.
@@ -695,12 +712,19 @@ class Function(Operators):
         return made
 
     def update_signature(self, *arg_types: Any, **kwarg_types: Any) -> None:
-        """Makes inputs of the placeholders, of these shapes and with a batch axis; by position or by name."""
-        given = self.argument_map(*arg_types, **kwarg_types)
-        dtype = get_default_override(Parameter, dtype=default_override_or(np.float32))
-        self.replace_placeholders(
-            {p: Input(shape, dtype, False, False, (Axis.default_batch_axis(),), p.name) for p, shape in given.items()}
-        )
+        """Makes inputs of the placeholders, by position or by name: of shapes (with a batch axis), or of `cogkit.layers.typing`'s types."""
+        self.replace_placeholders({p: _typed_input(t, p.name) for p, t in self.argument_map(*arg_types, **kwarg_types).items()})
+
+    @staticmethod
+    def with_signature(*types: Any, **named: Any) -> Callable[[Callable], Function]:
+        """Decorator: `Function` of a Python function whose arguments are inputs of these types; see `update_signature`."""
+
+        def typed(f: Callable) -> Function:
+            made = Function(f)
+            made.update_signature(*types, **named)
+            return made
+
+        return typed
 
     def replace_placeholders(self, substitutions: dict) -> Function:
         """Puts variables in the place of placeholders, in this very graph; plans of it are dropped."""
@@ -731,8 +755,14 @@ class Function(Operators):
             refresh(self)
         except RecursionError:
             raise ValueError(
-                sentence(self.op_name, self.name, self.root.where, "a delay in every cycle", "a value that depends on itself",
-                         "put C.sequence.past_value or C.sequence.future_value on the way")  # fmt: skip
+                sentence(
+                    self.op_name,
+                    self.name,
+                    self.root.where,
+                    "a delay in every cycle",
+                    "a value that depends on itself",
+                    "put C.sequence.past_value or C.sequence.future_value on the way",
+                )  # fmt: skip
             ) from None
         return self
 
@@ -780,8 +810,11 @@ class Function(Operators):
         """One of several outputs; of one output, a part (see `Variable`)."""
         return self.outputs[key] if len(self.outputs) > 1 else super().__getitem__(key)
 
-    def __rshift__(self, other: Callable) -> Function:
-        return other(self)
+    def __rshift__(self, other: Any) -> Function:
+        """`f >> g`: g of the outputs of f; a tuple of functions gives all their results."""
+        if isinstance(other, tuple):
+            return combine(*(self >> f for f in other))
+        return other(*self.outputs) if len(self.outputs) > 1 else other(self)
 
     def __lshift__(self, other: Any) -> Function:
         return self(other)
@@ -888,7 +921,7 @@ class Node(Function):
         operands = self.root.operands
         if right_first and self.root.op.name in ("times", "times_transpose"):
             operands = operands[::-1]
-        inner = inner_leaves(self.root, right_first) if isinstance(self.root, Block) else ()
+        inner = inner_leaves(self.root, True) if isinstance(self.root, Block) else ()
         return list({id(v): v for v in (*inner, *operands)}.values())
 
     def _graph(self) -> Function:
@@ -975,12 +1008,9 @@ def _from_python(f: Callable, name: str = "", label: str | None = None, attribut
         return f
     if not callable(f):
         raise TypeError(here(f"Function: expected a Python function, got {type(f).__name__}"))
-    names = [
-        p.name
-        for p in inspect.signature(f).parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    arguments = [_bound_placeholder(name=n) for n in names]
+    taken = [p for p in _signature(f) if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    types = [p.annotation if isinstance(p.annotation, variables.Record) else None for p in taken]
+    arguments = [_bound_placeholder(name=p.name) for p in taken]
     result = f(*arguments)
     if isinstance(result, (tuple, list)):
         result = combine(result)
@@ -992,11 +1022,33 @@ def _from_python(f: Callable, name: str = "", label: str | None = None, attribut
                 f"Function: expected {getattr(f, '__name__', 'the body')} to return a function or variable, got {type(result).__name__}"
             )
         )
-    if label is None:
-        if name:
+    if label is not None:
+        outer = [_bound_placeholder(p) for p in arguments]
+        made = as_block(result, list(zip(arguments, outer, strict=True)), label, name, attributes)
+    else:
+        if name and len(result.outputs) > 1:
+            result = combine(result.outputs, name=name)
+        elif name:
             result = Function(Primitive(OPS["alias"], [result.output], {}, name))
-        return Function(result.root, arguments)
-    return as_block(result, [(p, _bound_placeholder(p)) for p in arguments], label, name, attributes)
+        outer, made = arguments, Function(result.root, arguments)
+    inputs = {p: _typed_input(t, p.name) for p, t in zip(outer, types, strict=True) if t is not None and t.shape is not None}
+    return made.replace_placeholders(inputs) if inputs else made
+
+
+def _signature(f: Callable) -> Iterable[inspect.Parameter]:
+    """The parameters of a Python function, with the annotations that are text evaluated where they can be."""
+    try:
+        return inspect.signature(f, eval_str=True).parameters.values()
+    except (NameError, SyntaxError, TypeError, AttributeError):
+        return inspect.signature(f).parameters.values()
+
+
+def _typed_input(kind: Any, name: str) -> Input:
+    """The input that a shape, or a record of an input's settings, describes."""
+    dtype = get_default_override(Parameter, dtype=default_override_or(np.float32))
+    if not isinstance(kind, variables.Record):
+        return Input(kind, dtype, False, False, (Axis.default_batch_axis(),), name)
+    return Input(kind.shape, kind.get("dtype", dtype), False, kind.is_sparse, kind.dynamic_axes, name)
 
 
 def BlockFunction(op_name: str, name: str = "", attributes: dict | None = None) -> Callable[[Callable], Function]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,38 @@ identity = Function(lambda keep: ops.alias(keep))
 
 
 def as_function(f: Any) -> Callable:
-    """What can be applied: functions and Python functions as they are, nested lists in order."""
-    if isinstance(f, (list, tuple)):
+    """What can be applied: functions and Python functions as they are, nested lists in order, tuples side by side."""
+    if isinstance(f, list):
         return Sequential(f)
+    if isinstance(f, tuple):
+        return side_by_side(f)
     if not callable(f):
         raise TypeError(here(f"layer: expected a function or a list of functions, got {type(f).__name__}"))
     return f
+
+
+def side_by_side(functions: tuple) -> Callable:
+    """All functions of the same arguments, as a tuple of their results."""
+    each = [as_function(f) for f in functions]
+    return lambda *x: tuple(f(*x) for f in each)
+
+
+def applied(f: Callable, x: Any) -> Any:
+    """f of x, or of what x has where it is a tuple or a function with several outputs."""
+    if isinstance(x, tuple):
+        return f(*x)
+    return f(*x.outputs) if isinstance(x, Function) and len(x.outputs) > 1 else f(x)
+
+
+def named(f: Callable, names: Sequence[str], name: str = "") -> Function:
+    """The function of a Python function of any number of arguments, under these names."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+    def of(*args):
+        return f(*args)
+
+    of.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in names])  # type: ignore[attr-defined]
+    return Function(of, name=name)
 
 
 def typed(init: Any) -> Any:
@@ -41,19 +67,27 @@ def as_activation(f: Any) -> Callable:
 
 
 def Sequential(layers: Any, name: str = "") -> Function:
-    """Applies the layers one after another; lists may be nested. Raises `TypeError` for what cannot be applied."""
+    """Applies the layers one after another; lists may be nested. Layers in a nested tuple get the same input side by side, and their results
+    are the arguments of the next layer: `Sequential([(Recurrence(f), Recurrence(g, go_backwards=True)), C.splice])`.
+
+    The first layer's arguments are those of the whole. Raises `TypeError` for what cannot be applied.
+    """
     if not isinstance(layers, (list, tuple)):
         return Function(as_function(layers))
     steps = [as_function(f) for f in layers if not (isinstance(f, (list, tuple)) and not f)]
     if not steps:
         return identity
 
-    def sequential(x: Any) -> Any:
-        for f in steps:
-            x = f(*x) if isinstance(x, tuple) else f(x)
-        return x
+    def sequential(*x: Any) -> Any:
+        y = steps[0](*x)
+        for f in steps[1:]:
+            y = applied(f, y)
+        return y
 
-    return Function(sequential, name=name)
+    first = steps[0]
+    if isinstance(first, Function) and len(first.arguments) > 1:
+        return named(sequential, [v.name or f"x{i}" for i, v in enumerate(first.arguments)], name)
+    return named(sequential, ["x"], name)
 
 
 def For(what_range: Iterable, constructor: Callable, name: str = "") -> Function:

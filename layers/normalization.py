@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from cogkit import ops
 from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here
 from cogkit.functions import BlockFunction, Function
+from cogkit.layers.composition import identity
 from cogkit.variables import Constant, InferredDimension, Parameter
 
-__all__ = ["BatchNormalization", "LayerNormalization"]
+__all__ = ["BatchNormalization", "LayerNormalization", "Stabilizer"]
 
 _EPSILON = default_override_or(0.00001)
 _FALSE = default_override_or(False)
@@ -62,3 +64,19 @@ def LayerNormalization(initial_scale: float = 1, initial_bias: float = 0, epsilo
         return centred / (deviation + epsilon) * scale + bias
 
     return normalize
+
+
+def Stabilizer(steepness: float = 4, enable_self_stabilization: Any = default_override_or(True), name: str = "") -> Function:
+    """x softplus(steepness alpha) / steepness: a learnt factor, 1 at first. Ghahremani and Droppo 2016, self-stabilised networks.
+
+    Parameter alpha (). The identity where enable_self_stabilization is False.
+    """
+    if not get_default_override(Stabilizer, enable_self_stabilization=enable_self_stabilization):
+        return identity
+    alpha = Parameter((), math.log(math.expm1(steepness)) / steepness, name="alpha")
+
+    @BlockFunction("Stabilizer", name)
+    def stabilize(x):
+        return ops.softplus(alpha, steepness=steepness) * x
+
+    return stabilize

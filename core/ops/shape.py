@@ -228,9 +228,14 @@ Op(
 )
 
 
+def _splice_rank(types, attrs):
+    """The common rank of the operands: one axis too far in front makes leading axes of size 1."""
+    return max(*(len(t.shape) for t in types), -(attrs["axis"] or 0))
+
+
 def _splice_type(types, attrs):
-    rank = max(len(t.shape) for t in types)
-    extra = 1 if attrs["axis"] is None or not -rank <= attrs["axis"] < rank else 0
+    rank = _splice_rank(types, attrs)
+    extra = 1 if attrs["axis"] is None or attrs["axis"] >= rank else 0
     if attrs["axis"] is None:
         at = 0
     else:
@@ -253,7 +258,7 @@ def _splice_type(types, attrs):
 def _splice_expand(g, x, attrs, training):
     types = [v.type for v in x]
     out = _splice_type(types, attrs)[0]
-    rank = max(len(t.shape) for t in types)
+    rank = _splice_rank(types, attrs)
     extra = len(out.shape) - rank
     at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], rank, extra)
     parts = []
