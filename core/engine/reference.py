@@ -288,7 +288,7 @@ def _move_rows(n, sizes, run, x):
     index = row_table(n, sizes)
     t = n.inputs[0].type
     width = math.prod(t.shape)
-    if n.attrs["move"][0] == "pack":
+    if n.attrs["move"][0] in ("pack", "head"):
         width //= max(n.attrs["move"][1], 1)
     x = x.reshape(-1, width) if width else x.reshape(sizes[t.axes], 0)
     y = np.zeros((len(index), width), x.dtype)

@@ -51,10 +51,12 @@ def set_seed(seed: int) -> None:
 
 
 class _Sequences:
-    """A plan with row spaces that are made while it runs, and whose values over sequences are given as lists of arrays."""
+    """A plan with row spaces that are made while it runs, whose values over sequences are given as lists of arrays, and whose sequences
+    may go on from one minibatch to the next: `carried` is kept from run to run.
+    """
 
-    def __init__(self, plan: Any, graph: Graph, made: dict[int, Any]):
-        self.inner, self.graph, self.made = plan, graph, made
+    def __init__(self, plan: Any, graph: Graph, made: dict[int, Any], carried: list):
+        self.inner, self.graph, self.made, self.carried = plan, graph, made, carried
         self.over = [(i, v.type.axes) for i, v in enumerate(graph.outputs) if has_steps(v.type.axes)]
 
     def spaces(self, feeds: dict, sizes: dict, run: Run) -> dict:
@@ -76,11 +78,46 @@ class _Sequences:
 
     def run(self, feeds: dict, sizes: dict, run: Run) -> list[Any]:
         """What the plan gives, values over sequences as lists in the caller's order."""
+        carries = self.graph.carries
+        if carries:
+            feeds = {**feeds, **self.before(sizes)}
         sizes = self.spaces(feeds, sizes, run)
         found: list[Any] = self.inner.run(feeds, sizes, run)
+        if carries:
+            self.keep(found[-len(carries) :], sizes)
+            found = found[: -len(carries)]
         for i, axes in self.over:
             found[i] = as_sequences(found[i], sizes[axes])
         return found
+
+    def before(self, sizes: dict) -> dict[Variable, np.ndarray]:
+        """What is fed of the minibatch before. Raises `ValueError` where a sequence that goes on has none."""
+        if not self.carried:
+            self.carried.extend((np.zeros((0,)), np.zeros((0, c.steps), bool)) for c in self.graph.carries)
+        feeds = {}
+        for i, c in enumerate(self.graph.carries):
+            begins = sizes["begins", c.moved.type.axes]
+            last, valid = self.carried[i]
+            if len(valid) != len(begins):
+                if not begins.all():
+                    have = f"{len(valid)} in the minibatch before" if len(valid) else "none before"
+                    raise ValueError(f"sequences: expected as many as before where one goes on, got {len(begins)}, and {have}")
+                last, valid = np.zeros((len(begins), *c.last.shape), c.last.dtype), np.zeros((len(begins), c.steps), bool)
+            valid = valid & ~begins[:, None]
+            self.carried[i] = last, valid
+            feeds[c.last], feeds[c.valid] = np.ascontiguousarray(last), valid.astype(c.valid.dtype)
+        return feeds
+
+    def keep(self, tails: list[np.ndarray], sizes: dict) -> None:
+        """Keeps the last steps for the next minibatch; where a sequence was shorter, those that it had gone on from too."""
+        for i, (c, tail) in enumerate(zip(self.graph.carries, tails, strict=True)):
+            last, valid = self.carried[i]
+            at = np.arange(c.steps) + sizes[c.moved.type.axes].lengths[:, None]  # of the steps before and the new ones together
+            old, rows = at < c.steps, np.arange(len(at))[:, None]
+            source = np.minimum(at, c.steps - 1)
+            old_last = last[rows, source]
+            mask = old.reshape(old.shape + (1,) * (tail.ndim - 2))
+            self.carried[i] = np.where(mask, old_last, tail), np.where(old, valid[rows, source], True)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -120,6 +157,7 @@ class Executable:
         self._set = {id(v) for v in self.arguments}
         self._free = [v for v in self.arguments if any(n < 0 for n in v._shape or ())]
         self._plans: dict[Any, Any] = {}
+        self._carried: list[tuple[np.ndarray, np.ndarray]] = []  # last steps of delays in the minibatch before, and which there were
         self._longest: tuple = ()  # row spaces whose longest sequence is the size of a static axis
         self._edits = variables.edits
         self._stamp = self._fingerprint()
@@ -158,6 +196,8 @@ class Executable:
         key: tuple = tuple(types[v].shape for v in self._free if v in types)
         if self._longest:  # a shape depends on the longest sequence
             key += tuple(sizes[a].steps for a in self._longest)  # type: ignore[index]
+        if sizes is not None and len(sizes) > 1:
+            key += tuple(k for k in sizes if k[0] == "begins")
         plan = self._plans.get(key)
         if plan is None or len(types) != len(self.arguments):
             self._check(types)
@@ -167,8 +207,8 @@ class Executable:
                 key += tuple(graph.longest.values())
             plan = self._engine(graph, True)
             made = {i: None if g is None else self._engine(g, False) for i, g in stages(graph).items()}
-            if made or any(has_steps(v.type.axes) for v in graph.outputs):
-                plan = _Sequences(plan, graph, made)
+            if made or graph.carries or any(has_steps(v.type.axes) for v in graph.outputs):
+                plan = _Sequences(plan, graph, made, self._carried)
             while len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[key] = plan

@@ -132,7 +132,8 @@ _known: OrderedDict[bytes, Space] = OrderedDict()
 def index_of(move: tuple, source: int, target: int) -> np.ndarray:
     """The row of the source for each row of the target, int64; -1 where the source has none.
 
-    move: ('shift', d), ('broadcast',), ('at', i), ('spread', i), ('pick',), ('unpick',), ('unpack', size), ('pack', size), ('relabel',).
+    move: ('shift', d), ('broadcast',), ('at', i), ('spread', i), ('pick',), ('unpick',), ('unpack', size), ('pack', size), ('tail', d),
+    ('head', d), ('relabel',).
     """
     kind = move[0]
     if kind == "shift":
@@ -155,6 +156,12 @@ def index_of(move: tuple, source: int, target: int) -> np.ndarray:
     if kind == "unpack":
         s, n = source, len(source.lengths)  # type: ignore[attr-defined]
         return s.at(np.repeat(np.arange(n), move[1]), np.tile(np.arange(move[1]), n))  # type: ignore[attr-defined]
+    if kind == "tail":  # the last steps
+        s, n = source, len(source.lengths)  # type: ignore[attr-defined]
+        items = np.repeat(np.arange(n), move[1])
+        return s.at(items, s.lengths[items] - move[1] + np.tile(np.arange(move[1]), n))
+    if kind == "head":  # as many first steps as there were last ones
+        return np.where(target.step < move[1], target.item * move[1] + target.step, -1)  # type: ignore[attr-defined]
     if kind == "pack":
         return target.item * move[1] + target.step  # type: ignore[attr-defined]
     if kind == "relabel":

@@ -242,7 +242,8 @@ def _wish(v: Variable) -> str:
 def bind_feeds(feeds: dict[Variable, Any]) -> tuple[dict[Variable, np.ndarray], dict[Variable, Type], dict]:
     """Arrays, concrete types and rows of the row spaces of fed variables. Raises `ValueError` where row spaces disagree.
 
-    A row space of the batch has a number of rows; one of sequences is a `Space`, and its arrays lie in its order.
+    A row space of the batch has a number of rows; one of sequences is a `Space`, and its arrays lie in its order; ("begins", row space):
+    which of its sequences are new, where that was said.
     """
     arrays: dict[Variable, np.ndarray] = {}
     types: dict[Variable, Type] = {}
@@ -258,6 +259,8 @@ def bind_feeds(feeds: dict[Variable, Any]) -> tuple[dict[Variable, np.ndarray], 
                 raise ValueError(_unlike(v, first[axes], known, space))
             _count(sizes, first, v, BATCH, len(space.lengths))
             first.setdefault(axes, v)
+            if value.begins is not None:
+                sizes["begins", axes] = value.begins
             arrays[v] = a = pack(v, value, space)
             types[v] = Type(a.shape[1:], v._dtype, axes)
             continue

@@ -14,6 +14,7 @@ import numpy as np
 
 from cogkit.axis import Axis
 from cogkit.op import OPS, Op, Type, join_axes
+from cogkit.variables import Input, Variable
 
 __all__ = ["Graph", "Node", "SpaceDef", "Value"]
 
@@ -137,6 +138,15 @@ class SpaceDef(NamedTuple):
     value: Value | None
 
 
+class Carry(NamedTuple):
+    """What a delay needs of the minibatch before: two inputs, fed with its last steps and with 1 where there were any, 0 where not."""
+
+    moved: Value
+    steps: int
+    last: Any
+    valid: Any
+
+
 class Graph:
     """The program being lowered. `outputs` are wanted values, `effects` nodes that write parameters or constants.
 
@@ -146,6 +156,7 @@ class Graph:
     def __init__(self, sizes: Mapping[Any, int] | None = None):
         self.sizes = sizes or {}
         self.spaces: list[SpaceDef] = []
+        self.carries: list[Carry] = []  # their next values are the last outputs
         self.longest: dict[tuple, int] = {}  # steps of the longest sequence, where a shape depends on it
         self.cycles: list[Node] = []
         self.whole: tuple[list[Node], list[Node]] = [], []  # nodes and cycles before they were pruned
@@ -230,6 +241,30 @@ class Graph:
             return most
         self.longest[axes] = space.steps
         return space.steps
+
+    def goes_on(self, axes: tuple) -> bool:
+        """Whether sequences of a row space may go on from the minibatch before."""
+        return ("begins", axes) in self.sizes
+
+    def carry(self, moved: Value, steps: int, start: Value) -> Value:
+        """The initial state of a delay, and where its sequence goes on what the last `steps` steps before were."""
+        t = moved.type
+        batch = t.axes[:1]
+        last = Input((steps, *t.shape), t.dtype, False, False, batch, "last steps")
+        valid = Input((steps,), t.dtype, False, False, batch, "steps before")
+        self.carries.append(Carry(moved, steps, last, valid))
+
+        def rows(v: Variable, shape: tuple) -> Value:
+            return self.leaf(v, v.type).node("move_rows", move=("head", steps), axes=t.axes, shape=shape)
+
+        return rows(valid, ()).reshape((1,) * len(t.shape)).select(rows(last, t.shape), start)
+
+    def carried(self) -> list[Value]:
+        """The last steps of what each such delay delays."""
+        return [
+            c.moved.producer.inputs[0].node("move_rows", move=("tail", c.steps), axes=c.moved.type.axes[:1], shape=(c.steps, *c.moved.type.shape))
+            for c in self.carries
+        ]
 
     def delay(self, type_: Type, steps: int) -> Node:
         """A delay of a value that is still to come: `close` gives it."""

@@ -48,7 +48,7 @@ def lower(request: Request, feeds: Mapping[Variable, Type], sizes: Mapping[Any, 
             for v in request.wrt
         ]
         outputs += gradients(graph, starts, wrt)
-    graph.outputs = outputs
+    graph.outputs = outputs + graph.carried()
     if not request.effects:
         graph.effects = []
     graph.prune()

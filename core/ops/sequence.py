@@ -123,8 +123,13 @@ def _delay_type(types, attrs):
 
 
 def delayed(g: Any, x_type: Type, moved: Any, start: Any, steps: int) -> Any:
-    """What a delay gives, of the moved rows: the initial state where there was no such step."""
-    if start.producer.name == "fill" and start.producer.attrs["value"] == 0.0:
+    """What a delay gives, of the moved rows: the initial state where there was no such step.
+
+    Where sequences go on from minibatch to minibatch, what the last steps of the one before gave comes first.
+    """
+    if g.goes_on(x_type.axes) and steps > 0:
+        start = g.carry(moved, steps, start)
+    elif start.producer.name == "fill" and start.producer.attrs["value"] == 0.0:
         return moved
     what = ("below", steps) if steps > 0 else ("last", -steps)
     missing = g.node("row_info", [], what=what, type=Type((1,) * len(x_type.shape), x_type.dtype, x_type.axes))

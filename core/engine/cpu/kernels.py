@@ -399,7 +399,7 @@ def _move_rows(s: Step, sizes: dict) -> Made:
     n = s.node
     index = row_table(n, sizes)
     width = math.prod(n.inputs[0].type.shape)
-    if n.attrs["move"][0] == "pack":
+    if n.attrs["move"][0] in ("pack", "head"):
         width //= max(n.attrs["move"][1], 1)
     return steps.MoveRows(index, width * n.inputs[0].type.dtype.itemsize), _io(s)
 
