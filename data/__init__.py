@@ -5,6 +5,8 @@ from cogkit.data.ctf import *
 from cogkit.data.deserializers import *
 from cogkit.data.folder import *
 from cogkit.data.format import *
+from cogkit.data.htk import *
+from cogkit.data.htk_readers import *
 from cogkit.data.recipe import *
 from cogkit.data.sequences import *
 from cogkit.data.source import *

@@ -1,12 +1,12 @@
 #include "ctf.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <unistd.h>
 
-#include "number.h"
 #include "in_parts.h"
+#include "number.h"
+#include "read_all.h"
+#include "utf8.h"
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
@@ -22,22 +22,6 @@ const double cg_powers_of_ten[2 * CG_POWERS + 1] = {
 };
 
 static const int64_t PAD = 64;  // bytes after what was read that may be looked at
-
-// Reads [at, at + n) to `to`; false with errno (0: the file ends before).
-static bool read_all(int fd, int64_t at, int64_t n, char *to) {
-    while (n > 0) {
-        const ssize_t got = pread(fd, to, (size_t)n, (off_t)at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) {
-            if (got == 0) errno = 0;
-            return false;
-        }
-        at += got;
-        to += got;
-        n -= got;
-    }
-    return true;
-}
 
 static inline bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 
@@ -144,7 +128,7 @@ static void scan_chunk(int fd, int64_t size, int64_t begin, int64_t end, bool id
     const int64_t from = begin ? begin - 1 : 0;
     int64_t filled = end - from;
     text.resize((size_t)(filled + PAD + 1));
-    if (!read_all(fd, from, filled, text.data())) {
+    if (!cg_read_all(fd, from, filled, text.data())) {
         scan.found.faults.push_back({0, from, CG_CTF_READ, -1, errno});
         return;
     }
@@ -160,7 +144,7 @@ static void scan_chunk(int fd, int64_t size, int64_t begin, int64_t end, bool id
     for (int64_t more = 1 << 16; text[(size_t)filled - 1] != '\n' && from + filled < size; more *= 2) {  // the last line's end
         const int64_t n = more < size - from - filled ? more : size - from - filled;
         text.resize((size_t)(filled + n + PAD + 1));
-        if (!read_all(fd, from + filled, n, text.data() + filled)) {
+        if (!cg_read_all(fd, from + filled, n, text.data() + filled)) {
             scan.found.faults.push_back({0, from + filled, CG_CTF_READ, -1, errno});
             return;
         }
@@ -178,7 +162,7 @@ void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index 
     for (int64_t at = 0; at < size && !out.ids;) {
         const int64_t n = size - at < 4096 ? size - at : 4096;
         text.assign((size_t)(n + PAD), 0);
-        if (!read_all(fd, at, n, text.data())) {
+        if (!cg_read_all(fd, at, n, text.data())) {
             out.faults.push_back({0, at, CG_CTF_READ, -1, errno});
             return;
         }
@@ -232,27 +216,6 @@ void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index 
 }
 
 // --- the parser ------------------------------------------------------------------------------------------------------------
-
-// Whether [p, end) is UTF-8 (no overlong forms, no surrogates); `bad`: the first byte that is not.
-static bool is_utf8(const char *p, const char *end, const char *&bad) {
-    while (p < end) {
-        const unsigned char c = (unsigned char)*p;
-        if (c < 0x80) {
-            ++p;
-            continue;
-        }
-        bad = p;
-        const int more = c >= 0xF0 && c <= 0xF4 ? 3 : c >= 0xE0 && c < 0xF0 ? 2 : c >= 0xC2 && c < 0xE0 ? 1 : 0;
-        if (more == 0 || end - p <= more) return false;
-        for (int i = 1; i <= more; ++i)
-            if (((unsigned char)p[i] & 0xC0) != 0x80) return false;
-        const unsigned char second = (unsigned char)p[1];
-        if ((c == 0xE0 && second < 0xA0) || (c == 0xED && second > 0x9F) || (c == 0xF0 && second < 0x90) || (c == 0xF4 && second > 0x8F))
-            return false;
-        p += more + 1;
-    }
-    return true;
-}
 
 namespace {
 struct Parser {
@@ -326,7 +289,7 @@ struct Parser {
                 if (s == S) {  // a remark, or a stream that nobody asked for
                     while (*p != '|' && *p != '\n') ++p;
                     const char *bad;
-                    if (!is_utf8(name, p, bad)) return fail(CG_CTF_UTF8, base + (bad - text), -1, (unsigned char)*bad);
+                    if (!cg_is_utf8(name, p, bad)) return fail(CG_CTF_UTF8, base + (bad - text), -1, (unsigned char)*bad);
                     continue;
                 }
                 if (line[s] == lines) return fail(CG_CTF_TWICE, base + (bar - text), (int64_t)s, 0);
@@ -417,7 +380,7 @@ void cg_ctf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, in
                 while (after < last && begin[after] == end[after - 1] && end[after] - begin[i] <= BLOCK) ++after;
                 const int64_t size = end[after - 1] - begin[i];
                 if ((int64_t)text.size() < size + PAD + 1) text.resize((size_t)(size + PAD + 1));
-                const bool there = read_all(fd, begin[i], size, text.data());
+                const bool there = cg_read_all(fd, begin[i], size, text.data());
                 const int64_t error = there ? 0 : errno;
                 text[(size_t)size] = '\n';
                 std::memset(text.data() + size + 1, 0, (size_t)PAD);

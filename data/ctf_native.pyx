@@ -49,7 +49,7 @@ cdef list list_faults(vector[cg_ctf_fault] &faults):
 
 
 def scan(int fd, int64_t size, int threads, int64_t chunk=8 << 20):
-    """(offsets (n + 1,) int64, ids (n,) uint64 or None, [(name, samples (n,) int32)], faults) of an open file of `size` bytes."""
+    """(offsets (n + 1,) int64, ids (n,) uint64 or None, [(name, samples (n,) int32)], faults) of a file of `size` bytes."""
     cdef cg_ctf_index found
     cdef int64_t n, k
     if threads < 1 or chunk < 1:
@@ -85,7 +85,7 @@ def read(int fd, const int64_t[::1] begin, const int64_t[::1] end, list names, l
     """Parses the sequences at begin..end (n,) of an open file; returns (sparse, faults, sorted).
 
     For each stream: its name (bytes), its dimension, the first samples (n + 1,) of the sequences, and the array (samples, dim)
-    float32 to fill, or None for a sparse stream: for these `sparse` has (row sizes (samples,) int32, indices int32, values float32).
+    float32 to fill, or None for a sparse stream; `sparse` has (row sizes (samples,) int32, indices int32, values float32).
     """
     cdef int64_t n = begin.shape[0], s, samples, total, at
     cdef int S = <int> len(names), part

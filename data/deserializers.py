@@ -1,12 +1,13 @@
-"""Deserialisers: what is behind a source. One says how many sequences it has, how long they are, and reads any of them.
+"""Deserialisers: what is behind a source. One says how many sequences it has, and reads any of them.
 
 A source asks for sequences by number, in any order and from its own thread; what comes back is a function of (number, sweep,
-seed). All deserialisers of a source are joined by sequence number.
+seed). Several deserialisers of a source are joined by key (sequences.py), or by number where they have none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,16 @@ Take = Callable[[tuple[int, ...], Any], np.ndarray]  # (shape, dtype) -> an arra
 
 
 class Deserializer:
-    """The contract. `count` sequences, each one sample long unless `lengths` says otherwise."""
+    """The contract. `count` sequences, each one sample long; those of sequences.py are longer."""
 
     streams: dict[str, StreamInformation]
     count: int
     identity: str  # of the data: a checkpoint of a source on other data is refused
-    lengths: np.ndarray | None = None
+
+    @cached_property
+    def parts(self) -> list[Deserializer]:
+        """What a source reads and joins: itself, or others that it stands for."""
+        return [self]
 
     def read(self, sample: np.ndarray, sweep: np.ndarray, seed: int, take: Take) -> dict[str, np.ndarray]:
         """Rows of all streams for sequences `sample` as they appear in `sweep`, both int64 (n,), in arrays made by `take`."""

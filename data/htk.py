@@ -3,13 +3,14 @@
 A feature file: int32 frames, int32 period in 100 ns, int16 bytes a frame, int16 kind, all big-endian; then the frames. Kinds 0 (waveform)
 and 5, 10 and those with the bit 0o2000 (compressed) hold 16-bit numbers, the others float32; bit 0o10000: a checksum of two bytes
 follows the frames. An archive is a feature file with the frames of many utterances, one after the other; a line of a script is
-`path`, `key=path` or `key=path[first,last]`, both frames included. The key is what is left of `=` without its extension.
+`path`, `key=path` or `key=path[first,last]`, both frames included; the key may have an extension, which does not count.
 Source: Young et al., The HTK Book (for HTK 3.4), sections 4.2, 5.10 and 6.3.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,6 +24,7 @@ from cogkit.errors import DataError
 __all__ = ["read_features", "write_archive", "write_features", "write_mlf"]
 
 HEADER = struct.Struct(">iihh")
+EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}\Z")
 USER = 9  # a kind that says nothing of how the numbers were made
 MAX_DIM = 32767 // 4  # the bytes of a frame are an int16
 UNIT = 1e-7  # seconds of HTK's unit of time
@@ -34,6 +36,11 @@ def units(period: float) -> int:
     if not 0 < whole < 2**31:
         raise ValueError(f"HTK: expected a period in (0, 214] seconds, got {period!r}")
     return whole
+
+
+def key_of(name: str) -> str:
+    """The key in a name of a script or label file: no leading `*/`, no extension."""
+    return EXTENSION.sub("", name.strip().removeprefix("*/"))
 
 
 def _frames(key: str, frames: Any) -> np.ndarray:

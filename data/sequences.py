@@ -128,9 +128,12 @@ class Joined:
         first = parts[0]
         chosen = np.arange(first.count)
         self.numbers: list[np.ndarray | None] = [None]
-        keys: dict[str, Any] = {}
+        looked_at: set[int] = set()
+        self._again: list[int] = []  # sequences of the first whose key was there before
         for d in parts[1:]:
-            self.numbers.append(self._match(first, d, keys))
+            self.numbers.append(self._match(first, d, looked_at))
+        if self._again:
+            chosen = np.delete(chosen, self._again)
         for number in self.numbers[1:]:
             if number is not None:
                 chosen = chosen[number[chosen] >= 0]
@@ -145,7 +148,7 @@ class Joined:
         self.count = len(chosen)
         self.broadcast = {name for d in parts if isinstance(d, SequenceDeserializer) for name in d.broadcast}
 
-    def _match(self, first: Deserializer, other: Deserializer, cache: dict[str, Any]) -> np.ndarray | None:
+    def _match(self, first: Deserializer, other: Deserializer, looked_at: set[int]) -> np.ndarray | None:
         mine = first.keys() if isinstance(first, SequenceDeserializer) else None
         others = other.keys() if isinstance(other, SequenceDeserializer) else None
         if mine is None or others is None:
@@ -155,37 +158,37 @@ class Joined:
                     "what has no keys is joined by number"
                 )
             return None
-        if isinstance(mine, np.ndarray) and isinstance(others, np.ndarray):
-            self._unique(other, others)
-            self._unique(first, mine)
-            if len(mine) == len(others) and np.array_equal(mine, others):
+        for d, keys in ((first, mine), (other, others)):
+            if id(d) not in looked_at:
+                looked_at.add(id(d))
+                again = self._unique(d, keys)
+                self._again = again if d is first else self._again
+        if not len(others):
+            out = np.full(len(mine), -1, np.int64)
+        elif isinstance(mine, np.ndarray) and isinstance(others, np.ndarray):
+            if np.array_equal(mine, others):
                 return None
             by_key = np.argsort(others, kind="stable")
-            place = np.searchsorted(others, mine, sorter=by_key).clip(max=len(others) - 1)
-            out = by_key[place]
+            out = by_key[np.searchsorted(others, mine, sorter=by_key).clip(max=len(others) - 1)]
             out[others[out] != mine] = -1
         else:
-            words = [str(k) for k in mine]
-            table: dict[str, int] = {}
-            for i, k in enumerate(others):
-                if table.setdefault(str(k), i) != i:
-                    self.faults.append(Fault(*other.place_of(i), "expected each key once, got it again"))
-            out = np.fromiter((table.get(k, -1) for k in words), np.int64, len(words))
+            table = {str(k): i for i, k in reversed(list(enumerate(others)))}
+            out = np.fromiter((table.get(str(k), -1) for k in mine), np.int64, len(mine))
         for i in np.flatnonzero(out < 0).tolist():
-            where = other.place_of(0)[0]
+            where = other.place_of(0)[0] if len(others) else other.identity
             self.faults.append(Fault(*first.place_of(i), f"expected this key in {where} too, got none"))
         return out
 
-    def _unique(self, d: SequenceDeserializer, keys: np.ndarray) -> None:
-        order = np.argsort(keys, kind="stable")
-        again = order[1:][keys[order][1:] == keys[order][:-1]]
-        for i in np.sort(again)[:100].tolist():
-            self.faults.append(
-                Fault(
-                    *d.place_of(i),
-                    "expected each id once where files are joined by it, got it again; give every sequence its own",
-                )
-            )
+    def _unique(self, d: SequenceDeserializer, keys: np.ndarray | list[str]) -> list[int]:
+        if isinstance(keys, np.ndarray):
+            by_key = np.argsort(keys, kind="stable")
+            again = np.sort(by_key[1:][keys[by_key][1:] == keys[by_key][:-1]]).tolist()
+        else:
+            seen: set[str] = set()
+            again = [i for i, k in enumerate(keys) if k in seen or seen.add(k)]  # type: ignore[func-returns-value]
+        for i in again:
+            self.faults.append(Fault(*d.place_of(i), "expected each key once in files that are joined by it, got it again"))
+        return again
 
     def _framewise(self, chosen: np.ndarray) -> np.ndarray:
         """Leaves out, as faults, sequences of which two framewise files have different numbers of frames."""

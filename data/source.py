@@ -133,6 +133,7 @@ class MinibatchSource(_Streams):
         for d in parts:
             if not isinstance(d, Deserializer):
                 raise TypeError(f"MinibatchSource: expected deserializers, got {type(d).__name__}")
+        parts = [p for d in parts for p in d.parts]
         truncation_length = _whole(truncation_length or 0, 0, "truncation_length")
         if frame_mode and truncation_length:
             raise ValueError("MinibatchSource: expected frame_mode or truncation_length, got both")
