@@ -14,6 +14,7 @@ import numpy as np
 
 from cogkit.engine.cpu import movement, native, reduce, steps
 from cogkit.engine.cpu.pointwise import Pointwise
+from cogkit.engine.cpu.rows import SumProduct, WholeProduct
 from cogkit.engine.spaces import row_info, row_table
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN
@@ -215,6 +216,12 @@ def _matmul(s: Step, sizes: dict) -> Made:
     if k == 0 or (total and count == 0):
         return _fill(out, sizes)
     batch = 1
+    steps_ = a.type.axes is not None and len(a.type.axes) > 1
+    if steps_ and not ta and ra and not rb and not total:  # the rows of sequences are others in each minibatch
+        call = WholeProduct(count * m, k, width, code(a), tb, "bias" in s.attrs, s.attrs.get("relu", False))
+        return call, _io(s)
+    if steps_ and total and ra and rb and (ta or k == 1) and (not tb or k == 1):
+        return SumProduct(count * k, m, width, code(a)), _io(s)
     if total:
         # the sum over rows of a' b is one product whose inner dimension runs over the rows too
         if (ta or k == 1) and (not tb or k == 1):

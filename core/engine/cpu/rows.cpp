@@ -455,7 +455,38 @@ void distance(const char *who, int64_t &ld, int64_t least) {
             std::to_string(ld));
 }
 
+struct WholeProduct : RowsKernel {
+    std::unique_ptr<Kernel> pack;
+    std::unique_ptr<RowsKernel> product;
+    int64_t packed = 0;
+
+    static void call(const cg_call *call, const cg_context *context) {
+        const auto &k = *(const WholeProduct *)(const Kernel *)call->state;
+        constexpr int most = 6;
+        void *buf[most], *scratch = call->buf[k.nbuf - 1], *pair[2] = {call->buf[1], scratch};
+        const cg_call pack{nullptr, k.pack.get(), pair}, product{nullptr, k.product.get(), buf};
+        for (int i = 0; i < k.nbuf - 1; ++i) buf[i] = call->buf[i];
+        buf[1] = scratch;
+        buf[k.nbuf - 1] = (char *)scratch + k.packed;
+        k.product->rows = k.rows;
+        k.pack->run(&pack, context);
+        k.product->run(&product, context);
+    }
+};
+
 } // namespace
+
+RowsKernel *make_whole_product(const std::string &dtype, RowProductArgs args, bool transpose) {
+    auto k = std::make_unique<WholeProduct>();
+    k->pack.reset(make_pack(dtype, {args.k, args.n, transpose}));
+    k->product.reset(make_row_product(dtype, args));
+    k->packed = round_up(packed_bytes(args.k, args.n, dtype), 64);
+    k->scratch = k->packed + k->product->scratch;
+    k->rows = args.rows;
+    k->run = WholeProduct::call;
+    k->nbuf = 4 + args.bias + args.add;
+    return k.release();
+}
 
 int64_t packed_bytes(int64_t k, int64_t n, const std::string &dtype) {
     check_sizes("packed_bytes", {k, n});

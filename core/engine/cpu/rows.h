@@ -35,6 +35,8 @@ struct SumProductArgs {
 int64_t packed_bytes(int64_t k, int64_t n, const std::string &dtype);
 Kernel *make_pack(const std::string &dtype, PackArgs args);
 RowsKernel *make_row_product(const std::string &dtype, RowProductArgs args);
+/* A row product that packs b at each run; b is (k, n), or (n, k) where `transpose`. */
+RowsKernel *make_whole_product(const std::string &dtype, RowProductArgs args, bool transpose);
 RowsKernel *make_sum_product(const std::string &dtype, SumProductArgs args);
 
 } // namespace cg

@@ -6,7 +6,7 @@ first one, so that a slice of a wider matrix is read or written where it lies. T
 """
 include "kernel.pxi"
 
-__all__ = ["Pack", "RowProduct", "SumProduct", "packed_bytes"]
+__all__ = ["Pack", "RowProduct", "SumProduct", "WholeProduct", "packed_bytes"]
 
 
 cdef extern from "rows.h" namespace "cg":
@@ -27,6 +27,7 @@ cdef extern from "rows.h" namespace "cg":
     int64_t c_packed_bytes "cg::packed_bytes"(int64_t k, int64_t n, string dtype) except +
     Kernel *make_pack(string dtype, PackArgs args) except +
     RowsKernel *make_row_product(string dtype, RowProductArgs args) except +
+    RowsKernel *make_whole_product(string dtype, RowProductArgs args, cbool transpose) except +
     RowsKernel *make_sum_product(string dtype, SumProductArgs args) except +
 
 
@@ -75,6 +76,15 @@ cdef class RowProduct(_RowsKernel):
         args.lda, args.ldc, args.ldi = lda, ldc, ldi
         args.a_offset, args.bias_offset, args.c_offset, args.i_offset = a_offset, bias_offset, c_offset, i_offset
         self.own(make_row_product(text(dtype), args))
+
+
+cdef class WholeProduct(_RowsKernel):
+    """The same of a b that is packed at each run; buffers a (rows, k), b (k, n) or (n, k) where `transpose`, [bias (n)], c."""
+    def __init__(self, rows, k, n, dtype, transpose=False, bias=False, relu=False):
+        cdef RowProductArgs args
+        args.rows, args.k, args.n, args.bias, args.relu, args.add = rows, k, n, bias, relu, False
+        args.lda = args.ldc = args.ldi = args.a_offset = args.bias_offset = args.c_offset = args.i_offset = 0
+        self.own(make_whole_product(text(dtype), args, transpose))
 
 
 cdef class SumProduct(_RowsKernel):
