@@ -48,6 +48,15 @@ def sanitize_value(shape: Any, value: Any, dtype: Any, device: Any) -> np.ndarra
     return np.zeros(shape, dtype) if value is None else np.asarray(value, dtype)
 
 
+def sanitize_batch(var: Variable, batch: Any, seq_starts: Any = None, device: Any = None) -> Any:
+    """The value of a minibatch for a variable; `ValueError` where a value is given flags of new sequences, as it has its own."""
+    if isinstance(batch, C.Value):
+        if seq_starts is not None:
+            raise ValueError("sanitize_batch: expected flags of new sequences beside arrays, got them beside a Value")
+        return batch
+    return C.Value.create(var, batch, seq_starts, device)
+
+
 def sanitize_permutation(perm: Any) -> list[int]:
     """A permutation of axes as seen when axes are counted from the last to the first."""
     n = len(perm)

@@ -44,7 +44,7 @@ MODULES: dict[str, list[str]] = {
     "misc.optimized_rnnstack_converter": [],
     "ops": ["cogkit.ops", "cogkit.functions", "cogkit"],
     "ops.functions": ["cogkit.functions", "cogkit.store", "cogkit"],
-    "ops.sequence": ["cogkit.ops.sequence"],
+    "ops.sequence": ["cntk_compat.inputs", "cogkit.ops.sequence"],
     "random": ["cogkit.random"],
     "tensor": ["cogkit.variables"],
     "train": ["cogkit.train"],
