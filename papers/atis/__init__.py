@@ -1,0 +1,1 @@
+"""Slot tagging of spoken queries by recurrent networks, after CNTK's language-understanding example."""
