@@ -173,10 +173,10 @@ class Primitive:
                 shape = broadcast([t._replace(dtype=None, axes=()) for t in shapes]).shape if shapes else None
             except ValueError:
                 shape = None
+            if shape is not None and len(shapes) < len(types) and all(n == 1 for n in shape):
+                shape = None  # the operand that is not known may be larger
         elif self.op.name == "times" and types[1].shape is not None:
             shape = types[1].shape[len(types[1].shape) - self.attributes["output_rank"] :]
-        if shape is not None and INFERRED in shape:
-            shape = None
         return [Type(shape, dtype, axes)] * len(self.outputs)
 
     def _operand_types(self) -> list[Type]:

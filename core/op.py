@@ -133,6 +133,8 @@ def broadcast(types: Sequence[Type]) -> Type:
     for t in types:
         for i, n in enumerate(t.shape, rank - len(t.shape)):
             have = out[i]
+            if n == INFERRED and have == 1:
+                out[i] = n
             if n == have or n == 1 or n == INFERRED:
                 continue
             if have in (1, INFERRED) or have == FREE:

@@ -296,6 +296,14 @@ def _move_rows(n, sizes, run, x):
     return y.reshape(rows_of(n.outputs[0], sizes) + n.outputs[0].type.shape)
 
 
+@kernel("add_rows")
+def _add_rows(n, sizes, run, x):
+    index = row_table(n, sizes)
+    y = np.zeros(rows_of(n.outputs[0], sizes) + x.shape[1:], x.dtype)
+    np.add.at(y, index[index >= 0], x[index >= 0])
+    return y
+
+
 @kernel("row_info")
 def _row_info(n, sizes, run):
     t = n.attrs["type"]

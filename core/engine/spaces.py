@@ -125,6 +125,16 @@ class Space(int):
         step = self.step
         return self.pick((step >= lo[self.item]) & (step < hi[self.item]))
 
+    def every(self, stride: int, begin: int | None, end: int | None) -> Space:
+        """Each stride-th step of those between bounds, as `cut` takes them, from the first one on; without bounds of all, spread evenly."""
+        lengths, step, item = self.lengths, self.step, self.item
+        if begin is None or end is None:
+            count = -(-lengths // stride)
+            lo, hi = (lengths - (count - 1) * stride - 1) // 2, lengths
+        else:
+            lo, hi = np.minimum(begin, lengths), lengths + end
+        return self.pick((step >= lo[item]) & (step < hi[item]) & ((step - lo[item]) % stride == 0))
+
 
 _known: OrderedDict[bytes, Space] = OrderedDict()
 
@@ -133,7 +143,7 @@ def index_of(move: tuple, source: int, target: int) -> np.ndarray:
     """The row of the source for each row of the target, int64; -1 where the source has none.
 
     move: ('shift', d), ('broadcast',), ('at', i), ('spread', i), ('pick',), ('unpick',), ('unpack', size), ('pack', size), ('tail', d),
-    ('head', d), ('relabel',).
+    ('head', d), ('initial', d), ('relabel',).
     """
     kind = move[0]
     if kind == "shift":
@@ -162,6 +172,15 @@ def index_of(move: tuple, source: int, target: int) -> np.ndarray:
         return s.at(items, s.lengths[items] - move[1] + np.tile(np.arange(move[1]), n))
     if kind == "head":  # as many first steps as there were last ones
         return np.where(target.step < move[1], target.item * move[1] + target.step, -1)  # type: ignore[attr-defined]
+    if kind == "initial":  # of other sequences: their last steps for the first ones, or their first for the last ones
+        s, t, d = source, target, move[1]  # type: ignore[assignment]
+        have = s.lengths[t.item]  # type: ignore[attr-defined]
+        left = t.lengths[t.item] - t.step  # type: ignore[attr-defined]
+        at, missing = (have - d + t.step, t.step < d) if d > 0 else (-d - left, left <= -d)  # type: ignore[attr-defined]
+        if (missing & (have < abs(d)) & (have != 1)).any():
+            raise ValueError(f"initial_state: expected sequences of 1 or at least {abs(d)} steps, got {int(have[missing].min())}")
+        at = np.where(have == 1, 0, at)
+        return np.where(missing, s.at(t.item, at), -1)  # type: ignore[attr-defined]
     if kind == "pack":
         return target.item * move[1] + target.step  # type: ignore[attr-defined]
     if kind == "relabel":
@@ -183,6 +202,8 @@ def row_table(node: Node, sizes: Mapping[Any, int]) -> np.ndarray:
     """The table of a `move_rows` node. Raises `ValueError` where the two spaces do not fit each other."""
     move = node.attrs["move"]
     source, target = sizes[node.inputs[0].type.axes], sizes[node.attrs["axes"]]
+    if node.name == "add_rows":
+        source, target = target, source
     if move[0] in ("pick", "unpick"):
         picked = sizes[move]
         source, target = (source, picked) if move[0] == "pick" else (picked, target)
@@ -190,14 +211,14 @@ def row_table(node: Node, sizes: Mapping[Any, int]) -> np.ndarray:
         raise ValueError(_unlike(node.inputs[0].type.axes, node.attrs["axes"], source, target))
     elif move[0] == "pack" and target.lengths.max(initial=0) > move[1]:  # type: ignore[attr-defined]
         longest = int(target.lengths.max())  # type: ignore[attr-defined]
-        raise ValueError(f"to_sequence_like: expected sequences of at most {move[1]} steps, the size of the first static axis, got {longest}")
+        raise ValueError(
+            f"to_sequence_like: expected sequences of at most {move[1]} steps, the size of the first static axis, got {longest}"
+        )
     return index_of(move, source, target)
 
 
 def _unlike(a: Any, b: Any, source: Any, target: Any) -> str:
-    return (
-        f"sequences: expected equal lengths in {row_space(a)} and {row_space(b)}, got {source.lengths.tolist()} and {target.lengths.tolist()}"
-    )
+    return f"sequences: expected equal lengths in {row_space(a)} and {row_space(b)}, got {source.lengths.tolist()} and {target.lengths.tolist()}"
 
 
 def space_made(made: SpaceDef, value: np.ndarray | None, sizes: dict[Any, Any]) -> Space:
@@ -207,6 +228,8 @@ def space_made(made: SpaceDef, value: np.ndarray | None, sizes: dict[Any, Any]) 
         return parent.pick(np.asarray(value).reshape(-1) != 0)
     if made.kind[0] == "cut":
         return parent.cut(*made.kind[1:])
+    if made.kind[0] == "every":
+        return parent.every(*made.kind[1:])
     most = made.kind[1]
     if value is None:
         return Space.of(np.full(parent, most, np.int64))

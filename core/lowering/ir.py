@@ -128,8 +128,8 @@ class Value:
 class SpaceDef(NamedTuple):
     """A row space that is made while running: of the rows of another one, or of lengths.
 
-    kind: ('where',): the rows at which `value` is not 0; ('cut', begin, end): some steps of each sequence; ('lengths', most): as
-    many steps of each batch item as `value` says, or all.
+    kind: ('where',): the rows at which `value` is not 0; ('cut', begin, end): some steps of each sequence; ('every', stride,
+    begin, end): each stride-th of them; ('lengths', most): as many steps of each batch item as `value` says, or all.
     """
 
     axes: tuple
@@ -225,7 +225,8 @@ class Graph:
         for i, known in enumerate(self.spaces):
             if known[1:] == found[1:]:
                 return known.axes, i
-        if kind[0] != "cut" and any(d.axes == axes for d in self.spaces):
+        own = axes[-1].name.startswith(("whereNode", "toSequence", "one step"))  # lengths of its own
+        if own and any(d.axes == axes for d in self.spaces):
             found = found._replace(axes=(*axes[:-1], Axis.new_unique_dynamic_axis(axes[-1].name)))
         self.spaces.append(found)
         return found.axes, len(self.spaces) - 1
@@ -236,8 +237,8 @@ class Graph:
         if space is None:
             made = next(d for d in self.spaces if d.axes == axes)
             most = made.kind[1] if made.kind[0] == "lengths" else self.longest_of(made.parent)
-            if made.kind[0] == "cut" and made.parent in self.sizes:
-                most = self.sizes[made.parent].cut(*made.kind[1:]).steps
+            if made.kind[0] in ("cut", "every") and made.parent in self.sizes:
+                most = getattr(self.sizes[made.parent], made.kind[0])(*made.kind[1:]).steps
             return most
         self.longest[axes] = space.steps
         return space.steps
@@ -262,7 +263,9 @@ class Graph:
     def carried(self) -> list[Value]:
         """The last steps of what each such delay delays."""
         return [
-            c.moved.producer.inputs[0].node("move_rows", move=("tail", c.steps), axes=c.moved.type.axes[:1], shape=(c.steps, *c.moved.type.shape))
+            c.moved.producer.inputs[0].node(
+                "move_rows", move=("tail", c.steps), axes=c.moved.type.axes[:1], shape=(c.steps, *c.moved.type.shape)
+            )
             for c in self.carries
         ]
 

@@ -24,8 +24,16 @@ def resolve(
     feeds: the type of each fed variable, without free dimensions. training: whether dropout drops and statistics move. sizes: rows of the
     fed row spaces. Raises `ValueError` for inputs that are not fed, shapes that do not fit and cycles without a delay.
     """
-    graph = Graph(sizes)
-    return graph, _Resolver(graph, feeds, training).run(wanted)
+    assumed: dict[int, tuple[int, ...]] = {}
+    for _ in range(8):
+        graph = Graph(sizes)
+        try:
+            return graph, _Resolver(graph, feeds, training, assumed).run(wanted)
+        except _Assumed as e:  # a size around a cycle that only the feed says
+            if assumed.get(e.node) == e.shape:
+                raise e.error from None
+            assumed[e.node] = e.shape
+    raise e.error
 
 
 def no_delay(node: Primitive) -> Misfit:
@@ -38,6 +46,13 @@ def no_delay(node: Primitive) -> Misfit:
         "a value that depends on itself",
         "put C.sequence.past_value or C.sequence.future_value on the way",
     )
+
+
+class _Assumed(Exception):
+    """The shape around a cycle is another one than was taken for true."""
+
+    def __init__(self, node: int, shape: tuple[int, ...], error: ValueError):
+        self.node, self.shape, self.error = node, shape, error
 
 
 class _Frame(NamedTuple):
@@ -58,8 +73,8 @@ def _outside(error: Misfit, frame: _Frame) -> Misfit:
 class _Resolver:
     """Blocks are entered, so that a cycle through several of them is one of primitives. A node is known by itself and its frame."""
 
-    def __init__(self, graph: Graph, feeds: Mapping[Variable, Type], training: bool):
-        self.graph, self.feeds, self.training = graph, feeds, training
+    def __init__(self, graph: Graph, feeds: Mapping[Variable, Type], training: bool, assumed: Mapping[int, tuple[int, ...]]):
+        self.graph, self.feeds, self.training, self.assumed = graph, feeds, training, assumed
         self.made: dict[tuple[int, int], list[Value]] = {}
         self.frames: dict[tuple[int, int], _Frame] = {}
         self.bound: dict[int, dict[int, Variable]] = {}  # block -> its placeholder -> the operand
@@ -67,7 +82,7 @@ class _Resolver:
 
     def run(self, wanted: Sequence[Variable]) -> list[Value]:
         sources = [self.source(v, self.top) for v in wanted]
-        delayed: list[tuple[Node, Variable, _Frame]] = []
+        delayed: list[tuple[Node, Primitive, _Frame]] = []
         for node, frame, cyclic in self.order([s for s in sources if s is not None]):
             self.graph.origin = node
             try:
@@ -78,8 +93,8 @@ class _Resolver:
             except Misfit as e:
                 raise _outside(e, frame) from None
             self.made[id(node), id(frame)] = list(values) if isinstance(values, (list, tuple)) else [values]
-        for delay, v, frame in delayed:
-            self.close(delay, self.value(v, frame), v)
+        for delay, node, frame in delayed:
+            self.close(delay, self.value(node.operands[0], frame), node)
         self.graph.origin = None
         return [self.value(v, self.top) for v in wanted]
 
@@ -157,18 +172,20 @@ class _Resolver:
         """A delay whose operand is still to come: its type is known from the user's graph."""
         x = node.operands[0]
         t = x.type
-        if t.shape is None or t.axes is None or any(n < 0 for n in t.shape):
+        if t.shape is None or t.axes is None:
             raise Misfit(node.label, node.name, node.where, "a value of known shape around its cycle", str(t), "say the shape of the placeholder")
+        t = t._replace(shape=self.assumed.get(id(node), tuple(max(n, 1) for n in t.shape)))
         start = self.value(node.operands[1], frame)
         steps = node.attributes["steps"]
         delay = self.graph.delay(t, steps)
-        delayed.append((delay, x, frame))
+        delayed.append((delay, node, frame))
         return delayed_value(self.graph, t, delay.outputs[0], start, steps)
 
-    def close(self, delay: Node, v: Value, x: Variable) -> None:
+    def close(self, delay: Node, v: Value, node: Primitive) -> None:
         t = delay.outputs[0].type
         if v.type.shape != t.shape or v.type.dtype != t.dtype:
-            raise ValueError(sentence("Recurrence", x.name, x.where, f"a value of type {t} around its cycle", str(v.type)))
+            error = Misfit(node.label, node.name, node.where, f"a value of type {t} around its cycle", str(v.type))
+            raise _Assumed(id(node), v.type.shape, error) if v.type.dtype == t.dtype else error
         self.graph.close(delay, self.graph.in_space(v, t.axes))
 
     def lower(self, node: Primitive, inputs: list[Value]) -> Any:

@@ -493,16 +493,16 @@ def convolution(
     strides, dilation, auto_padding: one for all spatial axes or one each (a leading one for the channels is accepted and ignored).
     auto_padding: output size = ceil(input / stride). reduction_rank 0: operand without a channel axis. A kernel with as many axes as the
     operand is one filter. Result: (filters, spatial...).
+    sequential: the first axis of the kernel's extent is that of the steps, and so in strides, dilation, auto_padding. No pad on it: sequences
+    lose the steps at which the kernel does not fit, and a sequence shorter than it all (CNTK refuses it); their axis is then a new one.
     Raises `ValueError` where shapes do not fit.
     """
     if not all(_flags(sharing)):
         raise ValueError(
             here("Convolution: expected sharing = True, got False; kernels that differ from place to place are not supported")
         )
-    if sequential:
-        raise ValueError(here("Convolution: expected sequential = False, got True; sequence convolutions need a sequence axis"))
     return apply(
-        "convolution",
+        "sequence_convolution" if sequential else "convolution",
         [convolution_map, operand],
         name,
         strides=_numbers(strides),

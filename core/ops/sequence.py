@@ -70,6 +70,8 @@ def _moved_gradient(n, dy):
     x, (kind, *rest) = n.inputs[0], n.attrs["move"]
     if kind == "broadcast":
         return [dy.node("fold_steps", kind="sum")]
+    if kind == "initial":
+        return [dy.node("add_rows", move=n.attrs["move"], axes=x.type.axes)]
     if kind == "shift":
         move = ("shift", -rest[0])
     else:
@@ -79,6 +81,15 @@ def _moved_gradient(n, dy):
 
 # attrs move: see engine.spaces.index_of; axes: of the result; shape: of its samples, where it is another one
 Op("move_rows", "MoveRows", _moved_type, _moved_gradient, "move_rows", "definition", delays=False)
+# the transpose of a move that gives a row to several: attrs move, and axes of what was moved
+Op(
+    "add_rows",
+    "AddRows",
+    lambda types, attrs: [types[0]._replace(axes=attrs["axes"])],
+    lambda n, dy: [dy.node("move_rows", move=n.attrs["move"], axes=n.inputs[0].type.axes)],
+    "add_rows",
+    "definition",
+)
 # attrs what: see engine.spaces.row_info; type
 Op("row_info", "RowInfo", lambda types, attrs: [attrs["type"]], constant_gradient, "row_info", "definition")
 
@@ -115,10 +126,6 @@ def _delay_type(types, attrs):
         both = None
     if both is None or not fits(both.shape, x.shape):
         raise ValueError((f"an initial state that broadcasts to {shown(x.shape)}", shown(start.shape), ""))
-    if has_steps(start.axes) and start.axes != x.axes:
-        raise ValueError(
-            (f"an initial state of no row space, of the batch, or of {row_space(x.axes)}", row_space(start.axes), "take C.sequence.first of it")
-        )
     return [Type(x.shape, common_dtype(types), x.axes)]
 
 
@@ -127,6 +134,8 @@ def delayed(g: Any, x_type: Type, moved: Any, start: Any, steps: int) -> Any:
 
     Where sequences go on from minibatch to minibatch, what the last steps of the one before gave comes first.
     """
+    if has_steps(start.type.axes):
+        start = start.node("move_rows", move=("initial", steps), axes=x_type.axes)
     if g.goes_on(x_type.axes) and steps > 0:
         start = g.carry(moved, steps, start)
     elif start.producer.name == "fill" and start.producer.attrs["value"] == 0.0:
@@ -157,7 +166,8 @@ def past_value(x: Any, initial_state: Any = None, time_step: int = 1, name: str 
     """The value of `time_step` steps ago; the initial state where there was none (default 0).
 
     x: a value over sequences, or a placeholder that stands for one computed from this (a recurrence). initial_state: a number, an array
-    that broadcasts to the sample, or a value a batch item. Raises `ValueError` where x has no sequence axis or shapes differ.
+    that broadcasts to the sample, a value a batch item, or sequences whose last `time_step` steps come before x (of one step: which
+    is repeated). Raises `ValueError` where x has no sequence axis or shapes differ.
     """
     return _delay("past_value", x, initial_state, time_step, name, 1)
 
@@ -278,7 +288,7 @@ def _gather_type(types, attrs):
     needs_steps(seq)
     _condition(c)
     _one_space(seq, c)
-    return [seq._replace(axes=(*BATCH, attrs["axis"]))]
+    return [seq._replace(axes=(*BATCH, attrs["axis"]) if attrs["axis"] is not None else BATCH)]
 
 
 def _one_space(seq: Type, c: Type) -> None:
@@ -295,6 +305,9 @@ def _one_space(seq: Type, c: Type) -> None:
 
 def _gather_expand(g, x, attrs, training):
     seq, c = x
+    if attrs["axis"] is None:  # one step of each sequence
+        axes, i = g.space((*BATCH, Axis("one step")), c.type.axes, ("where",), c)
+        return seq.node("move_rows", move=("pick", i), axes=axes).node("move_rows", move=("at", 0), axes=BATCH)
     axes, i = g.space((*BATCH, attrs["axis"]), c.type.axes, ("where",), c)
     return seq.node("move_rows", move=("pick", i), axes=axes)
 
@@ -331,9 +344,18 @@ def where(condition: Any, name: str = "") -> Function:
 
 
 def gather(seq: Any, condition: Any, new_sequence_axis_typeinfo: Any = None, name: str = "") -> Function:
-    """The steps of `seq` at which `condition` is not 0, over an axis of their own (the same for the same condition)."""
+    """The steps of `seq` at which `condition` is not 0, over an axis of their own (the same for the same condition).
+
+    new_sequence_axis_typeinfo: (a, b) where a sequence of n steps keeps a n + b of them: whatever keeps as many shares an axis, and
+    (0, 1) leaves none. `ValueError` when run, where two that share an axis differ in lengths.
+    """
     c = to_variable(condition)
-    return apply("sequence_gather", [seq, c], name, axis=_where_axis(c))
+    axis: Axis | None = _where_axis(c)
+    if new_sequence_axis_typeinfo is not None:
+        times, more = new_sequence_axis_typeinfo
+        of = next((a.name for a in c.dynamic_axes if a.is_sequence_axis), "")
+        axis = None if (times, more) == (0, 1) else Axis(f"{of}_fixedSliceOf_{more}" if times == 0 else f"{of}_times_{times}_plus_{more}")
+    return apply("sequence_gather", [seq, c], name, axis=axis)
 
 
 def scatter(seq: Any, condition: Any, new_sequence_axis_typeinfo: Any = None, name: str = "") -> Function:

@@ -411,6 +411,12 @@ def _move_rows(s: Step, sizes: dict) -> Made:
     return steps.MoveRows(index, width * n.inputs[0].type.dtype.itemsize), _io(s)
 
 
+@kernel("add_rows")
+def _add_rows(s: Step, sizes: dict) -> Made:
+    x, y = s.inputs[0], s.outputs[0]
+    return steps.AddRows(row_table(s.node, sizes), rows(y.type, sizes), math.prod(x.type.shape), code(x)), _io(s)
+
+
 @kernel("row_info")
 def _row_info(s: Step, sizes: dict) -> Made:
     t = s.node.attrs["type"]

@@ -26,6 +26,21 @@ void run_move_rows(const cg_call *call, const cg_context *) {
     });
 }
 
+struct AddRows : Kernel {
+    int64_t rows, target_rows, width;
+    const int64_t *index;
+};
+
+template <class T> void run_add_rows(const cg_call *call, const cg_context *) {
+    const auto &k = *(const AddRows *)call->state;
+    const T *x = (const T *)call->buf[0];
+    T *y = (T *)call->buf[1];
+    std::memset(y, 0, k.target_rows * k.width * sizeof(T));
+    for (int64_t r = 0; r < k.rows; ++r)
+        if (k.index[r] >= 0)
+            for (int64_t i = 0; i < k.width; ++i) y[k.index[r] * k.width + i] += x[r * k.width + i];
+}
+
 template <class T> struct RowValues : Kernel {
     int64_t width;
     std::vector<T> values;
@@ -101,6 +116,17 @@ Kernel *make_move_rows(int64_t rows, int64_t row_bytes, const int64_t *index) {
     k->nbuf = 2;
     k->rows = rows;
     k->bytes = row_bytes;
+    k->index = index;
+    return k;
+}
+
+Kernel *make_add_rows(int64_t rows, int64_t target_rows, int64_t width, const int64_t *index, const std::string &dtype) {
+    auto *k = new AddRows();
+    k->run = is_double("AddRows", dtype) ? run_add_rows<double> : run_add_rows<float>;
+    k->nbuf = 2;
+    k->rows = rows;
+    k->target_rows = target_rows;
+    k->width = width;
     k->index = index;
     return k;
 }

@@ -8,6 +8,8 @@ namespace cg {
 
 /* `index` (rows) of the source's rows, -1: zeros; it and the arrays below are not copied: their owner keeps them. */
 Kernel *make_move_rows(int64_t rows, int64_t row_bytes, const int64_t *index);
+/* y[index[r]] += x[r], onto zeros, in the order of r. */
+Kernel *make_add_rows(int64_t rows, int64_t target_rows, int64_t width, const int64_t *index, const std::string &dtype);
 Kernel *make_row_values(int64_t rows, int64_t width, const double *values, const std::string &dtype);
 /* Sequences sorted by length: step t has alive[t] rows from offset[t] on; the k-th is number order[k] of the result. */
 Kernel *make_fold_steps(const std::string &kind, int64_t steps, int64_t sequences, const int64_t *alive, const int64_t *offset,

@@ -8,11 +8,12 @@ include "kernel.pxi"
 
 import numpy as np
 
-__all__ = ["FoldSteps", "Loop", "MoveRows", "RowValues"]
+__all__ = ["AddRows", "FoldSteps", "Loop", "MoveRows", "RowValues"]
 
 
 cdef extern from "steps.h" namespace "cg":
     Kernel *make_move_rows(int64_t rows, int64_t row_bytes, const int64_t *index) except +
+    Kernel *make_add_rows(int64_t rows, int64_t target_rows, int64_t width, const int64_t *index, string dtype) except +
     Kernel *make_row_values(int64_t rows, int64_t width, const double *values, string dtype) except +
     Kernel *make_fold_steps(string kind, int64_t steps, int64_t sequences, const int64_t *alive, const int64_t *offset,
                             const int64_t *order, int64_t width, string dtype) except +
@@ -44,6 +45,15 @@ cdef class MoveRows(BoundKernel):
     def __init__(self, index, row_bytes):
         self.index = whole(index)
         self.own(make_move_rows(len(self.index), row_bytes, address(self.index)))
+
+
+cdef class AddRows(BoundKernel):
+    """y[index[r]] += x[r] onto zeros, in the order of r, where index[r] is not -1; rows of `width` elements; buffers x, y."""
+    cdef object index
+
+    def __init__(self, index, target_rows, width, dtype):
+        self.index = whole(index)
+        self.own(make_add_rows(len(self.index), target_rows, width, address(self.index), text(dtype)))
 
 
 cdef class RowValues(BoundKernel):
