@@ -115,6 +115,9 @@ class Primitive:
             found = self.operands[0].type
         finally:
             _guesses.pop()
+        for v in self.operands[1:]:
+            if isinstance(v, Constant) and v.given is not None and found.dtype is not None:
+                v.take_type(found.dtype)
         rest = [v.type for v in self.operands[1:]]
         if found.axes is None or any(t.shape is None or t.axes is None for t in rest):
             return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from cogkit import ops
 from cogkit.axis import Axis
 from cogkit.default_options import default_override_or, get_default_override
@@ -14,7 +16,7 @@ from cogkit.layers.composition import as_activation, identity, typed
 from cogkit.variables import InferredDimension, Parameter
 
 __all__ = ["Convolution", "Convolution1D", "Convolution2D", "Convolution3D", "ConvolutionTranspose", "ConvolutionTranspose1D",
-           "ConvolutionTranspose2D", "ConvolutionTranspose3D"]  # fmt: skip
+           "ConvolutionTranspose2D", "ConvolutionTranspose3D", "SequentialConvolution"]  # fmt: skip
 
 _IDENTITY = default_override_or(identity)
 _GLOROT = default_override_or(glorot_uniform())
@@ -42,7 +44,7 @@ def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = F
 
     filter_shape: extent of the window, one number a spatial axis. num_filters None: one filter and no filter axis in the result.
     pad: size kept at stride 1, one for all axes or one each. reduction_rank 0: x has no channel axis.
-    Raises `ValueError` where the numbers of axes do not fit.
+    sequential: x is a sequence; see `SequentialConvolution`. Raises `ValueError` where the numbers of axes do not fit.
     """
     activation = as_activation(get_default_override(Convolution, activation=activation))
     init = get_default_override(Convolution, init=init)
@@ -63,7 +65,11 @@ def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = F
     plain = reduction_rank == 0
     w = Parameter((*(filters or (1,)), 1 if plain else InferredDimension, *window),
                   initializer_with_rank(typed(init), filter_rank=rank, output_rank=-1), name="W")  # fmt: skip
-    b = Parameter((*(filters or (1,)), *(1,) * rank), typed(init_bias), name="b") if bias else None
+    space = rank - 1 if sequential else rank
+    init_bias = typed(init_bias)
+    if np.ndim(init_bias) == 1 and space:  # one number a filter
+        init_bias = np.reshape(init_bias, (-1, *(1,) * space))
+    b = Parameter((*(filters or (1,)), *(1,) * space), init_bias, name="b") if bias else None
 
     @BlockFunction(op_name, name)
     def convolve(x):
@@ -74,6 +80,20 @@ def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = F
         return r if filters else ops.squeeze(r, axes=(0,))
 
     return convolve
+
+
+def SequentialConvolution(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
+                          strides: Any = 1, sharing: Any = True, bias: Any = _TRUE, init_bias: Any = _ZERO, reduction_rank: int = 1,
+                          transpose_weight: bool = False, dilation: Any = 1, groups: int = 1, max_temp_mem_size_in_samples: int = 0,
+                          op_name: str = "Convolution", name: str = "") -> Function:  # fmt: skip
+    """`Convolution` whose first axis is that of the steps of a sequence: steps (channels, spatial...), filter_shape (steps, spatial...).
+
+    Parameters W (num_filters, channels / groups, filter_shape...), b (num_filters, 1...). Without pad the first and last steps, at which
+    the window does not fit, are lost. Each sequence is convolved by itself; CNTK lets padding and strides depend on the longest one.
+    """
+    o = _options(SequentialConvolution, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
+    return Convolution(filter_shape, num_filters, sequential=True, strides=strides, sharing=sharing, reduction_rank=reduction_rank,
+                       transpose_weight=transpose_weight, dilation=dilation, groups=groups, op_name=op_name, name=name, **o)  # fmt: skip
 
 
 def Convolution1D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,

@@ -31,6 +31,8 @@ def Dense(shape: Any, activation: Any = default_override_or(identity), init: Any
     if input_rank is not None and map_rank is not None:
         raise ValueError(here("Dense: expected at most one of input_rank and map_rank, got both"))
     outputs = sanitize_shape(shape)
+    if 0 in outputs:
+        raise ValueError(here(f"Dense: expected sizes of at least 1, got {shape!r}"))
     inputs = (InferredDimension,) * (1 if input_rank is None else input_rank)
     w = Parameter((*inputs, *outputs), initializer_with_rank(typed(init), output_rank=len(outputs)), name="W")
     b = Parameter(outputs, typed(init_bias), name="b") if bias else None

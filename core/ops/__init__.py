@@ -7,6 +7,7 @@ from cogkit.ops.linear import *  # noqa: F403
 from cogkit.ops.normalization import *  # noqa: F403
 from cogkit.ops.pointwise import *  # noqa: F403
 from cogkit.ops.randomness import *  # noqa: F403
+from cogkit.ops.recurrent import *  # noqa: F403
 from cogkit.ops.reduction import *  # noqa: F403
 from cogkit.ops.row_spaces import *  # noqa: F403
 from cogkit.ops.shape import *  # noqa: F403
