@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,18 @@ def told(error: ValueError, node: Primitive) -> ValueError:
     return Misfit(node.label, node.name, node.where, wish, fact, way)
 
 
-_guesses: list[dict[int, list[Type]]] = []  # while the types of a cycle are being found: what is taken to be true, by node
+class _Guess(NamedTuple):
+    """While the types of a cycle are being found: what is taken to be true, by node; what was in the round before.
+
+    bold: operands that are not known are no larger than those that are.
+    """
+
+    known: dict[int, list[Type]]
+    before: dict[int, list[Type]]
+    bold: bool
+
+
+_guesses: list[_Guess] = []
 _UNKNOWN = Type(None, None, None)
 
 
@@ -110,19 +121,16 @@ class Primitive:
         if not _in_cycle(self):
             types = self._operand_types()
             return None if any(t.shape is None or t.axes is None for t in types) else self._infer(types)
-        _guesses.append({})
-        try:
-            found = self.operands[0].type
-        finally:
-            _guesses.pop()
+        found, unsure = self._guess(False), False
         for v in self.operands[1:]:
             if isinstance(v, Constant) and v.given is not None and found.dtype is not None:
                 v.take_type(found.dtype)
         rest = [v.type for v in self.operands[1:]]
         if found.axes is None or any(t.shape is None or t.axes is None for t in rest):
             return None
-        told_by_start = found.shape is None and bool(rest)  # nothing on the way says the shape: that of the initial state may fit
-        if told_by_start:
+        if found.shape is None:
+            found, unsure = self._guess(True)._replace(axes=found.axes), True
+        if found.shape is None and rest:  # nothing on the way says the shape: that of the initial state may fit
             found = Type(rest[0].shape, found.dtype or rest[0].dtype, found.axes)
         if found.shape is None:
             return None
@@ -131,7 +139,7 @@ class Primitive:
                 self._types = self._infer([found, *rest])
                 again = self.operands[0].type
             except Misfit:
-                if not told_by_start:
+                if not unsure:
                     raise
                 self._types = None
                 for node in nodes_of(self):
@@ -148,11 +156,30 @@ class Primitive:
             "the state of a recurrence keeps its shape from step to step",
         )  # fmt: skip
 
-    def _guessed(self, known: dict[int, list[Type]]) -> list[Type]:
-        """What can be said of the types while some operands are not known; a node that is asked for again meanwhile knows nothing."""
+    def _guess(self, bold: bool) -> Type:
+        """The type of the value that this delay delays, as far as the other operands on the way say it."""
+        before: dict[int, list[Type]] = {}
+        while True:
+            guess = _Guess({}, before, bold)
+            _guesses.append(guess)
+            try:
+                found = self.operands[0].type
+            except Misfit:
+                if not bold:
+                    raise
+                return _UNKNOWN
+            finally:
+                _guesses.pop()
+            if found.shape is not None and found.axes is not None or guess.known == before:
+                return found
+            before = guess.known
+
+    def _guessed(self, guess: _Guess) -> list[Type]:
+        """What can be said of the types; a node that is asked for again meanwhile knows what it did in the round before."""
+        known = guess.known
         if id(self) in known:
             return known[id(self)]
-        known[id(self)] = [_UNKNOWN] * len(self.outputs)
+        known[id(self)] = guess.before.get(id(self), [_UNKNOWN] * len(self.outputs))
         types = [v.type for v in self.operands]
         if self.op.delays:
             known[id(self)] = types[:1]
@@ -161,14 +188,15 @@ class Primitive:
         ):
             known[id(self)] = self._infer(self._operand_types())
         else:
-            known[id(self)] = self._partial(types)
+            known[id(self)] = self._partial(types, guess.bold)
         return known[id(self)]
 
-    def _partial(self, types: list[Type]) -> list[Type]:
+    def _partial(self, types: list[Type], bold: bool) -> list[Type]:
         """A guess from the operands that are known: their row space, and where the op's shape rule allows it a shape."""
         known = [t for t in types if t.axes]
         axes = max((t.axes for t in known), key=len) if known else None
-        dtype = next((t.dtype for t in types if t.dtype is not None), None)
+        typed = [t for t, v in zip(types, self.operands, strict=True) if not (isinstance(v, Constant) and v.given is not None)]
+        dtype = next((t.dtype for t in typed if t.dtype is not None), None)  # a number has none of its own
         shape = None
         if self.op.kernel == "pointwise" or self.op.like_operands:
             shapes = [t for t in types if t.shape is not None]
@@ -176,7 +204,7 @@ class Primitive:
                 shape = broadcast([t._replace(dtype=None, axes=()) for t in shapes]).shape if shapes else None
             except ValueError:
                 shape = None
-            if shape is not None and len(shapes) < len(types) and all(n == 1 for n in shape):
+            if shape is not None and not bold and len(shapes) < len(types) and all(n == 1 for n in shape):
                 shape = None  # the operand that is not known may be larger
         elif self.op.name == "times" and types[1].shape is not None:
             shape = types[1].shape[len(types[1].shape) - self.attributes["output_rank"] :]
