@@ -65,8 +65,8 @@ class Axis:
 
     @staticmethod
     def default_input_variable_dynamic_axes() -> tuple[Axis, ...]:
-        """The dynamic axes of `input_variable`: the batch axis alone."""
-        return (_BATCH,)
+        """The dynamic axes of a variable over sequences: the batch axis and the default sequence axis."""
+        return (_BATCH, _SEQUENCE)
 
     @staticmethod
     def all_axes() -> Axis:

@@ -121,38 +121,40 @@ class Primitive:
         if not _in_cycle(self):
             types = self._operand_types()
             return None if any(t.shape is None or t.axes is None for t in types) else self._infer(types)
-        found, unsure = self._guess(False), False
+        found = self._guess(False)
         for v in self.operands[1:]:
             if isinstance(v, Constant) and v.given is not None and found.dtype is not None:
                 v.take_type(found.dtype)
         rest = [v.type for v in self.operands[1:]]
         if found.axes is None or any(t.shape is None or t.axes is None for t in rest):
             return None
-        if found.shape is None:
-            found, unsure = self._guess(True)._replace(axes=found.axes), True
-        if found.shape is None and rest:  # nothing on the way says the shape: that of the initial state may fit
-            found = Type(rest[0].shape, found.dtype or rest[0].dtype, found.axes)
-        if found.shape is None:
-            return None
+        if found.shape is not None:
+            return self._around([found, *rest])
+        # nothing on the way says the shape: that of the initial state may fit, else that of values which may stretch
+        for shape in [t.shape for t in rest[:1]] + [self._guess(True).shape]:
+            if shape is not None:
+                try:
+                    return self._around([Type(shape, found.dtype or next((t.dtype for t in rest), None), found.axes), *rest])
+                except Misfit:
+                    self._forget_cycle()
+        return None
+
+    def _forget_cycle(self) -> None:
+        self._types = None
+        for node in nodes_of(self):
+            node.forget()
+
+    def _around(self, types: list[Type]) -> list[Type]:
+        """The type of a delay that is taken to delay a value of a type, where that type comes out again; raises `Misfit` where it does not."""
         for _ in range(3):
-            try:
-                self._types = self._infer([found, *rest])
-                again = self.operands[0].type
-            except Misfit:
-                if not unsure:
-                    raise
-                self._types = None
-                for node in nodes_of(self):
-                    node.forget()
-                return None
-            if again.shape is None or again == found:
+            self._types = self._infer(types)
+            again = self.operands[0].type
+            if again.shape is None or again == types[0]:
                 return self._types
-            found = again
-            self._types = None
-            for node in nodes_of(self):
-                node.forget()
+            types = [again, *types[1:]]
+            self._forget_cycle()
         raise Misfit(
-            self.label, self.name, self.where, "a value of one type around its cycle", f"{self._infer([found, *rest])[0]} and {found}",
+            self.label, self.name, self.where, "a value of one type around its cycle", f"{self._infer(types)[0]} and {types[0]}",
             "the state of a recurrence keeps its shape from step to step",
         )  # fmt: skip
 

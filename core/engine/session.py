@@ -157,7 +157,9 @@ class Executable:
         self._set = {id(v) for v in self.arguments}
         self._free = [v for v in self.arguments if any(n < 0 for n in v._shape or ())]
         self._plans: dict[Any, Any] = {}
-        self._carried: list[tuple[np.ndarray, np.ndarray]] = []  # last steps of delays in the minibatch before, and which there were
+        self._carried: list[
+            tuple[np.ndarray, np.ndarray]
+        ] = []  # last steps of delays in the minibatch before, and which there were
         self._longest: tuple = ()  # row spaces whose longest sequence is the size of a static axis
         self._edits = variables.edits
         self._stamp = self._fingerprint()

@@ -30,7 +30,9 @@ class Value:
         self.lengths = np.asarray(lengths, np.int64)
         self.begins = None if begins is None else np.asarray(begins, bool)
         if self.lengths.ndim != 1 or self.lengths.sum() != value.shape[0] or (self.lengths < 0).any():
-            raise ValueError(here(f"Value: expected lengths that sum to the {value.shape[0]} steps, got {self.lengths.tolist()[:20]}"))
+            raise ValueError(
+                here(f"Value: expected lengths that sum to the {value.shape[0]} steps, got {self.lengths.tolist()[:20]}")
+            )
         if self.begins is not None and self.begins.shape != self.lengths.shape:
             raise ValueError(here(f"Value: expected one flag a sequence, got {self.begins.size} for {self.lengths.size}"))
 
@@ -48,7 +50,11 @@ class Value:
         lengths = [len(s) for s in batch]
         index = np.asarray([i for s in batch for i in s], np.int64)
         if ((index < 0) | (index >= num_classes)).any():
-            raise ValueError(here(f"Value.one_hot: expected classes in [0, {num_classes}), got {index[(index < 0) | (index >= num_classes)][0]}"))
+            raise ValueError(
+                here(
+                    f"Value.one_hot: expected classes in [0, {num_classes}), got {index[(index < 0) | (index >= num_classes)][0]}"
+                )
+            )
         n = len(index)
         return cls(scipy.sparse.csr_matrix((np.ones(n, dtype), index, np.arange(n + 1)), (n, num_classes)), lengths)
 
@@ -126,7 +132,9 @@ def _steps_of(v: Variable, data: Any) -> Value:
                     s = s[0]
             items.append(s)
     except (TypeError, ValueError):
-        raise ValueError(sentence("Input", v.name, v.where, wish, f"{type(data).__name__} that holds no arrays of numbers")) from None
+        raise ValueError(
+            sentence("Input", v.name, v.where, wish, f"{type(data).__name__} that holds no arrays of numbers")
+        ) from None
     if not items:
         raise ValueError(sentence("Input", v.name, v.where, "at least one sequence", "none"))
     for i, s in enumerate(items):
@@ -278,7 +286,9 @@ def _count(sizes: dict, first: dict, v: Variable, axes: tuple, rows: int) -> Non
     if sizes.setdefault(axes, rows) != rows:
         w = first[axes]
         raise ValueError(
-            sentence("Input", v.name, v.where, f"{sizes[axes]} samples in {row_space(axes)}, as fed to '{w.name or w.uid}'", f"{rows}")
+            sentence(
+                "Input", v.name, v.where, f"{sizes[axes]} samples in {row_space(axes)}, as fed to '{w.name or w.uid}'", f"{rows}"
+            )
         )
     first.setdefault(axes, v)
 

@@ -95,7 +95,11 @@ def _may_sink(n: Node, loop_of: dict[Node, int]) -> bool:
     if n.op is None or n.op.kernel != "pointwise" or n.name in COSTLY or n.name in ("rand", "randn", "fill", "expand"):
         return False
     return bool(n.outputs[0].type.axes) and all(
-        v.producer.op is None or v.producer in loop_of or not v.type.axes or v.producer.name == "row_info" or _may_sink(v.producer, loop_of)
+        v.producer.op is None
+        or v.producer in loop_of
+        or not v.type.axes
+        or v.producer.name == "row_info"
+        or _may_sink(v.producer, loop_of)
         for v in n.inputs
     )
 
@@ -117,7 +121,9 @@ def _misfit(n: Node, fact: str, way: str) -> Misfit:
     return Misfit(label, name, where, "a recurrence whose step depends on the rows of that step alone", fact, way)
 
 
-def _loop(graph: Graph, nodes: list[Node], readers: dict, wanted: set[Value], loop_of: dict[Node, int], new: dict[Value, Value]) -> None:
+def _loop(
+    graph: Graph, nodes: list[Node], readers: dict, wanted: set[Value], loop_of: dict[Node, int], new: dict[Value, Value]
+) -> None:
     """Adds the loop node of some nodes, and what others read of delays inside."""
     mine = set(nodes)
     delays = [n for n in nodes if n.name == "move_rows" and n.attrs["move"][0] == "shift" and n.inputs[0].producer in mine]
@@ -166,11 +172,12 @@ def _loop(graph: Graph, nodes: list[Node], readers: dict, wanted: set[Value], lo
         return v
 
     # read by others: what the body computes is a result of the loop; delays and views of results are computed after it
-    given: dict[Value, Value] = {}
+    old = {inner[v]: v for n in nodes if n not in uncut for v in n.outputs}
+    given: dict[Value, None] = {}
     after: list[Node] = []
     for n in delays:
         v = stored(inner[n.inputs[0]])
-        given.setdefault(v, n.inputs[0])
+        given[v] = None
         body.carried.append((inner[n.outputs[0]], v, n.attrs["move"][1]))
     for n in nodes:
         for v in n.outputs:
@@ -178,20 +185,19 @@ def _loop(graph: Graph, nodes: list[Node], readers: dict, wanted: set[Value], lo
                 if n in uncut or n.op.kernel == "view":
                     after.append(n)
                 else:
-                    given.setdefault(inner[v], v)
+                    given[inner[v]] = None
     for n in after:  # what these read is a result too
         v = n.inputs[0]
         while v.producer in mine and (v.producer in uncut or v.producer.op.kernel == "view"):
             v = v.producer.inputs[0]
         if v.producer in mine:
-            given.setdefault(inner[v], v)
+            given[inner[v]] = None
     body.graph.outputs = list(given)
     graph.origin = delays[0].origin
-    types = [v.type for v in given]
+    types = [v.type for v in given]  # (a copy of what the body only reads has no value outside)
     made = Node(graph, OPS["loop"], outside, {"body": body, "types": tuple(types)}, types)
     graph.nodes.append(made)
-    for old, v in zip(given.values(), made.outputs, strict=True):
-        new.setdefault(old, v)
+    new.update((old[v], w) for v, w in zip(given, made.outputs, strict=True) if v in old)
 
     def outside_of(v: Value) -> Value:
         if v not in new:

@@ -173,7 +173,14 @@ class _Resolver:
         x = node.operands[0]
         t = x.type
         if t.shape is None or t.axes is None:
-            raise Misfit(node.label, node.name, node.where, "a value of known shape around its cycle", str(t), "say the shape of the placeholder")
+            raise Misfit(
+                node.label,
+                node.name,
+                node.where,
+                "a value of known shape around its cycle",
+                str(t),
+                "say the shape of the placeholder",
+            )
         t = t._replace(shape=self.assumed.get(id(node), tuple(max(n, 1) for n in t.shape)))
         start = self.value(node.operands[1], frame)
         steps = node.attributes["steps"]

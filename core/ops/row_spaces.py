@@ -36,7 +36,9 @@ def _pack_type(types, attrs):
     if t.axes is not None and (not t.axes or has_steps(t.axes)):
         raise ValueError(("an operand of the batch", str(t), "its first static axis becomes the sequence axis"))
     if not t.shape:
-        raise ValueError(("an operand with at least one static axis", shown(t.shape), "its first static axis becomes the sequence axis"))
+        raise ValueError(
+            ("an operand with at least one static axis", shown(t.shape), "its first static axis becomes the sequence axis")
+        )
     return t
 
 
@@ -85,5 +87,3 @@ def to_sequence_like(x: Any, dynamic_axes_like: Any, name: str = "") -> Function
 def reconcile_dynamic_axes(x: Any, dynamic_axes_as: Any, name: str = "") -> Function:
     """x with the row space of another value: sequences of equal lengths are taken to be over its axis; others are repeated over it."""
     return apply("reconcile_dynamic_axes", to_variables(x, dynamic_axes_as), name)
-
-

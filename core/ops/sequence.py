@@ -51,7 +51,11 @@ def has_steps(axes: Any) -> bool:
 def needs_steps(t: Type, way: str = "") -> None:
     if not has_steps(t.axes):
         raise ValueError(
-            ("an operand with a sequence axis", str(t), way or "make its input with C.sequence.input_variable, or use broadcast_as")
+            (
+                "an operand with a sequence axis",
+                str(t),
+                way or "make its input with C.sequence.input_variable, or use broadcast_as",
+            )
         )
 
 
@@ -157,7 +161,9 @@ for _name, _label in [("past_value", "PastValue"), ("future_value", "FutureValue
 
 def _delay(op: str, x: Any, initial_state: Any, steps: int, name: str, sign: int) -> Function:
     if not isinstance(steps, (int, np.integer)) or steps <= 0:
-        raise ValueError(here(f"{op}: expected a time_step of at least 1, got {steps!r}; 0 is the value itself, the other way is the other op"))
+        raise ValueError(
+            here(f"{op}: expected a time_step of at least 1, got {steps!r}; 0 is the value itself, the other way is the other op")
+        )
     start = 0 if initial_state is None else initial_state
     return apply(op, to_variables(x, start), name, steps=sign * int(steps))
 
@@ -354,7 +360,11 @@ def gather(seq: Any, condition: Any, new_sequence_axis_typeinfo: Any = None, nam
     if new_sequence_axis_typeinfo is not None:
         times, more = new_sequence_axis_typeinfo
         of = next((a.name for a in c.dynamic_axes if a.is_sequence_axis), "")
-        axis = None if (times, more) == (0, 1) else Axis(f"{of}_fixedSliceOf_{more}" if times == 0 else f"{of}_times_{times}_plus_{more}")
+        axis = (
+            None
+            if (times, more) == (0, 1)
+            else Axis(f"{of}_fixedSliceOf_{more}" if times == 0 else f"{of}_times_{times}_plus_{more}")
+        )
     return apply("sequence_gather", [seq, c], name, axis=axis)
 
 
@@ -422,7 +432,9 @@ Op("unpack_sequence", "UnpackSequenceOp", _unpack_type, None, "expand", "CNTK v2
 
 def unpack(x: Any, padding_value: float, no_mask_output: bool = False, name: str = "") -> Function:
     """Sequences as one array a batch item, (longest, *shape), padded; and a mask (longest,) of 1 where there is a step, unless left out."""
-    return apply("unpack_sequence", [x], name, 1 if no_mask_output else 2, padding=float(padding_value), no_mask=bool(no_mask_output))
+    return apply(
+        "unpack_sequence", [x], name, 1 if no_mask_output else 2, padding=float(padding_value), no_mask=bool(no_mask_output)
+    )
 
 
 # reductions over the steps of a sequence -----------------------------------------------------------------------------------------

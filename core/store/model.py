@@ -266,7 +266,9 @@ class _Reader:
         for entry in graph["nodes"]:
             self.nodes.append(self.node(entry))
         if self.later:
-            substitute(self.nodes, {id(p): self.nodes[n].outputs[_index(i, self.nodes[n].outputs)] for (n, i), p in self.later.items()})
+            substitute(
+                self.nodes, {id(p): self.nodes[n].outputs[_index(i, self.nodes[n].outputs)] for (n, i), p in self.later.items()}
+            )
         self.function = Function(
             self.nodes[_index(graph["root"], self.nodes)], [self.operand(v) for v in graph["signature"]] or None
         )

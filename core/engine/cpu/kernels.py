@@ -427,9 +427,7 @@ def _row_info(s: Step, sizes: dict) -> Made:
 def _fold_steps(s: Step, sizes: dict) -> Made:
     x = s.inputs[0]
     space = sizes[x.type.axes]
-    return steps.FoldSteps(
-        s.node.attrs["kind"], space.alive, space.offset, space.order, math.prod(x.type.shape), code(x)
-    ), _io(s)
+    return steps.FoldSteps(s.node.attrs["kind"], space.alive, space.offset, space.order, math.prod(x.type.shape), code(x)), _io(s)
 
 
 @kernel("assign")

@@ -79,7 +79,9 @@ class LoopPlan:
         """The product of a step's rows with packed weights."""
         a, b = s.node.inputs
         m, k = a.type.shape
-        call = RowProduct(n * m, k, s.node.outputs[0].type.shape[1], code(a), bias="bias" in s.attrs, relu=s.attrs.get("relu", False))
+        call = RowProduct(
+            n * m, k, s.node.outputs[0].type.shape[1], code(a), bias="bias" in s.attrs, relu=s.attrs.get("relu", False)
+        )
         buffers: list[tuple[Value, Any]] = [(a, PLAIN), (b, self.packed[b, s.node.attrs["tb"]])]
         return call, [*buffers, *((v, PLAIN) for v in s.inputs[2:]), (s.outputs[0], PLAIN)]
 
@@ -94,7 +96,9 @@ class LoopPlan:
         for v, _, _ in self.body.carried:
             places.append(at)
             at += _lines(most * self.row_bytes(v))
-        offsets, peak = place_buffers([s.bytes(inside) for s in self.own], [s.first for s in self.own], [s.last for s in self.own])
+        offsets, peak = place_buffers(
+            [s.bytes(inside) for s in self.own], [s.first for s in self.own], [s.last for s in self.own]
+        )
         places += [at + o for o in offsets]
         at += _lines(peak)
         before = []
