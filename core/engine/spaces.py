@@ -30,6 +30,7 @@ class Space(int):
 
     lengths: np.ndarray
     parent: np.ndarray | None = None  # of a space picked out of another one: the row of the other for each row
+    repeats = False  # whether it has a row of that other one more than once
 
     @classmethod
     def of(cls, lengths: Sequence[int] | np.ndarray) -> Space:
@@ -111,12 +112,27 @@ class Space(int):
         inside = (step >= 0) & (step < self.lengths[item])
         return np.where(inside, self.offset[np.where(inside, step, 0)] + self.rank[item], -1)
 
-    def pick(self, keep: np.ndarray) -> Space:
-        """The space of the rows for which `keep` holds."""
-        kept = keep[self.row]  # by sequence, then step
-        items = np.repeat(np.arange(len(self.lengths)), self.lengths)[kept]
+    def pick(self, count: np.ndarray) -> Space:
+        """The space of so many copies of each row, in order: none or one where `count` is boolean."""
+        copies = count[self.row].astype(np.int64)  # by sequence, then step
+        items = np.repeat(np.repeat(np.arange(len(self.lengths)), self.lengths), copies)
         made = Space.made(np.bincount(items, minlength=len(self.lengths)).astype(np.int64))
-        return Space.made(made.lengths, self.row[kept][made.flat])
+        made = Space.made(made.lengths, np.repeat(self.row, copies)[made.flat])
+        made.repeats = bool((copies > 1).any())
+        return made
+
+    def counted(self, value: np.ndarray) -> np.ndarray:
+        """How often a condition takes each row: as many times as the sum of its values up to there, rounded up, has grown. CNTK's rule."""
+        if ((value == 0) | (value == 1)).all():
+            return value != 0
+        flat = np.cumsum(value[self.row], dtype=np.float64)
+        ends = np.cumsum(self.lengths)
+        out = np.zeros(len(flat), np.int64)
+        for first, end in zip((ends - self.lengths).tolist(), ends.tolist(), strict=True):
+            sums = flat[first:end] - (flat[first - 1] if first else 0)
+            total = np.maximum.accumulate(np.maximum(np.ceil(sums - 1e-5), 0))  # the margin is for sums of what float32 rounds
+            out[first:end] = np.diff(total, prepend=0)
+        return out[self.flat]
 
     def cut(self, begin: int, end: int) -> Space:
         """The space of steps begin to end of each sequence; bounds count as Python's, but an end of 0 is the end of the sequence."""
@@ -207,6 +223,11 @@ def row_table(node: Node, sizes: Mapping[Any, int]) -> np.ndarray:
     if move[0] in ("pick", "unpick"):
         picked = sizes[move]
         source, target = (source, picked) if move[0] == "pick" else (picked, target)
+        if move[0] == "unpick" and picked.repeats:  # type: ignore[attr-defined]
+            raise ValueError(
+                "Sequence::Gather, Sequence::Scatter: expected a condition of 0 and 1 where steps go back to their places"
+                " (gradients do), got one that takes a step several times"
+            )
     elif move[0] == "relabel" and source.key != target.key:  # type: ignore[attr-defined]
         raise ValueError(_unlike(node.inputs[0].type.axes, node.attrs["axes"], source, target))
     elif move[0] == "pack" and target.lengths.max(initial=0) > move[1]:  # type: ignore[attr-defined]
@@ -225,7 +246,7 @@ def space_made(made: SpaceDef, value: np.ndarray | None, sizes: dict[Any, Any]) 
     """A row space that is made while running, of the value that it depends on. Raises `ValueError` for lengths that make no sense."""
     parent = sizes[made.parent]
     if made.kind[0] == "where":
-        return parent.pick(np.asarray(value).reshape(-1) != 0)
+        return parent.pick(parent.counted(np.asarray(value).reshape(-1)))
     if made.kind[0] == "cut":
         return parent.cut(*made.kind[1:])
     if made.kind[0] == "every":

@@ -344,7 +344,11 @@ def _where_axis(condition: Variable) -> Axis:
 
 
 def where(condition: Any, name: str = "") -> Function:
-    """The steps (0, 1, ...) at which a condition is not 0, as a sequence of numbers over an axis of its own."""
+    """The steps (0, 1, ...) at which a condition is not 0, as a sequence of numbers over an axis of its own.
+
+    A step is there as many times as the sum of the condition up to it, rounded up, has grown: so a condition of 1.5 everywhere makes
+    sequences half as long again.
+    """
     c = to_variable(condition)
     return apply("where", [c], name, axis=_where_axis(c))
 
