@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "in_parts.h"
 #include "number.h"
@@ -217,199 +218,36 @@ void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index 
 
 // --- the parser ------------------------------------------------------------------------------------------------------------
 
-namespace {
-struct Parser {
-    std::vector<cg_ctf_stream> &streams;
-    std::vector<cg_ctf_sparse> &sparse;
-    std::vector<int64_t> row;   // next sample of each stream
-    std::vector<int64_t> line;  // the line that had the stream last
-    std::vector<size_t> filled;  // numbers of each sparse stream before this sequence
-    const char *limit = nullptr;  // of the buffer
-    size_t last = 0;
-    bool sorted = true;
-    cg_ctf_fault fault{};
+namespace plain {
+#include "ctf_body.h"
+}
 
-    Parser(std::vector<cg_ctf_stream> &streams, std::vector<cg_ctf_sparse> &sparse)
-        : streams(streams), sparse(sparse), row(streams.size()), line(streams.size()), filled(streams.size()) {}
-
-    // Leaves nothing of a faulty sequence: no numbers, in as many samples as the index says.
-    void drop(int64_t item) {
-        for (size_t s = 0; s < streams.size(); ++s) {
-            const int64_t first = streams[s].first[(size_t)item], after = streams[s].first[(size_t)item + 1];
-            if (streams[s].sparse) {
-                sparse[s].index.resize(filled[s]);
-                sparse[s].value.resize(filled[s]);
-                std::fill(streams[s].row_sizes + first, streams[s].row_sizes + after, 0);
-            } else {
-                std::fill(streams[s].rows + first * streams[s].dim, streams[s].rows + after * streams[s].dim, 0.0f);
-            }
-        }
-    }
-
-    bool fail(int64_t code, int64_t offset, int64_t stream, int64_t got) {
-        fault.code = code;
-        fault.offset = offset;
-        fault.stream = stream;
-        fault.got = got;
-        return false;
-    }
-
-    // One sequence, [text, end) of the buffer, at `base` in the file; a line end and PAD bytes follow.
-    bool sequence(const char *text, const char *end, int64_t base, int64_t item) {
-        const size_t S = streams.size();
-        for (size_t s = 0; s < S; ++s) {
-            row[s] = streams[s].first[(size_t)item];
-            line[s] = 0;
-        }
-        const char *p = text;
-        for (int64_t lines = 1; p < end; ++lines) {
-            uint64_t id;
-            read_id(p, id);
-            for (;;) {
-                while (is_blank(*p)) ++p;
-                if (*p == '\n') {
-                    ++p;
-                    break;
-                }
-                if (*p != '|') return fail(CG_CTF_TEXT, base + (p - text), -1, 0);
-                const char *const bar = p;
-                const char *name = ++p;
-                while ((unsigned char)*p > ' ' && *p != '|') ++p;
-                const size_t size = (size_t)(p - name);
-                if (size == 0) return fail(CG_CTF_TEXT, base + (bar - text), -1, 0);
-                size_t s = S;
-                if (*name != '#')
-                    for (size_t i = 1; i <= S; ++i) {
-                        const size_t c = (last + i) % S;
-                        if (streams[c].name.size() == size && std::memcmp(streams[c].name.data(), name, size) == 0) {
-                            s = last = c;
-                            break;
-                        }
-                    }
-                if (s == S) {  // a remark, or a stream that nobody asked for
-                    while (*p != '|' && *p != '\n') ++p;
-                    const char *bad;
-                    if (!cg_is_utf8(name, p, bad)) return fail(CG_CTF_UTF8, base + (bad - text), -1, (unsigned char)*bad);
-                    continue;
-                }
-                if (line[s] == lines) return fail(CG_CTF_TWICE, base + (bar - text), (int64_t)s, 0);
-                line[s] = lines;
-                if (row[s] == streams[s].first[(size_t)item + 1]) return fail(CG_CTF_CHANGED, base + (bar - text), (int64_t)s, 0);
-                if (!(streams[s].sparse ? pairs(p, text, base, s) : values(p, text, base, s))) return false;
-                ++row[s];
-            }
-        }
-        for (size_t s = 0; s < S; ++s) {
-            const int64_t first = streams[s].first[(size_t)item], after = streams[s].first[(size_t)item + 1];
-            if (first == after) return fail(CG_CTF_EMPTY, base, (int64_t)s, 0);
-            if (row[s] != after) return fail(CG_CTF_CHANGED, base, (int64_t)s, row[s] - first);
-        }
-        return true;
-    }
-
-    bool number(const char *&p, const char *text, int64_t base, size_t s, float &out) {
-        const char *const at = p;
-        const cg_number what = cg_read_float(p, limit, out);
-        if (what == CG_NUMBER_OK && (is_blank(*p) || *p == '\n' || *p == '|')) return true;
-        const char *q = at + (*at == '-' || *at == '+');
-        const bool word = (*q | 32) == 'n' || (*q | 32) == 'i';  // nan, inf
-        return fail(what == CG_NUMBER_HUGE || word ? CG_CTF_NOT_FINITE : CG_CTF_NUMBER, base + (at - text), (int64_t)s, 0);
-    }
-
-    bool values(const char *&p, const char *text, int64_t base, size_t s) {
-        const int64_t dim = streams[s].dim;
-        float *out = streams[s].rows + row[s] * dim;
-        int64_t n = 0;
-        for (;;) {
-            while (is_blank(*p)) ++p;
-            if (*p == '|' || *p == '\n') break;
-            if (n == dim) {
-                const char *const at = p;
-                for (; *p != '|' && *p != '\n'; ++p) n += !is_blank(*p) && (is_blank(p[1]) || p[1] == '|' || p[1] == '\n');
-                return fail(CG_CTF_MANY, base + (at - text), (int64_t)s, n);
-            }
-            if (!number(p, text, base, s, out[n])) return false;
-            ++n;
-        }
-        return n == dim || fail(CG_CTF_FEW, base + (p - text), (int64_t)s, n);
-    }
-
-    bool pairs(const char *&p, const char *text, int64_t base, size_t s) {
-        const int64_t dim = streams[s].dim;
-        std::vector<int32_t> &index = sparse[s].index;
-        std::vector<float> &value = sparse[s].value;
-        const size_t before = index.size();
-        int64_t previous = -1;
-        for (;;) {
-            while (is_blank(*p)) ++p;
-            if (*p == '|' || *p == '\n') break;
-            const char *const at = p;
-            int64_t k = 0;
-            while (cg_is_digit(*p)) k = k < (int64_t)1 << 40 ? k * 10 + (*p - '0') : k, ++p;
-            if (p == at || *p != ':') return fail(CG_CTF_PAIR, base + (at - text), (int64_t)s, 0);
-            if (k >= dim) return fail(CG_CTF_INDEX, base + (at - text), (int64_t)s, k);
-            ++p;
-            float v;
-            if (!number(p, text, base, s, v)) return false;
-            sorted &= k > previous;
-            previous = k;
-            index.push_back((int32_t)k);
-            value.push_back(v);
-        }
-        streams[s].row_sizes[row[s]] = (int32_t)(index.size() - before);
-        return true;
-    }
-};
-}  // namespace
+// GCC on x86: the same for processors of 2008 and later.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define CG_SSE41
+#pragma GCC push_options
+#pragma GCC target("sse4.1")
+#include <smmintrin.h>
+namespace sse41 {
+#include "ctf_body.h"
+}
+#pragma GCC pop_options
+static const bool has_sse41 = __builtin_cpu_supports("sse4.1");
+#else
+static const bool has_sse41 = false;
+namespace sse41 = plain;
+#endif
 
 void cg_ctf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, int threads, std::vector<cg_ctf_stream> &streams,
                  std::vector<std::vector<cg_ctf_sparse>> &sparse, std::vector<cg_ctf_fault> &faults, bool &sorted) {
-    std::vector<int64_t> total((size_t)n + 1, 0);
-    for (int64_t i = 0; i < n; ++i) total[(size_t)i + 1] = total[(size_t)i] + end[i] - begin[i];
-    sparse.assign((size_t)threads, std::vector<cg_ctf_sparse>(streams.size()));
-    std::vector<std::vector<cg_ctf_fault>> found((size_t)threads);
-    std::vector<char> rising((size_t)threads, 1);
-    cg_in_parts(
-        n, threads, 1 << 17, [&](int64_t i) { return total[(size_t)i]; },
-        [&](int64_t first, int64_t last, int64_t part) {
-            static const int64_t BLOCK = 1 << 20;
-            Parser parser(streams, sparse[(size_t)part]);
-            std::vector<char> text;
-            for (int64_t i = first; i < last;) {
-                int64_t after = i + 1;  // neighbours in the file are read at once
-                while (after < last && begin[after] == end[after - 1] && end[after] - begin[i] <= BLOCK) ++after;
-                const int64_t size = end[after - 1] - begin[i];
-                if ((int64_t)text.size() < size + PAD + 1) text.resize((size_t)(size + PAD + 1));
-                const bool there = cg_read_all(fd, begin[i], size, text.data());
-                const int64_t error = there ? 0 : errno;
-                text[(size_t)size] = '\n';
-                std::memset(text.data() + size + 1, 0, (size_t)PAD);
-                parser.limit = text.data() + size + 1;
-                for (int64_t k = i; k < after; ++k) {
-                    const char *p = text.data() + (begin[k] - begin[i]);
-                    for (size_t s = 0; s < streams.size(); ++s) parser.filled[s] = parser.sparse[s].index.size();
-                    if (!there)
-                        parser.fail(CG_CTF_READ, begin[k], -1, error);
-                    else if (parser.sequence(p, text.data() + (end[k] - begin[i]), begin[k], k))
-                        continue;
-                    parser.fault.item = k;
-                    found[(size_t)part].push_back(parser.fault);
-                    parser.drop(k);
-                }
-                i = after;
-            }
-            rising[(size_t)part] = parser.sorted;
-        });
-    for (auto &f : found) faults.insert(faults.end(), f.begin(), f.end());
-    sorted = true;
-    for (char r : rising) sorted &= r != 0;
+    (has_sse41 ? sse41::read : plain::read)(fd, n, begin, end, threads, streams, sparse, faults, sorted);
 }
 
-int cg_float_of_text(const char *text, int64_t size, float *out) {
+int cg_float_of_text(const char *text, int64_t size, bool any_processor, float *out) {
     std::vector<char> padded(text, text + size);
     padded.resize((size_t)(size + PAD), 0);
     const char *p = padded.data();
-    const cg_number what = cg_read_float(p, padded.data() + size, *out);
+    const cg_number what = (has_sse41 && !any_processor ? sse41::read_float : plain::read_float)(p, padded.data() + size, *out);
     return what != CG_NUMBER_OK ? (int)what : p == padded.data() + size ? 0 : (int)CG_NUMBER_BAD;
 }
 

@@ -58,8 +58,9 @@ struct cg_ctf_sparse {
 void cg_ctf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, int threads, std::vector<cg_ctf_stream> &streams,
                  std::vector<std::vector<cg_ctf_sparse>> &sparse, std::vector<cg_ctf_fault> &faults, bool &sorted);
 
-// The float32 that a decimal text stands for: 0 well, 1 no number, 2 out of range.
-int cg_float_of_text(const char *text, int64_t size, float *out);
+// The float32 that a decimal text stands for: 0 well, 1 no number, 2 out of range. `any_processor`: by the code that needs none
+// in particular.
+int cg_float_of_text(const char *text, int64_t size, bool any_processor, float *out);
 
 // Rows of finite numbers as text, the shortest that reads back the same, each with `head` before and a line end after it.
 void cg_ctf_format(const float *rows, int64_t n, int64_t dim, bool sparse, const std::string &head, std::string &out);

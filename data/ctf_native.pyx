@@ -31,7 +31,7 @@ cdef extern from "ctf.h" nogil:
         vector[float] value
     void cg_ctf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, int threads, vector[cg_ctf_stream] &streams,
                      vector[vector[cg_ctf_sparse]] &sparse, vector[cg_ctf_fault] &faults, cbool &sorted)
-    int cg_float_of_text(const char *text, int64_t size, float *out)
+    int cg_float_of_text(const char *text, int64_t size, cbool any_processor, float *out)
     void cg_ctf_format(const float *rows, int64_t n, int64_t dim, cbool sparse, const string &head, string &out)
     enum:
         CG_CTF_READ, CG_CTF_TEXT, CG_CTF_NUMBER, CG_CTF_NOT_FINITE, CG_CTF_FEW, CG_CTF_MANY, CG_CTF_INDEX, CG_CTF_PAIR
@@ -146,10 +146,10 @@ def read(int fd, const int64_t[::1] begin, const int64_t[::1] end, list names, l
     return out, list_faults(faults), bool(rising)
 
 
-def float_of_text(bytes text):
+def float_of_text(bytes text, bint any_processor=False):
     """The float32 nearest to a decimal number; None if it is no number, infinity beyond the range."""
     cdef float out = 0
-    cdef int what = cg_float_of_text(text, len(text), &out)
+    cdef int what = cg_float_of_text(text, len(text), any_processor, &out)
     return None if what == 1 else np.float32(np.inf) if what == 2 else np.float32(out)
 
 

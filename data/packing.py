@@ -18,6 +18,8 @@ from cogkit.data.sequences import Fault, Joined, Rows, first_rows, keep_sequence
 from cogkit.data.streams import MinibatchData
 from cogkit.errors import DataError
 
+__all__ = ["Frames", "Pieces", "Samples", "Sequences"]
+
 POSITION = "minibatchSourcePosition"  # CNTK's key: samples so far
 FRAME_WINDOW = 1 << 17  # frames that frame mode shuffles among each other
 FRAMES = 0x6672616D6573  # purpose of the random numbers of that
