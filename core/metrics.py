@@ -10,9 +10,10 @@ from cogkit.errors import here
 from cogkit.functions import Function, apply
 from cogkit.losses import one_shape
 from cogkit.op import Op, Type, constant_gradient
+from cogkit.ops.alignment import edit_distance_error
 from cogkit.ops.reduction import static_axis
 
-__all__ = ["classification_error"]
+__all__ = ["classification_error", "edit_distance_error"]
 
 
 def _type(types, attrs):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cogkit.engine.cpu import loops  # noqa: F401  (the kernel of recurrences)
-from cogkit.engine.cpu.kernels import choose_formats, make
+from cogkit.engine.cpu.kernels import choose_formats, fit, make
 from cogkit.engine.executor import Executor, place_buffers
 from cogkit.lowering.fuse import fuse
 from cogkit.lowering.ir import Graph, Value
@@ -18,6 +18,7 @@ from cogkit.lowering.layout import PLAIN, assign_layouts, holder, root_of
 from cogkit.lowering.memory import Storage, place
 from cogkit.lowering.steps import Step
 from cogkit.op import row_space
+from cogkit.ops.sequence import has_steps
 from cogkit.variables import aligned_empty
 
 __all__ = ["CpuPlan"]
@@ -26,42 +27,79 @@ BINDINGS = 8  # numbers of rows whose kernels are kept
 
 
 class _Binding:
-    """The calls of a plan for certain numbers of rows."""
+    """The calls of a plan for certain numbers of rows.
+
+    Where rows are of sequences, of which each minibatch has others, one binding is taken over from minibatch to minibatch: calls are
+    told their rows, and buffers stay where they are while they are large enough.
+    """
 
     def __init__(self, plan: CpuPlan, sizes: dict):
-        self.plan, self.sizes = plan, dict(sizes)
+        self.plan = plan
         self.calls: list[Any] = []
         self.slots: list[list[Storage]] = []
         self.steps: list[Step] = []
+        self.first: list[tuple[Step, int, int]] = []  # the calls of each step
         for step in plan.steps:
-            made = make(step, sizes)
-            for call, buffers in made if isinstance(made, list) else [] if made is None else [made]:
+            start = len(self.calls)
+            for call, buffers in _listed(make(step, sizes)):
                 self.calls.append(call)
                 self.slots.append([plan.stores[holder(v, layout)] for v, layout in buffers])
                 self.steps.append(step)
-        arena = [b for b in plan.buffers if b.kind == "arena"]
-        bytes_ = [b.bytes(sizes) for b in arena]
-        offsets, peak = place_buffers(bytes_, [b.first for b in arena], [b.last for b in arena])
-        self.offset = {id(b): o for b, o in zip(arena, offsets, strict=True)}
-        self.scratch_at = peak
-        self.scratch = max((c.scratch for c in self.calls), default=0)
-        self.bytes = peak + (self.scratch + 63) // 64 * 64
-        self.outputs = {}
-        for b in plan.buffers:
-            if b.kind == "output":  # gradients and sums have no rows: they lie in one place for all numbers of rows
-                made = plan.rowless.get(id(b))
-                if made is None:
-                    made = aligned_empty((b.bytes(sizes),), np.dtype(np.uint8))
-                    if not b.axes:
-                        plan.rowless[id(b)] = made
-                self.outputs[id(b)] = made
-        self.kept: list[np.ndarray] | None = None  # the plan's own arrays that `run` gives, made once
+            self.first.append((step, start, len(self.calls)))
+        self.own = [b for b in plan.buffers if b.kind == "arena"]
+        self.room = [0] * len(self.own)
+        self.outputs: dict[int, np.ndarray] = {}
         self.executor = Executor(self.calls)
         feeds = {id(b) for b in plan.feeds}
         # the calls that read what is fed: their buffers are set again when the fed array is another one
         self.fed = [i for i, slots in enumerate(self.slots) if any(id(b) in feeds for b in slots)]
-        self.arena: Any = None
-        self.at: dict[int, int] = {}
+        self.scratch = 0
+        self.fresh: list[int] = []  # calls that have no addresses yet
+        self.settle(sizes)
+
+    def settle(self, sizes: dict) -> None:
+        """Finds places for all buffers, where those that there are do not do."""
+        self.sizes = dict(sizes)
+        wanted = [b.bytes(sizes) for b in self.own]
+        scratch = max((c.scratch for c in self.calls), default=0)
+        if not self.outputs or scratch > self.scratch or any(w > r for w, r in zip(wanted, self.room, strict=True)):
+            self.room = [max(w, r) for w, r in zip(wanted, self.room, strict=True)]
+            self.scratch = max(scratch, self.scratch)
+            offsets, peak = place_buffers(self.room, [b.first for b in self.own], [b.last for b in self.own])
+            self.offset = {id(b): o for b, o in zip(self.own, offsets, strict=True)}
+            self.scratch_at = peak
+            self.bytes = peak + (self.scratch + 63) // 64 * 64
+            self.arena: Any = None
+            self.at: dict[int, int] = {}
+        for b in self.plan.buffers:
+            if b.kind == "output":  # gradients and sums have no rows: they lie in one place for all numbers of rows
+                made = self.plan.rowless.get(id(b)) if not b.axes else self.outputs.get(id(b))
+                if made is None or made.size < b.bytes(sizes):
+                    made = aligned_empty((b.bytes(sizes),), np.dtype(np.uint8))
+                    self.arena = None
+                    if not b.axes:
+                        self.plan.rowless[id(b)] = made
+                self.outputs[id(b)] = made
+        self.kept: list[np.ndarray] | None = None  # the plan's own arrays that `run` gives, made once
+
+    def fit(self, sizes: dict) -> bool:
+        """Takes the calls over to other numbers of rows; False where that needs other calls than there are."""
+        fresh = False
+        for step, start, end in self.first:
+            if all(fit(self.calls[i], step, sizes) for i in range(start, end)) and end > start:
+                continue
+            made = _listed(make(step, sizes))
+            if len(made) != end - start:
+                return False
+            for i, (call, _) in enumerate(made, start):
+                self.calls[i] = call
+                if self.arena is not None:
+                    self.fresh.append(i)
+                fresh = True
+        if fresh:
+            self.executor = Executor(self.calls)
+        self.settle(sizes)
+        return True
 
     def bind(self, arena: np.ndarray, feeds: dict[Any, np.ndarray]) -> None:
         """Gives every call its addresses."""
@@ -82,12 +120,18 @@ class _Binding:
             if self.at.get(id(b)) != address:
                 self.at[id(b)] = address
                 changed = True
-        if changed:
+        if changed or self.fresh:
             scratch = arena.ctypes.data + self.scratch_at
-            for i in range(len(self.calls)) if moved else self.fed:
+            which: Any = range(len(self.calls)) if moved else {*self.fed, *self.fresh} if changed else self.fresh
+            for i in which:
                 call = self.calls[i]
                 addresses = [self.at[id(b)] for b in self.slots[i]]
                 call.set_buffers([*addresses, scratch] if call.scratch else addresses)
+            self.fresh = []
+
+
+def _listed(made: Any) -> list[Any]:
+    return made if isinstance(made, list) else [] if made is None else [made]
 
 
 class CpuPlan:
@@ -110,6 +154,7 @@ class CpuPlan:
         # of all values, also of those that are nowhere in memory: a sum over ones counts rows
         self.spaces: list[tuple] = list({v.type.axes: None for n in graph.nodes for v in n.outputs if v.type.axes})
         self.spaces += list({n.attrs["move"]: None for n in graph.nodes if n.attrs.get("move", ("",))[0] in ("pick", "unpick")})
+        self.sequences = any(has_steps(a) for a in self.spaces)
         self.kept = len(graph.outputs)  # outputs from this one on are not copied
         self.rowless: dict[int, np.ndarray] = {}
         self.all_outputs = True
@@ -128,7 +173,10 @@ class CpuPlan:
         key = tuple(getattr(sizes[a], "key", sizes[a]) for a in self.spaces)
         found = self.bindings.get(key)
         if found is None:
-            found = _Binding(self, sizes)
+            if self.sequences and self.bindings:
+                found = self.bindings.popitem()[1]
+            if found is None or not found.fit(sizes):
+                found = _Binding(self, sizes)
             while len(self.bindings) >= BINDINGS:
                 self.bindings.popitem(last=False)
             self.bindings[key] = found
@@ -161,7 +209,7 @@ class CpuPlan:
             return feeds[s.leaf].reshape(shape).copy()
         if s.kind == "variable":
             return s.leaf.data.reshape(shape).copy()
-        array = b.outputs[id(s)].view(v.type.dtype).reshape(shape)
+        array = b.outputs[id(s)][: s.bytes(sizes)].view(v.type.dtype).reshape(shape)
         return array if own else array.copy()
 
     def profile(

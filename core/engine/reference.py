@@ -346,6 +346,107 @@ def _loop(n, sizes, run, *inputs):
     return tuple(out.values())
 
 
+# alignments of two sequences -----------------------------------------------------------------------------------------------------
+
+
+def _sequences(space: Any) -> list[np.ndarray]:
+    """The rows of each sequence, in the caller's order."""
+    return [space.at(np.full(length, b), np.arange(length)) for b, length in enumerate(space.lengths)]
+
+
+@kernel("ctc")
+def _ctc(n, sizes, run, labels, logits):
+    classes, blank, delay = math.prod(n.inputs[1].type.shape), n.attrs["blank"], n.attrs["delay"]
+    x, y = logits.astype(np.float64).reshape(-1, classes), labels.reshape(-1, classes)
+    each = _sequences(sizes[n.inputs[1].type.axes])
+    loss, slope = np.zeros(len(each)), np.zeros(x.shape)
+    for b, (rows, label_rows) in enumerate(zip(each, _sequences(sizes[n.inputs[0].type.axes]), strict=True)):
+        starts = [t for t, r in enumerate(label_rows) if y[r].max() == 2]
+        symbols = [int(y[label_rows[t]].argmax()) for t in starts]
+        log_p = x[rows] - _logsumexp_many(x[rows], (1,))
+        loss[b], posterior = ctc(log_p, symbols, starts, blank, delay)
+        if not np.isnan(log_p).any():
+            slope[rows] = np.exp(log_p) - posterior if np.isfinite(loss[b]) else 0
+        else:
+            loss[b], slope[rows] = np.nan, np.nan
+    return loss, slope.reshape(logits.shape)
+
+
+def ctc(log_p: np.ndarray, symbols: list[int], starts: list[int], blank: int, delay: int) -> tuple[float, np.ndarray]:
+    """-log of the summed probability of all alignments of labels with frames, and the posterior probability of each class (frames, classes).
+
+    log_p: (frames, classes). starts: the frame at which each label began when it was written down.
+    """
+    frames = len(log_p)
+    states = [blank] + [k for c in symbols for k in (c, blank)]
+    count = len(states)
+    allowed = np.ones((frames, count), bool)
+    for i, begin in enumerate(
+        starts[1:] if delay >= 0 else []
+    ):  # label i ends soon after the next one began, the blank before it earlier
+        allowed[max(0, begin + delay + 1) :, 2 * i + 1] = False
+        allowed[max(0, begin + delay) :, 2 * i] = False
+    emitted = np.where(allowed, log_p[:, states], -np.inf)
+
+    def before(row):
+        """Log-probability of coming to each state from the same, the one before, or the one two before."""
+        reached = np.logaddexp(row, np.concatenate([[-np.inf], row[:-1]]))
+        for s in range(3, count, 2):
+            if states[s] not in (blank, states[s - 2]):
+                reached[s] = np.logaddexp(reached[s], row[s - 2])
+        return reached
+
+    def after(row):
+        """The same of going on."""
+        left = np.logaddexp(row, np.concatenate([row[1:], [-np.inf]]))
+        for s in range(3, count, 2):
+            if states[s] not in (blank, states[s - 2]):
+                left[s - 2] = np.logaddexp(left[s - 2], row[s])
+        return left
+
+    alpha, beta = np.full((frames, count), -np.inf), np.full((frames, count), -np.inf)
+    for t in range(frames):
+        alpha[t] = (before(alpha[t - 1]) if t else np.where(np.arange(count) < 2, 0, -np.inf)) + emitted[t]
+    for t in range(frames - 1, -1, -1):
+        beta[t] = after(beta[t + 1] + emitted[t + 1]) if t + 1 < frames else np.where(np.arange(count) >= count - 2, 0, -np.inf)
+    total = np.logaddexp.reduce(alpha[-1, -2:]) if frames else -np.inf if symbols else 0.0
+    posterior = np.zeros(log_p.shape)
+    if np.isfinite(total):
+        for s, c in enumerate(states):
+            posterior[:, c] += np.exp(alpha[:, s] + beta[:, s] - total)
+    return -total, posterior
+
+
+@kernel("edit_distance")
+def _edit_distance(n, sizes, run, a, b):
+    found = []
+    for x, v in zip((a, b), n.inputs, strict=True):
+        symbols = x.reshape(len(x), -1).argmax(axis=1)
+        each = [[int(symbols[r]) for r in rows] for rows in _sequences(sizes[v.type.axes])]
+        if n.attrs["squash"]:
+            each = [[c for c, _ in itertools.groupby(s)] for s in each]
+        found.append([[c for c in s if c not in n.attrs["ignored"]] for s in each])
+    edits = [edit_distance(u, v, *n.attrs["penalties"]) for u, v in zip(*found, strict=True)]
+    return np.array(edits, a.dtype), np.array([len(v) for v in found[1]], a.dtype)
+
+
+def edit_distance(u: list[int], v: list[int], substitution: float, deletion: float, insertion: float) -> int:
+    """Edits on the cheapest way from u to v; of equally cheap ones substitution goes before insertion before deletion."""
+    best = {(0, 0): (0.0, 0)}  # length of a beginning of u, of v -> penalty, edits
+    for i, j in itertools.product(range(len(u) + 1), range(len(v) + 1)):
+        ways = []
+        if i and j:
+            cost, edits = best[i - 1, j - 1]
+            ways.append((cost, edits) if u[i - 1] == v[j - 1] else (cost + substitution, edits + 1))
+        if j and not (i and u[i - 1] == v[j - 1]):
+            ways.append((best[i, j - 1][0] + insertion, best[i, j - 1][1] + 1))
+        if i and not (j and u[i - 1] == v[j - 1]):
+            ways.append((best[i - 1, j][0] + deletion, best[i - 1, j][1] + 1))
+        if ways:
+            best[i, j] = min(ways, key=lambda w: w[0])
+    return best[len(u), len(v)][1]
+
+
 # convolution and pooling: windows by stride tricks ---------------------------------------------------------------------------
 
 

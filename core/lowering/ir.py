@@ -193,7 +193,7 @@ class Graph:
             values = [self._rows.setdefault((values[0].type.axes, values[0].type.dtype), values[0])]
         if record.kernel == "expand":
             return record.expand(self, values, attrs, False)
-        if len(values) > 1 and op != "assign" and len({v.type.axes for v in values}) > 1:
+        if len(values) > 1 and op != "assign" and not record.own_rows and len({v.type.axes for v in values}) > 1:
             joined = join_axes([v.type for v in values])
             values = [self.in_space(v, joined) if v.type.axes else v for v in values]
         short = simplify(self, op, values, attrs)

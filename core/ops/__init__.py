@@ -1,6 +1,7 @@
 """All ops: one file a family, an op is one record."""
 
 from cogkit.ops import sequence, windows
+from cogkit.ops.alignment import *  # noqa: F403
 from cogkit.ops.convolution import *  # noqa: F403
 from cogkit.ops.graph import *  # noqa: F403
 from cogkit.ops.linear import *  # noqa: F403

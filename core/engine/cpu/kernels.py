@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cogkit.engine.cpu import movement, native, reduce, steps
+from cogkit.engine.cpu import alignment, movement, native, reduce, steps
 from cogkit.engine.cpu.pointwise import Pointwise
 from cogkit.engine.cpu.rows import SumProduct, WholeProduct
 from cogkit.engine.spaces import row_info, row_table
@@ -21,13 +21,14 @@ from cogkit.lowering.layout import PLAIN
 from cogkit.lowering.memory import SAVED
 from cogkit.lowering.steps import Step
 from cogkit.op import OPS, Type
+from cogkit.ops.sequence import has_steps
 
 try:
     from cogkit.engine.cpu import onednn
 except ImportError:  # a machine without a oneDNN wheel
     onednn = None  # type: ignore[assignment]
 
-__all__ = ["KERNELS", "choose_formats", "make"]
+__all__ = ["KERNELS", "choose_formats", "fit", "make"]
 
 Buffers = list[tuple[Value, str]]
 Made = tuple[Any, Buffers] | None
@@ -44,6 +45,25 @@ def kernel(*names: str) -> Callable:
         return f
 
     return register
+
+
+FITS: dict[str, Callable[[Any, Step, dict], bool]] = {}
+
+
+def fits(name: str) -> Callable:
+    """Registers what takes a call of this kind over to other numbers of rows, in place."""
+
+    def register(f: Callable) -> Callable:
+        FITS[name] = f
+        return f
+
+    return register
+
+
+def fit(call: Any, step: Step, sizes: dict) -> bool:
+    """Whether a call could be taken over to other numbers of rows; else `make` another."""
+    f = FITS.get(step.kind)
+    return f is not None and f(call, step, sizes)
 
 
 def make(step: Step, sizes: dict) -> Made:
@@ -190,6 +210,12 @@ def _program(s: Step, sizes: dict) -> Made:
     return call, buffers
 
 
+@fits("pointwise")
+def _fit_program(call: Pointwise, s: Step, sizes: dict) -> bool:
+    call.resize([sizes[d.axes] if d.axes else -1 for d in (segment.domain for segment in s.segments)])
+    return True
+
+
 # matrix products and images ------------------------------------------------------------------------------------------------------
 
 
@@ -216,11 +242,11 @@ def _matmul(s: Step, sizes: dict) -> Made:
     if k == 0 or (total and count == 0):
         return _fill(out, sizes)
     batch = 1
-    steps_ = a.type.axes is not None and len(a.type.axes) > 1
-    if steps_ and not ta and ra and not rb and not total:  # the rows of sequences are others in each minibatch
+    sequences = has_steps(a.type.axes)
+    if sequences and not ta and ra and not rb and not total:  # the rows of sequences are others in each minibatch
         call = WholeProduct(count * m, k, width, code(a), tb, "bias" in s.attrs, s.attrs.get("relu", False))
         return call, _io(s)
-    if steps_ and total and ra and rb and (ta or k == 1) and (not tb or k == 1):
+    if sequences and total and ra and rb and (ta or k == 1) and (not tb or k == 1):
         return SumProduct(count * k, m, width, code(a)), _io(s)
     if total:
         # the sum over rows of a' b is one product whose inner dimension runs over the rows too
@@ -239,6 +265,16 @@ def _matmul(s: Step, sizes: dict) -> Made:
         return call, _io(s)
     call = native.MatMul(code(a), batch, m, width, k, ta, tb, m * k if ra else 0, k * width if rb else 0, m * width)
     return call, _io(s)
+
+
+@fits("matmul")
+def _fit_matmul(call: Any, s: Step, sizes: dict) -> bool:
+    a = s.node.inputs[0]
+    if not isinstance(call, (WholeProduct, SumProduct)):
+        return False
+    turned = isinstance(call, SumProduct) and not s.node.attrs["ta"]
+    call.set_rows(rows(a.type, sizes) * a.type.shape[1 if turned else 0])
+    return True
 
 
 @kernel("conv", "conv_dx", "conv_dw")
@@ -428,6 +464,23 @@ def _fold_steps(s: Step, sizes: dict) -> Made:
     x = s.inputs[0]
     space = sizes[x.type.axes]
     return steps.FoldSteps(s.node.attrs["kind"], space.alive, space.offset, space.order, math.prod(x.type.shape), code(x)), _io(s)
+
+
+@kernel("ctc")
+def _ctc(s: Step, sizes: dict) -> Made:
+    labels, x = s.inputs
+    a = s.node.attrs
+    call = alignment.Ctc(sizes[labels.type.axes], sizes[x.type.axes], math.prod(x.type.shape), a["blank"], a["delay"], code(x))
+    return call, _io(s)
+
+
+@kernel("edit_distance")
+def _edit_distance(s: Step, sizes: dict) -> Made:
+    a, b = s.inputs
+    n = s.node.attrs
+    spaces = sizes[a.type.axes], sizes[b.type.axes]
+    call = alignment.EditDistance(*spaces, math.prod(a.type.shape), n["penalties"], n["squash"], n["ignored"], code(a))
+    return call, _io(s)
 
 
 @kernel("assign")

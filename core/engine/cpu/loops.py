@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cogkit.engine.cpu.kernels import Buffers, choose_formats, code, kernel, make, rows
+from cogkit.engine.cpu.kernels import Buffers, choose_formats, code, fits, kernel, make, rows
 from cogkit.engine.cpu.rows import Pack, RowProduct, packed_bytes
 from cogkit.engine.cpu.steps import Loop
 from cogkit.engine.executor import place_buffers
@@ -108,16 +108,28 @@ class LoopPlan:
             at += _lines(packed_bytes(k, n, code(b)))
             before.append((Pack(k, n, turned, code(b)), [self.number[b.producer.leaf], base]))
         places.append(at)
-        at += max((c.scratch for calls in [*programs.values(), before] for c, _ in calls), default=0)
+        room = max((c.scratch for calls in [*programs.values(), before] for c, _ in calls), default=0)
         carries = []
         for leaf, v, shift in self.body.carried:
             source, step = self.slot(v, PLAIN)
             carries.append((source, self.place[leaf.producer.leaf], step, 0, shift, self.row_bytes(v)))
-        loop = Loop(self.buffers, places, max(at, 1), before, carries, self.bound)
+        loop = Loop(self.buffers, places, max(at + room, 1), before, carries, self.bound)
+        loop.most, loop.room = most, room
         for n, calls in programs.items():
             loop.program(n, calls)
         loop.layout(space.alive.tolist(), space.offset.tolist(), self.body.forward)
         return loop
+
+    def fit(self, loop: Loop, sizes: dict) -> bool:
+        """Takes a loop over to other sequences; False where it has no place for them."""
+        space = sizes[self.body.axes]
+        programs = {n: self.program(n, sizes) for n in set(map(int, space.alive)) if not loop.has(n)}
+        if max(space.alive) > loop.most or any(c.scratch > loop.room for calls in programs.values() for c, _ in calls):
+            return False
+        for n, calls in programs.items():
+            loop.program(n, calls)
+        loop.layout(space.alive.tolist(), space.offset.tolist(), self.body.forward)
+        return True
 
     @staticmethod
     def row_bytes(v: Value) -> int:
@@ -130,6 +142,11 @@ class LoopPlan:
 
 def _lines(n: int) -> int:
     return (n + 63) // 64 * 64
+
+
+@fits("loop")
+def _fit_loop(call: Any, s: Step, sizes: dict) -> bool:
+    return bool(s.attrs["plan"].fit(call, sizes))
 
 
 @kernel("loop")

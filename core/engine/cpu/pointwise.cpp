@@ -45,7 +45,9 @@ struct Plan {
     State state;
     std::vector<Op> ops;
     std::vector<double> consts;
+    std::vector<SegmentSpec> specs;
     std::vector<Segment> segments;
+    int block = 0;
     std::vector<std::unique_ptr<Ints>> steps;
     std::vector<std::unique_ptr<std::vector<Layout>>> layouts;
     std::vector<void *> buf;
@@ -476,6 +478,45 @@ static void run(const cg_call *call, const cg_context *context) {
     }
 }
 
+static void place(State *st);
+
+/* The iteration of all segments: what depends on their sizes. */
+static void lay_out_segments(Plan &plan) {
+    State &st = plan.state;
+    plan.steps.clear();
+    plan.layouts.clear();
+    st.total_weight = 0;
+    st.combines = 0;
+    st.const_width = 0;
+    /* Blocks, accumulators and the next block's lines share the first-level cache; measured best at about half of it. */
+    const int item_bytes = st.f8 ? 8 : 4, touched = st.n_slots + st.n_red + (st.has_rand ? 2 : 0);
+    st.width = plan.block ? plan.block : std::min<int64_t>(1024, 24576 / item_bytes / std::max(1, touched));
+    st.width = std::max<int64_t>(64, st.width / 64 * 64);
+    st.n_segments = (int)plan.specs.size();
+    plan.segments.resize(plan.specs.size());
+    st.segment = plan.segments.data();
+    int64_t partial = 0, elements = 0;
+    st.max_group = 1;
+    for (size_t i = 0; i < plan.specs.size(); ++i) {
+        plan_segment(plan, plan.segments[i], plan.specs[i], partial, elements);
+        plan.segments[i].base = (int)i * st.n_op;
+    }
+    int64_t cost = st.n_op;
+    for (const Op &op : plan.ops) cost += weight_of(op.code);
+    st.forks = elements * cost >= 98304;
+    /* what is near needs no prefetch, and one op alone is a stream that the processor follows by itself */
+    st.shares = st.n_program + (st.n_red > 0);
+    st.prefetch = st.n_program + 2 * st.n_red > 1 && elements * item_bytes * st.n_op > (4 << 20);
+    st.threads = st.forks ? std::max(1, omp_get_max_threads()) : 1;
+    st.slot_bytes = st.width * item_bytes + 128; /* the margin also keeps blocks from falling on the same cache sets */
+    st.acc_offset = st.n_slots * st.slot_bytes;
+    st.fold_offset = st.acc_offset + st.n_red * st.max_group * st.slot_bytes;
+    st.counter_offset = st.fold_offset + (st.n_red ? 4 * st.slot_bytes : 0);
+    st.thread_bytes = round_up(st.counter_offset + (st.has_rand ? 4 * (st.width + 16) * 4 : 0), 64);
+    st.partial_bytes = partial * 8;
+    st.scratch = st.threads * st.thread_bytes + st.partial_bytes;
+}
+
 State *create(int f8, const std::vector<int> &kinds, const std::vector<int> &outputs, const std::vector<Instruction> &program,
               const std::vector<SegmentSpec> &segments, int block) {
     std::unique_ptr<Plan> plan(new Plan());
@@ -494,33 +535,9 @@ State *create(int f8, const std::vector<int> &kinds, const std::vector<int> &out
     st.program = plan->ops.data();
     st.n_program = (int)plan->ops.size();
     st.const_values = plan->consts.data();
-    /* Blocks, accumulators and the next block's lines share the first-level cache; measured best at about half of it. */
-    const int item_bytes = f8 ? 8 : 4, touched = st.n_slots + st.n_red + (st.has_rand ? 2 : 0);
-    st.width = block ? block : std::min<int64_t>(1024, 24576 / item_bytes / std::max(1, touched));
-    st.width = std::max<int64_t>(64, st.width / 64 * 64);
-    st.n_segments = (int)segments.size();
-    plan->segments.resize(segments.size());
-    st.segment = plan->segments.data();
-    int64_t partial = 0, elements = 0;
-    st.max_group = 1;
-    for (size_t i = 0; i < segments.size(); ++i) {
-        plan_segment(*plan, plan->segments[i], segments[i], partial, elements);
-        plan->segments[i].base = (int)i * st.n_op;
-    }
-    int64_t cost = st.n_op;
-    for (const Op &op : plan->ops) cost += weight_of(op.code);
-    st.forks = elements * cost >= 98304;
-    /* what is near needs no prefetch, and one op alone is a stream that the processor follows by itself */
-    st.shares = st.n_program + (st.n_red > 0);
-    st.prefetch = st.n_program + 2 * st.n_red > 1 && elements * item_bytes * st.n_op > (4 << 20);
-    st.threads = st.forks ? std::max(1, omp_get_max_threads()) : 1;
-    st.slot_bytes = st.width * item_bytes + 128; /* the margin also keeps blocks from falling on the same cache sets */
-    st.acc_offset = st.n_slots * st.slot_bytes;
-    st.fold_offset = st.acc_offset + st.n_red * st.max_group * st.slot_bytes;
-    st.counter_offset = st.fold_offset + (st.n_red ? 4 * st.slot_bytes : 0);
-    st.thread_bytes = round_up(st.counter_offset + (st.has_rand ? 4 * (st.width + 16) * 4 : 0), 64);
-    st.partial_bytes = partial * 8;
-    st.scratch = st.threads * st.thread_bytes + st.partial_bytes;
+    plan->specs = segments;
+    plan->block = block;
+    lay_out_segments(*plan);
     plan->buf.assign(segments.size() * st.n_op + 1, nullptr);
     st.call.run = run;
     st.call.state = &st;
@@ -538,6 +555,14 @@ State *create(int f8, const std::vector<int> &kinds, const std::vector<int> &out
     return &st;
 }
 
+void resize(State *st, const std::vector<int64_t> &rows) {
+    Plan &plan = *st->plan;
+    for (size_t i = 0; i < rows.size(); ++i)
+        if (rows[i] >= 0) plan.specs[i].dims[0] = rows[i];
+    lay_out_segments(plan);
+    if (st->scratch_base) place(st);
+}
+
 void destroy(State *st) {
     if (st) delete st->plan;
 }
@@ -545,6 +570,10 @@ void destroy(State *st) {
 void set_buffers(State *st, const std::vector<intptr_t> &addresses) {
     for (size_t i = 0; i < addresses.size(); ++i) st->call.buf[i] = (void *)addresses[i];
     st->scratch_base = (char *)addresses.back();
+    place(st);
+}
+
+static void place(State *st) {
     st->partials = (double *)(st->scratch_base + st->threads * st->thread_bytes);
     const int64_t item_bytes = st->f8 ? 8 : 4;
     for (int i = 0; i < st->n_segments; ++i) {

@@ -119,6 +119,8 @@ int opcode(const std::string &name); /* -1: none */
 int arity(int code);
 State *create(int f8, const std::vector<int> &kinds, const std::vector<int> &outputs, const std::vector<Instruction> &program,
               const std::vector<SegmentSpec> &segments, int block);
+/* Other sizes of the first dim of each segment (-1: as it was); `scratch` may change, and buffers must then be bound again. */
+void resize(State *, const std::vector<int64_t> &rows);
 void destroy(State *);
 void set_buffers(State *, const std::vector<intptr_t> &);
 void select_isa(const std::string &name); /* "" or best, v4, v3, default: for tests */

@@ -51,6 +51,7 @@ cdef extern from "pointwise.h" namespace "cg_pw" nogil:
     int c_arity "cg_pw::arity"(int)
     State *c_create "cg_pw::create"(int, const vector[int] &, const vector[int] &, const vector[Instruction] &,
                                     const vector[SegmentSpec] &, int) except +
+    void c_resize "cg_pw::resize"(State *, const vector[int64_t] &) except +
     void c_destroy "cg_pw::destroy"(State *)
     void c_set_buffers "cg_pw::set_buffers"(State *, const vector[intptr_t] &)
     void c_select_isa "cg_pw::select_isa"(const string &)
@@ -194,6 +195,10 @@ cdef class Pointwise:
     def width(self):
         """Elements of a full block."""
         return self.state.width
+
+    def resize(self, rows):
+        """Other sizes of the first dim of each segment, -1 where it stays; if that changes `scratch`, bind the buffers again."""
+        c_resize(self.state, rows)
 
     def set_buffers(self, addresses):
         """Bind `nbuf` addresses; cheap."""

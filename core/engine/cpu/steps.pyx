@@ -84,11 +84,12 @@ cdef class Loop(BoundKernel):
     before: (call, bases), run once. carries: (source, target, source_bytes, target_bytes, shift, row_bytes): the rows of a base as
     they were `shift` steps before are copied to another base at each step, zeros where there was none. bound: rows -> the scratch
     that the calls of its program were last given, shared by all loops that have these calls. `layout` says how many rows each
-    step has and where they start.
+    step has and where they start. most, room: rows of a step and bytes of scratch for a call that there is place for, the maker's to keep.
     """
     cdef LoopKernel *loop
     cdef object kept, before, programs
     cdef dict bound
+    cdef public int64_t most, room
     cdef size_t at
 
     def __init__(self, buffers, places, scratch, before, carries, bound):
