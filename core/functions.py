@@ -128,6 +128,8 @@ class Primitive:
         rest = [v.type for v in self.operands[1:]]
         if found.axes is None or any(t.shape is None or t.axes is None for t in rest):
             return None
+        if not any(a.is_sequence_axis for a in found.axes) and any(v.type.axes is None for v in leaves_of(self)):
+            return None  # what is still to come may bring the sequence axis
         if found.shape is not None:
             return self._around([found, *rest])
         # nothing on the way says the shape: that of the initial state may fit, else that of values which may stretch

@@ -57,6 +57,7 @@ class _Sequences:
 
     def __init__(self, plan: Any, graph: Graph, made: dict[int, Any], carried: list):
         self.inner, self.graph, self.made, self.carried = plan, graph, made, carried
+        self.sizes: dict = {}  # of the last run, with those of row spaces made in it
         self.over = [(i, v.type.axes) for i, v in enumerate(graph.outputs) if has_steps(v.type.axes)]
 
     def spaces(self, feeds: dict, sizes: dict, run: Run) -> dict:
@@ -81,7 +82,7 @@ class _Sequences:
         carries = self.graph.carries
         if carries:
             feeds = {**feeds, **self.before(sizes)}
-        sizes = self.spaces(feeds, sizes, run)
+        self.sizes = sizes = self.spaces(feeds, sizes, run)
         found: list[Any] = self.inner.run(feeds, sizes, run)
         if carries:
             self.keep(found[-len(carries) :], sizes)

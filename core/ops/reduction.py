@@ -119,16 +119,36 @@ def _user_type(types, attrs):
     if axis in ("static", "all"):
         return [Type((), t.dtype, t.axes if axis == "static" else ())]
     static, rows = _split(axis, len(t.shape))
+    steps = _steps(axis)
+    if steps or rows:
+        _dynamic(t, attrs["reduction"], steps, rows)
     if attrs["keepdims"]:
         shape = tuple(1 if i in static else n for i, n in enumerate(t.shape))
     else:
         shape = tuple(n for i, n in enumerate(t.shape) if i not in static)
-    return [Type(shape, t.dtype, () if rows else t.axes)]
+    return [Type(shape, t.dtype, () if rows else t.axes and t.axes[:1] if steps else t.axes)]
 
 
 def _split(axis: tuple, rank: int) -> tuple[tuple[int, ...], bool]:
     static = tuple(sorted({static_axis(a, rank) for a in axis if isinstance(a, int)}))
-    return static, any(not isinstance(a, int) for a in axis)
+    return static, "batch" in axis
+
+
+def _steps(axis: tuple) -> bool:
+    """Whether the steps of sequences are reduced: an axis is named that is not the batch axis."""
+    return any(isinstance(a, str) and a != "batch" for a in axis)
+
+
+def _dynamic(t: Type, kind: str, steps: bool, rows: bool) -> None:
+    sequences = t.axes is not None and len(t.axes) > 1
+    if steps and not sequences:
+        raise ValueError(("an operand with a sequence axis", str(t), "reduce over the batch axis or static axes"))
+    if steps and kind not in ("sum", "mean", "max", "min"):
+        raise ValueError(("sum, mean, max or min over a sequence axis", kind, ""))
+    if rows and sequences and not steps:
+        raise ValueError(
+            ("an operand without a sequence axis", str(t), "reduce over C.Axis.all_axes(), or first over the sequence axis")
+        )
 
 
 def _user_expand(g, x, attrs, training):
@@ -138,6 +158,13 @@ def _user_expand(g, x, attrs, training):
     static, rows = (tuple(range(rank)), axis == "all") if isinstance(axis, str) else _split(axis, rank)
     rows = rows and bool(x.type.axes)
     kind = attrs["reduction"]
+    if isinstance(axis, tuple) and _steps(axis):
+        y = x.node("fold_steps", kind="sum" if kind == "mean" else kind)
+        if kind == "mean":
+            ones = g.fill(1.0, x.type._replace(shape=()))
+            y = y / ones.node("fold_steps", kind="sum")
+        rest = tuple(a for a in axis if isinstance(a, int) or a == "batch")
+        return _user_expand(g, [y], {**attrs, "axis": rest}, training) if rest else y
     if kind == "mean":
         count = 1.0
         for i in static:
@@ -188,7 +215,8 @@ def _reduction(kind: str, doc: str):
 
     f.__doc__ = (
         doc + "\n\n    axis: a static axis, several, None or `Axis.all_static_axes()` (result of shape ()), "
-        "`Axis.default_batch_axis()` (result without rows), `Axis.all_axes()`.\n"
+        "`Axis.default_batch_axis()` (result without rows), a sequence axis (of sum, mean, max, min: one value a sequence), "
+        "`Axis.all_axes()`.\n"
         "    keepdims: reduced static axes stay with size 1. Raises `ValueError` for an axis that is not there.\n    "
     )
     return f

@@ -123,10 +123,13 @@ class _Step:
             feeds[v] = value
         arrays, types, sizes = bind_feeds(feeds)
         plan = self.executable.plan(types, sizes)
-        samples = sizes.get(self.axes, 1)
+        samples = int(sizes.get(self.axes, 1))
         if self.training and samples < 1:
             raise ValueError(f"{self.place}: expected at least one sample, got none")
-        return plan.run(arrays, sizes, Run(random_state.seed, step, 0)), samples, sweep
+        found = plan.run(arrays, sizes, Run(random_state.seed, step, 0))
+        if self.axes and self.axes not in sizes:  # samples of a row space that the graph makes
+            samples = int(plan.sizes.get(self.axes, 1))
+        return found, samples, sweep
 
 
 def _writers(writers: Any) -> list[Any]:
