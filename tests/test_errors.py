@@ -32,6 +32,8 @@ image = C.input_variable((3, 32, 32), name="image")
 last = C.input_variable((32, 32, 3), name="last")
 step = C.input_variable(3, dynamic_axes=[C.Axis("steps")], name="step")
 free = C.input_variable(C.FreeDimension, name="free")
+seq = C.sequence.input_variable(3, name="seq")
+other = C.sequence.input_variable(3, sequence_axis=C.Axis("t"), name="other")
 p = C.placeholder(name="p")
 w = C.parameter((4, 5), name="w")
 plus = v * 2 + u
@@ -506,6 +508,131 @@ wrong(
 )
 wrong("engine", lambda: C.device.use_engine("none").__enter__(), "engine: expected one of reference, cpu, got 'none'")
 
+# ------------------------------------------------------------------------------------------------------------------- sequences
+S = C.sequence
+wrong(
+    "two row spaces",
+    lambda: seq + other,
+    "Plus (@): expected operands of one row space, got [#, *] of 'seq' and [#, t] of 'other'; "
+    "reconcile them with C.sequence.broadcast_as, C.sequence.last or C.sequence.unpack",
+)
+wrong(
+    "no steps",
+    lambda: S.last(v),
+    "Sequence::Slice (@): expected an operand with a sequence axis, got [#](3,) float32; "
+    "make its input with C.sequence.input_variable, or use broadcast_as",
+)
+wrong(
+    "delay of the batch",
+    lambda: S.past_value(v, name="before"),
+    "PastValue 'before' (@): expected an operand with a sequence axis, got [#](3,) float32; "
+    "make its input with C.sequence.input_variable, or use broadcast_as",
+)
+wrong(
+    "delay of no step",
+    lambda: S.past_value(seq, time_step=0),
+    "past_value (@): expected a time_step of at least 1, got 0; 0 is the value itself, the other way is the other op",
+)
+wrong(
+    "initial state",
+    lambda: S.past_value(seq, C.constant(np.ones(2, F4))),
+    "PastValue (@): expected an initial state that broadcasts to (3,), got (2,)",
+)
+wrong(
+    "condition of several numbers",
+    lambda: S.gather(seq, seq),
+    "Sequence::Gather (@): expected a condition of one number a step, got (3,)",
+)
+wrong(
+    "condition over other sequences",
+    lambda: S.gather(seq, S.is_first(other, name="start")),
+    "Sequence::Gather (@): expected a sequence and a condition of one row space, got [#, *] of 'seq' and [#, t] of 'start'; "
+    "reconcile them with C.reconcile_dynamic_axes",
+)
+wrong(
+    "broadcast of a sequence",
+    lambda: S.broadcast_as(seq, other),
+    "Sequence::BroadcastAs (@): expected an operand without a sequence axis, got [#, *] to broadcast as [#, t]; "
+    "sequences of equal lengths are reconciled with C.reconcile_dynamic_axes",
+)
+wrong(
+    "sequence taken to the batch",
+    lambda: C.reconcile_dynamic_axes(seq, v),
+    "ReconcileDynamicAxis (@): expected a value over sequences to take the axes of, got [#] for [#, *]; "
+    "take C.sequence.last or reduce over steps first",
+)
+wrong(
+    "slice of nothing",
+    lambda: S.slice(seq, 2, 1),
+    "sequence.slice (@): expected begin_index < end_index, got [2:1]",
+)
+wrong(
+    "sequence of a sequence",
+    lambda: C.to_sequence(seq),
+    "ToSequenceOp (@): expected an operand of the batch, got [#, *](3,) float32; its first static axis becomes the sequence axis",
+)
+wrong(
+    "batch axis of sequences",
+    lambda: C.reduce_sum(seq, C.Axis.default_batch_axis()),
+    "ReduceElements (@): expected an operand without a sequence axis, got [#, *](3,) float32; "
+    "reduce over C.Axis.all_axes(), or first over the sequence axis",
+)
+wrong(
+    "sequence axis that is none",
+    lambda: S.input_variable(3, sequence_axis=C.Axis(0)),
+    "sequence_axis (@): expected a sequence axis such as C.Axis('t'), got Axis(0)",
+    TypeError,
+)
+wrong(
+    "steps of another shape",
+    lambda: (seq * 2).eval({seq: [np.ones((2, 4), F4)]}),
+    "Input 'seq' (@seq): expected sequences of shape (steps, 3), got (2, 4) as sequence 0",
+)
+wrong(
+    "no sequence",
+    lambda: (seq * 2).eval({seq: []}),
+    "Input 'seq' (@seq): expected at least one sequence, got none",
+)
+wrong(
+    "fewer sequences than samples",
+    lambda: (seq * v).eval({seq: [np.ones((2, 3), F4)], v: np.ones((2, 3), F4)}),
+    "Input 'v' (@v): expected 1 samples in [#], as fed to 'seq', got 2",
+)
+wrong(
+    "other lengths",
+    lambda: (seq * S.input_variable(3, name="more")).eval({"seq": [ones, ones], "more": [ones, ones[:1]]}),
+    "Input 'more' (@): expected sequences of the lengths fed to 'seq' in [#, *], got 1 steps in sequence 1, not 2; "
+    "lengths of its own need an axis of its own: C.sequence.input_variable(..., sequence_axis=C.Axis('name'))",
+)
+wrong(
+    "relabelled to other lengths",
+    lambda: C.reconcile_dynamic_axes(seq, other).eval({seq: [ones], other: [ones[:1]]}),
+    "sequences: expected equal lengths in [#, *] and [#, t], got [2] and [1]",
+)
+wrong(
+    "more steps than there are",
+    lambda: C.to_sequence(C.input_variable((2, 3), name="a"), C.input_variable((), name="n")).eval(
+        {"a": np.ones((1, 2, 3), F4), "n": np.array([3], F4)}
+    ),
+    "to_sequence: expected whole sequence_lengths in [0, 2], got [3.0]",
+)
+wrong(
+    "text as a sequence",
+    lambda: (seq * 2).eval({seq: ["a"]}),
+    "Input 'seq' (@seq): expected sequences of shape (steps, 3), got list that holds no arrays of numbers",
+)
+wrong(
+    "lengths that do not fit",
+    lambda: C.Value(np.ones((3, 3), F4), [1, 1]),
+    "Value (@): expected lengths that sum to the 3 steps, got [1, 1]",
+)
+wrong(
+    "a class that is none",
+    lambda: C.Value.one_hot([[0, 5]], 4),
+    "Value.one_hot (@): expected classes in [0, 4), got 5",
+)
+
+
 # fmt: on
 
 
@@ -666,7 +793,7 @@ def test_no_data_set(tmp_path):
         f"{path}: expected a prepared data set, got no such file; make it with python -m cogkit.data prepare NAME --out {path}"
     )
     assert told(lambda: C.data.open_dataset(path), DataError) == message
-    assert told(lambda: C.data.load("cifar11"), DataError).startswith("data set 'cifar11': expected one of cifar10, ")
+    assert told(lambda: C.data.load("cifar11"), DataError).startswith("data set 'cifar11': expected one of an4, ")
 
 
 # ------------------------------------------------------------------------------------------------------ every op, operands changed

@@ -257,7 +257,7 @@ def slice(seq: Any, begin_index: int, end_index: int, name: str = "") -> Functio
     """
     begin, end = int(begin_index), int(end_index)
     if (begin >= 0) == (end > 0) and end <= begin and not (begin < 0 and end == 0) and end != 0:
-        raise ValueError(here(f"Sequence::Slice: expected begin_index < end_index, got [{begin}:{end}]"))
+        raise ValueError(here(f"sequence.slice: expected begin_index < end_index, got [{begin}:{end}]"))
     return apply("sequence_slice", [seq], name, begin=begin, end=end)
 
 
