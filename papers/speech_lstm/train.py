@@ -1,0 +1,198 @@
+"""One run: an acoustic model on frames of speech, or several of them and the mean of their posteriors.
+
+Frames less the mean of training, divided by its deviation, with their neighbours; FSAdaGrad with momentum of 1,000 frames, learning rates for
+each frame, gradients cut at 15 a frame, as in CNTK's AN4 example.
+"""
+
+import numpy as np
+
+import cogkit as C
+from cogkit.data import (
+    HTKFeatureDeserializer,
+    HTKMLFDeserializer,
+    MinibatchSource,
+    StreamDef,
+    StreamDefs,
+    open_folder,
+    read_features,
+)
+from cogkit.papers.speech_lstm.decode import PhoneLoop, phone_error, read_segments, read_transcripts
+from cogkit.papers.speech_lstm.model import acoustic_model
+
+__all__ = ["METRICS", "run"]
+
+METRICS = {
+    "frame_error": "frame error, %",
+    "phone_error": "phone error, %",
+    "train_error": "training frame error, %",
+    "parameters": "parameters",
+}
+CLIP = 15.0  # a frame
+MOMENTUM = 1000  # frames
+TEST_BATCH = 8000  # frames
+WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of the bigram; the best on dev is taken
+FLOOR = 1e-8  # under the mean of posteriors
+
+
+def run(row, data, out):
+    """Trains the systems of a row, one after the other; the numbers are those of the final models, and of all of them together.
+
+    train_error: of the last epoch's minibatches as they were trained on, mean over the systems.
+    """
+    corpus = Corpus(open_folder(data[0]), row.context)
+    names = row.systems.split()
+    rates = [float(r) for r in row.rates.split()]
+    size = {"layers": row.layers, "hidden": row.hidden, "activation": row.activation, "cells": row.cells}
+    feeding = {"seed": row.seed, "frames": row.frames, "batch": row.batch, "truncation": row.truncation}
+    out.expect(len(names) * len(rates) * corpus.frames["train"])
+
+    errors: list[float] = []
+    at, state = out.resume() or (None, {})
+    systems = []
+    for k, name in enumerate(names):
+        C.set_seed(row.seed)
+        system = System(corpus, name, rates, size, feeding)
+        systems.append(system)
+        if k < state.get("system", 0):
+            system.z.restore(str(at / names[k]))
+            errors.append(state["errors"][k])
+            continue
+        resumed = (at, state) if k == state.get("system", -1) else None
+        errors.append(system.train(out, resumed, systems[:-1], errors))
+    return {
+        **score(corpus, systems),
+        "train_error": sum(errors) / len(errors),
+        "parameters": sum(int(np.prod(p.shape)) for s in systems for p in s.z.parameters),
+    }
+
+
+class Corpus:
+    """A prepared folder of HTK files and what training must know of it."""
+
+    def __init__(self, folder, context: int):
+        self.folder, self.context = folder, context
+        self.states = folder["states.list"].read_text(encoding="utf-8").split()
+        self.dim = folder.about["dim"]
+        self.width = self.dim * (2 * context + 1)
+        self.frames = {split: folder.about[split]["frames"] for split in ("train", "dev", "test")}
+        x = read_features(folder["train.features"]).astype(np.float64)
+        self.mean = np.tile(x.mean(axis=0), 2 * context + 1).astype(np.float32)
+        self.inverse = np.tile(1 / np.maximum(x.std(axis=0), 1e-6), 2 * context + 1).astype(np.float32)
+
+    def source(self, split: str, sweeps: int = 1, seed: int = 0, **options) -> MinibatchSource:
+        """Frames and their states; without a seed in the order of the script."""
+        features = StreamDef(shape=self.dim, context=(self.context, self.context), scp=str(self.folder[f"{split}.scp"]))
+        labels = StreamDef(shape=len(self.states), mlf=str(self.folder[f"{split}.mlf"]))
+        return MinibatchSource(
+            [
+                HTKFeatureDeserializer(StreamDefs(features=features)),
+                HTKMLFDeserializer(str(self.folder["states.list"]), StreamDefs(labels=labels)),
+            ],
+            max_sweeps=sweeps,
+            randomize=bool(seed),
+            randomization_seed=seed,
+            **options,
+        )
+
+    def utterances(self, split: str):
+        """(frames with neighbours, states) of each utterance, several at a time."""
+        source = self.source(split)
+        while minibatch := source.next_minibatch(TEST_BATCH):
+            x, y = (minibatch[s].as_sequences() for s in (source.streams.features, source.streams.labels))
+            yield x, [np.asarray(s.argmax(axis=1)).ravel() for s in y]
+
+
+class System:
+    """One acoustic model and its training; a net without memory is trained on single frames in random order."""
+
+    def __init__(self, corpus: Corpus, name: str, rates: list[float], size: dict, feeding: dict):
+        self.corpus, self.name, self.rates, self.feeding = corpus, name, rates, feeding
+        self.single = name == "dnn"
+        variable = C.input_variable if self.single else C.sequence.input_variable
+        self.x, self.y = variable(corpus.width), variable(len(corpus.states), is_sparse=True)
+        x = (self.x - C.constant(corpus.mean)) * C.constant(corpus.inverse)
+        self.z = acoustic_model(x, name, len(corpus.states), 2 * corpus.context + 1, **size)
+
+    def train(self, out, resumed, before: list, errors: list[float]) -> float:
+        """The error of the last epoch in per cent. A checkpoint holds the systems that were trained before, too."""
+        frames, seed = self.corpus.frames["train"], self.feeding["seed"]
+        loss, error = C.cross_entropy_with_softmax(self.z, self.y), C.classification_error(self.z, self.y)
+        batch = self.feeding["frames" if self.single else "batch"]
+        learner = C.fsadagrad(
+            self.z.parameters,
+            C.learning_parameter_schedule(self.rates, minibatch_size=1, epoch_size=frames),
+            C.momentum_as_time_constant_schedule(MOMENTUM),
+            gradient_clipping_threshold_per_sample=CLIP,
+        )
+        trainer = C.Trainer(self.z, (loss, error), [learner])
+        options = {"frame_mode": True} if self.single else {"truncation_length": self.feeding["truncation"]}
+        source = self.corpus.source("train", len(self.rates), seed, **options)
+        streams = {self.x: source.streams.features, self.y: source.streams.labels}
+        wrong, seen, done = 0.0, 0, 0
+        if resumed:
+            at, state = resumed
+            trainer.restore_from_checkpoint(str(at / "trainer"))
+            source.restore_from_checkpoint(state["source"])
+            wrong, seen, done = state["wrong"], state["seen"], state["done"]
+        last = out.curve[-1]["train_error"] if resumed and out.curve else 0.0
+        first = len(before) * len(self.rates)
+        while minibatch := source.next_minibatch(batch, input_map=streams):
+            trainer.train_minibatch(minibatch)
+            n = trainer.previous_minibatch_sample_count
+            wrong, seen, done = wrong + n * trainer.previous_minibatch_evaluation_average, seen + n, done + n
+            out.advance(n, loss=trainer.previous_minibatch_loss_average, error=100 * wrong / seen)
+            if done // frames > (done - n) // frames:
+                last = 100 * wrong / seen
+                out.point(epoch=first + done // frames, train_error=last, dev_error=self.frame_error("dev"))
+                wrong, seen = 0.0, 0
+            if out.due():
+                state = {"source": source.get_checkpoint_state(), "wrong": wrong, "seen": seen, "done": done}
+                out.save(lambda at: keep(at, trainer, before), system=len(before), errors=errors, **state)
+        return last
+
+    def log_posteriors(self, x: list[np.ndarray]) -> list[np.ndarray]:
+        """(frames, states) of each utterance."""
+        if self.single:
+            ends = np.cumsum([len(u) for u in x])[:-1]
+            scores = np.split(self.z.eval({self.x: np.concatenate(x)}), ends)
+        else:
+            scores = self.z.eval({self.x: x})
+        return [s - np.logaddexp.reduce(s, axis=1, keepdims=True) for s in map(np.asarray, scores)]
+
+    def frame_error(self, split: str) -> float:
+        wrong = 0
+        for x, y in self.corpus.utterances(split):
+            wrong += sum(int((p.argmax(axis=1) != s).sum()) for p, s in zip(self.log_posteriors(x), y, strict=True))
+        return 100.0 * wrong / self.corpus.frames[split]
+
+
+def keep(at, trainer, systems: list[System]) -> None:
+    """A checkpoint of the system in training and the models of those before it."""
+    trainer.save_checkpoint(str(at / "trainer"))
+    for system in systems:
+        system.z.save(str(at / system.name))
+
+
+def score(corpus: Corpus, systems: list[System]) -> dict[str, float]:
+    """Frame and phone error on test of the mean of the systems' posteriors; the weight of the bigram is the best on dev."""
+    segments = read_segments(corpus.folder["train.mlf"])
+    loop = PhoneLoop(corpus.states, segments.values(), read_transcripts(corpus.folder["train.phones"]).values())
+    silence = corpus.folder.about["silence"]
+
+    def posteriors(split: str):
+        for x, y in corpus.utterances(split):
+            for parts, states in zip(zip(*(s.log_posteriors(x) for s in systems), strict=True), y, strict=True):
+                mean = sum(np.exp(p.astype(np.float64)) for p in parts) / len(parts)
+                yield np.log(mean + FLOOR), states
+
+    true = {split: list(read_transcripts(corpus.folder[f"{split}.phones"]).values()) for split in ("dev", "test")}
+    dev = [p for p, _ in posteriors("dev")]
+    weight = min(WEIGHTS, key=lambda w: phone_error(zip(true["dev"], (loop.decode(p, w) for p in dev), strict=True), silence))
+    wrong, found = 0, []
+    for p, states in posteriors("test"):
+        wrong += int((p.argmax(axis=1) != states).sum())
+        found.append(loop.decode(p, weight))
+    return {
+        "frame_error": 100.0 * wrong / corpus.frames["test"],
+        "phone_error": phone_error(zip(true["test"], found, strict=True), silence),
+    }
