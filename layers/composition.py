@@ -54,6 +54,21 @@ def named(f: Callable, names: Sequence[str], name: str = "") -> Function:
     return Function(of, name=name)
 
 
+def argument_names(f: Callable) -> list[str]:
+    """Names of what a layer takes: x where it is one thing or any number of things."""
+    if isinstance(f, Function):
+        found = [v.name for v in f._signature or f.arguments]
+    else:
+        try:
+            taken = inspect.signature(f).parameters.values()
+        except ValueError:  # what is written in C may not say
+            return ["x"]
+        found = [p.name for p in taken if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+    if len(set(found)) < len(found) or "" in found:
+        found = [f"x{i}" for i in range(len(found))]
+    return found if len(found) > 1 else ["x"]
+
+
 def typed(init: Any) -> Any:
     """An initial value for a layer's parameter: arrays in the element type that parameters have, others as they are."""
     if not isinstance(init, np.ndarray):
@@ -84,10 +99,7 @@ def Sequential(layers: Any, name: str = "") -> Function:
             y = applied(f, y)
         return y
 
-    first = steps[0]
-    if isinstance(first, Function) and len(first.arguments) > 1:
-        return named(sequential, [v.name or f"x{i}" for i, v in enumerate(first.arguments)], name)
-    return named(sequential, ["x"], name)
+    return named(sequential, argument_names(steps[0]), name)
 
 
 def For(what_range: Iterable, constructor: Callable, name: str = "") -> Function:
