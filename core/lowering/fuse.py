@@ -1,4 +1,4 @@
-"""Pass 3, fuse: pointwise neighbours over one iteration space become one program, with the sums of its results.
+"""Pass 4, fuse: pointwise neighbours over one iteration space become one program, with the sums of its results.
 
 Every node has a level: a pointwise node has that of its deepest pointwise producer over the same space, else one more. Connected pointwise nodes
 of one space and level become a step; a path between two of them through another step would have to climb a level, so steps never wait

@@ -1,4 +1,4 @@
-"""Pass 4, layout: the memory format of each value. Products of images choose, what is between them follows, copies stand at the borders only.
+"""Pass 5, layout: the memory format of each value. Products of images choose, what is between them follows, copies stand at the borders only.
 
 A value may exist in more than one format; a storage is a (value, format) pair. Views see plain values only.
 """

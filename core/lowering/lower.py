@@ -1,4 +1,4 @@
-"""The passes that no engine changes, in order: resolve, gradient, prune."""
+"""The passes that no engine changes, in order: resolve, gradient, prune, recurrence."""
 
 from __future__ import annotations
 

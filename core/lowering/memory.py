@@ -1,4 +1,4 @@
-"""Pass 5, memory: where each value lives, and from which step to which. Sizes come later, with the number of rows."""
+"""Pass 6, memory: where each value lives, and from which step to which. Sizes come later, with the number of rows."""
 
 from __future__ import annotations
 

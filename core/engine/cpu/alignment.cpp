@@ -25,7 +25,7 @@ CG_INLINE double exp_negative(double x) {
     bits = int64_t(uint64_t(bits - 0x4338000000000000 + 1023) << 52);
     double scale;
     std::memcpy(&scale, &bits, 8);
-    return x < -708.0 ? 0.0 : p * scale;
+    return p * (scale * (x < -708.0 ? 0.0 : 1.0)); /* a choice between results would not vectorise */
 }
 
 /* log(w), 1 <= w <= 3: 2 artanh((v - 1) / (v + 1)) of v = w / 2^k within [1/sqrt 2, sqrt 2]. */
