@@ -24,7 +24,9 @@ def run(runner: Path, themes: list[str], arguments: list[str]) -> dict[str, tupl
     """Runs the tests, printing as they go; theme -> (passed, all)."""
     path = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     environ = {"OMP_WAIT_POLICY": "passive", **os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    command = [sys.executable, str(runner), "--package", "cntk_compat", *[w for t in themes for w in ("--theme", t)], *arguments]
+    limits = ["--timeout", "3600", "--test-timeout", "900"]  # seconds of a file and a test: one writes and reads two gigabytes
+    selected = [word for theme in themes for word in ("--theme", theme)]
+    command = [sys.executable, str(runner), "--package", "cntk_compat", *limits, *selected, *arguments]
     found = {}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
