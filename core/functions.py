@@ -990,6 +990,8 @@ def _clone(function: Function, method: CloneMethod, mapping: dict[Variable, Vari
             return known[v]
         new = v
         if isinstance(v, Parameter) and method is not CloneMethod.share:
+            if v._data is None and hasattr(v._init, "pinned"):
+                v._init = v._init.pinned()
             if method is CloneMethod.freeze:
                 new = Constant(v.data, dtype=v.dtype, name=v.name)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from typing import Any
@@ -50,6 +51,14 @@ class Initializer:
         self.output_rank = None if output_rank in (None, SentinelValueForInferParamInitRank) else int(output_rank)
         self.filter_rank = None if filter_rank in (None, SentinelValueForInferParamInitRank) else int(filter_rank)
         self.seed = None if seed in (None, _AUTO_SEED) else int(seed)
+        self.purpose: int | None = None if self.seed is None else (1 << 32) + self.seed
+
+    def pinned(self) -> Initializer:
+        """The same, with numbers that are the same at each call: for copies of a parameter that has no value yet."""
+        made = copy.copy(self)
+        if made.purpose is None:
+            made.purpose = next(_serial)
+        return made
 
     def fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Fan-in and fan-out; `ValueError` when the ranks exceed the shape's."""
@@ -72,7 +81,7 @@ class Initializer:
             self.fans(shape)
 
     def __call__(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        purpose = next(_serial) if self.seed is None else (1 << 32) + self.seed
+        purpose = next(_serial) if self.purpose is None else self.purpose
         r = np.random.Generator(np.random.Philox(key=[_seed & (2**64 - 1), purpose]))
         s = self.scale
         if self.kind == "bilinear":

@@ -93,6 +93,16 @@ def test_names_options_and_sharing(x):
     assert L.RNNUnit is L.RNNStep
 
 
+def test_copies_begin_with_the_same_values(x):
+    step = L.LSTM(3)
+    copied = step.clone("clone")  # before any value, even any shape is known
+    one, other = L.Recurrence(step)(x), L.Recurrence(copied)(x)
+    for p, q in zip(one.parameters, other.parameters, strict=True):
+        assert p.uid != q.uid
+        np.testing.assert_array_equal(p.value, q.value)
+    assert not np.array_equal(L.Recurrence(L.LSTM(3))(x).W.value, one.W.value)
+
+
 def test_stabilizer(x):
     layer = L.Stabilizer(name="st")
     assert told(layer.parameters) == [("alpha",)] and names(layer.arguments) == ["x"]
