@@ -1,5 +1,7 @@
 """Layers: functions that own parameters. Each call of a layer's maker makes new parameters; applying the result shares them."""
 
+from cogkit.default_options import *
+from cogkit.functions import BlockFunction
 from cogkit.layers.composition import *
 from cogkit.layers.convolution import *
 from cogkit.layers.dense import *
