@@ -223,9 +223,13 @@ template <class T> struct Labelling {
             for (int64_t t = std::min(frames, (b + 1) * block) - 1; t >= b * block; --t) {
                 const int64_t from = lo(t), to = hi(t);
                 backward_row(later, skip, alpha(t), total, now, posterior, from, to);
-                for (int64_t s = from; s < to; ++s) classes[symbol[s]] += posterior[s];
                 T *d = slope + row(t) * k.classes;
-                for (int64_t s = from; s < to; ++s) {
+                double blanks = 0.0;
+                for (int64_t s = from + from % 2; s < to; s += 2) blanks += posterior[s];
+                d[k.blank] -= T(blanks);
+                const int64_t odd = from | 1;
+                for (int64_t s = odd; s < to; s += 2) classes[symbol[s]] += posterior[s];
+                for (int64_t s = odd; s < to; s += 2) { /* a class that comes again has nothing left */
                     d[symbol[s]] -= T(classes[symbol[s]]);
                     classes[symbol[s]] = 0.0;
                 }
