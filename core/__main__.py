@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-COMMANDS = {"doctor": "cogkit.doctor"}
+COMMANDS = {"convert": "cogkit.data.convert", "doctor": "cogkit.doctor", "validate": "cogkit.data.validate"}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -26,6 +26,14 @@ static const int64_t PAD = 64;  // bytes after what was read that may be looked 
 
 static inline bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 
+// Names are short: a call would take longer than the comparison.
+static inline bool same_name(const std::string &known, const char *name, size_t size) {
+    if (known.size() != size) return false;
+    for (size_t i = 0; i < size; ++i)
+        if (known[i] != name[i]) return false;
+    return true;
+}
+
 // Bits of the 64 bytes at p that are a line end or a bar.
 static inline uint64_t marks(const char *p) {
 #if defined(__SSE2__)
@@ -67,7 +75,7 @@ struct Scan {  // of one chunk
         const size_t k = found.names.size();
         for (size_t i = 1; i <= k; ++i) {  // streams mostly come in one order
             const size_t c = (last + i) % k;
-            if (found.names[c].size() == size && std::memcmp(found.names[c].data(), name, size) == 0) return last = c;
+            if (same_name(found.names[c], name, size)) return last = c;
         }
         found.names.emplace_back(name, size);
         found.count.emplace_back(found.offset.size(), 0);
@@ -128,7 +136,7 @@ static void scan_lines(const char *text, int64_t begin, int64_t end, bool ids, S
 static void scan_chunk(int fd, int64_t size, int64_t begin, int64_t end, bool ids, std::vector<char> &text, Scan &scan) {
     const int64_t from = begin ? begin - 1 : 0;
     int64_t filled = end - from;
-    text.resize((size_t)(filled + PAD + 1));
+    if ((int64_t)text.size() < filled + PAD + 1) text.resize((size_t)(filled + PAD + 1));
     if (!cg_read_all(fd, from, filled, text.data())) {
         scan.found.faults.push_back({0, from, CG_CTF_READ, -1, errno});
         return;
@@ -176,17 +184,17 @@ void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index 
         at += n;
     }
     const int64_t chunks = (size + chunk - 1) / chunk;
-    // As many chunks at a time as there are threads, so that what is not merged yet stays small.
-    for (int64_t done = 0; done < chunks && out.faults.empty(); done += threads) {
-        const int64_t now = chunks - done < threads ? chunks - done : threads;
+    // Some chunks a thread at a time, so that what is not merged yet stays small.
+    std::vector<std::vector<char>> buffers((size_t)threads);
+    for (int64_t done = 0, now; done < chunks && out.faults.empty(); done += now) {
+        now = std::min(chunks - done, (int64_t)threads * 16);
         std::vector<Scan> scans((size_t)now);
         cg_in_parts(
             now, threads, 1, [](int64_t i) { return i; },
-            [&](int64_t first, int64_t last, int64_t) {
-                std::vector<char> buffer;
+            [&](int64_t first, int64_t last, int64_t part) {
                 for (int64_t c = first; c < last; ++c) {
                     const int64_t begin = (done + c) * chunk, end = begin + chunk < size ? begin + chunk : size;
-                    scan_chunk(fd, size, begin, end, out.ids, buffer, scans[(size_t)c]);
+                    scan_chunk(fd, size, begin, end, out.ids, buffers[(size_t)part], scans[(size_t)c]);
                 }
             });
         for (Scan &scan : scans) {
@@ -239,8 +247,8 @@ namespace sse41 = plain;
 #endif
 
 void cg_ctf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, int threads, std::vector<cg_ctf_stream> &streams,
-                 std::vector<std::vector<cg_ctf_sparse>> &sparse, std::vector<cg_ctf_fault> &faults, bool &sorted) {
-    (has_sse41 ? sse41::read : plain::read)(fd, n, begin, end, threads, streams, sparse, faults, sorted);
+                 std::vector<std::vector<cg_ctf_sparse>> &sparse, bool every, std::vector<cg_ctf_fault> &faults, bool &sorted) {
+    (has_sse41 ? sse41::read : plain::read)(fd, n, begin, end, threads, streams, sparse, every, faults, sorted);
 }
 
 int cg_float_of_text(const char *text, int64_t size, bool any_processor, float *out) {

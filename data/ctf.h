@@ -53,10 +53,10 @@ struct cg_ctf_sparse {
     std::vector<float> value;
 };
 
-// Parses n sequences at begin[i]..end[i] of the file; `sparse`: [part][stream]; at most one fault a sequence. `sorted`: whether
+// Parses n sequences at begin[i]..end[i] of the file; `sparse`: [part][stream]; at most one fault a sequence, unless `every` one is wanted. `sorted`: whether
 // the indices of every sparse sample rise.
 void cg_ctf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, int threads, std::vector<cg_ctf_stream> &streams,
-                 std::vector<std::vector<cg_ctf_sparse>> &sparse, std::vector<cg_ctf_fault> &faults, bool &sorted);
+                 std::vector<std::vector<cg_ctf_sparse>> &sparse, bool every, std::vector<cg_ctf_fault> &faults, bool &sorted);
 
 // The float32 that a decimal text stands for: 0 well, 1 no number, 2 out of range. `any_processor`: by the code that needs none
 // in particular.

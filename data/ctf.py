@@ -70,6 +70,9 @@ def _lines(i: int, name: str, rows: Any, sparse: bool) -> list[str]:
         at = None
     if not np.isfinite(values).all():
         raise DataError(f"CTF sequence {i}, stream '{name}': expected finite numbers, got {values[~np.isfinite(values)][0]}")
+    if values.dtype == np.float32 and at is None:
+        text = ctf_native.format_rows(np.ascontiguousarray(values), f"|{name}".encode(), sparse)
+        return text.decode().split("\n")[:-1]
     if values.dtype == np.float16:
         values = values.astype(np.float32)
     # str() of a NumPy float is the shortest text that reads back to it; `.0` says nothing here.
@@ -265,7 +268,7 @@ class CTFDeserializer(SequenceDeserializer):
             names.append((self._specs[name].field or name).encode())
             dims.append(int(np.prod(info.shape)))
             rows.append(None if info.storage_format == "sparse" else take((int(firsts[-1][-1]), dims[-1]), np.float32))
-        sparse, found, rising = ctf_native.read(self._fd, begin, end, names, dims, rows, firsts, threads)
+        sparse, found, rising = ctf_native.read(self._fd, begin, end, names, dims, rows, firsts, threads, self.every_fault)
         out: Rows = {}
         for (name, info), dense, triple, length in zip(self.streams.items(), rows, sparse, lengths, strict=True):
             if dense is not None:

@@ -118,6 +118,7 @@ struct Parser {
     const char *limit = nullptr;  // of the buffer
     size_t last = 0;
     bool sorted = true;
+    std::vector<cg_ctf_fault> *every = nullptr;  // where all faults of a sequence go; else it is left at the first one
     cg_ctf_fault fault{};
 
     Parser(std::vector<cg_ctf_stream> &streams, std::vector<cg_ctf_sparse> &sparse)
@@ -145,6 +146,15 @@ struct Parser {
         return false;
     }
 
+    // After a fault: whether to go on, from the next bar or line end.
+    bool go_on(const char *&p, int64_t item) {
+        if (!every) return false;
+        fault.item = item;
+        every->push_back(fault);
+        while (*p != '|' && *p != '\n') ++p;
+        return true;
+    }
+
     // One sequence, [text, end) of the buffer, at `base` in the file; a line end and PAD bytes follow.
     bool sequence(const char *text, const char *end, int64_t base, int64_t item) {
         const size_t S = streams.size();
@@ -162,17 +172,25 @@ struct Parser {
                     ++p;
                     break;
                 }
-                if (*p != '|') return fail(CG_CTF_TEXT, base + (p - text), -1, 0);
+                if (*p != '|') {
+                    fail(CG_CTF_TEXT, base + (p - text), -1, 0);
+                    if (go_on(p, item)) continue;
+                    return false;
+                }
                 const char *const bar = p;
                 const char *name = ++p;
                 while ((unsigned char)*p > ' ' && *p != '|') ++p;
                 const size_t size = (size_t)(p - name);
-                if (size == 0) return fail(CG_CTF_TEXT, base + (bar - text), -1, 0);
+                if (size == 0) {
+                    fail(CG_CTF_TEXT, base + (bar - text), -1, 0);
+                    if (go_on(p, item)) continue;
+                    return false;
+                }
                 size_t s = S;
                 if (*name != '#')
                     for (size_t i = 1; i <= S; ++i) {
                         const size_t c = (last + i) % S;
-                        if (streams[c].name.size() == size && std::memcmp(streams[c].name.data(), name, size) == 0) {
+                        if (same_name(streams[c].name, name, size)) {
                             s = last = c;
                             break;
                         }
@@ -180,13 +198,18 @@ struct Parser {
                 if (s == S) {  // a remark, or a stream that nobody asked for
                     while (*p != '|' && *p != '\n') ++p;
                     const char *bad;
-                    if (!cg_is_utf8(name, p, bad)) return fail(CG_CTF_UTF8, base + (bad - text), -1, (unsigned char)*bad);
-                    continue;
+                    if (cg_is_utf8(name, p, bad)) continue;
+                    fail(CG_CTF_UTF8, base + (bad - text), -1, (unsigned char)*bad);
+                    if (go_on(p, item)) continue;
+                    return false;
                 }
-                if (line[s] == lines) return fail(CG_CTF_TWICE, base + (bar - text), (int64_t)s, 0);
+                if (line[s] == lines) {
+                    fail(CG_CTF_TWICE, base + (bar - text), (int64_t)s, 0);
+                    if (!go_on(p, item)) return false;
+                }
                 line[s] = lines;
                 if (row[s] == streams[s].first[(size_t)item + 1]) return fail(CG_CTF_CHANGED, base + (bar - text), (int64_t)s, 0);
-                if (!(streams[s].sparse ? pairs(p, text, base, s) : values(p, text, base, s))) return false;
+                if (!(streams[s].sparse ? pairs(p, text, base, s) : values(p, text, base, s)) && !go_on(p, item)) return false;
                 ++row[s];
             }
         }
@@ -253,17 +276,18 @@ struct Parser {
 };
 
 static void read(int fd, int64_t n, const int64_t *begin, const int64_t *end, int threads, std::vector<cg_ctf_stream> &streams,
-                 std::vector<std::vector<cg_ctf_sparse>> &sparse, std::vector<cg_ctf_fault> &faults, bool &sorted) {
+                 std::vector<std::vector<cg_ctf_sparse>> &sparse, bool every, std::vector<cg_ctf_fault> &faults, bool &sorted) {
     std::vector<int64_t> total((size_t)n + 1, 0);
     for (int64_t i = 0; i < n; ++i) total[(size_t)i + 1] = total[(size_t)i] + end[i] - begin[i];
     sparse.assign((size_t)threads, std::vector<cg_ctf_sparse>(streams.size()));
     std::vector<std::vector<cg_ctf_fault>> found((size_t)threads);
     std::vector<char> rising((size_t)threads, 1);
     cg_in_parts(
-        n, threads, 1 << 17, [&](int64_t i) { return total[(size_t)i]; },
+        n, threads, 1 << 15, [&](int64_t i) { return total[(size_t)i]; },
         [&](int64_t first, int64_t last, int64_t part) {
             static const int64_t BLOCK = 1 << 17;  // of text at a time: it stays in the cache
             Parser parser(streams, sparse[(size_t)part]);
+            if (every) parser.every = &found[(size_t)part];
             std::unique_ptr<char[]> buffer;
             int64_t room = -1;
             for (int64_t i = first; i < last;) {

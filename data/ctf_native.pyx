@@ -30,7 +30,7 @@ cdef extern from "ctf.h" nogil:
         vector[int32_t] index
         vector[float] value
     void cg_ctf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, int threads, vector[cg_ctf_stream] &streams,
-                     vector[vector[cg_ctf_sparse]] &sparse, vector[cg_ctf_fault] &faults, cbool &sorted)
+                     vector[vector[cg_ctf_sparse]] &sparse, cbool every, vector[cg_ctf_fault] &faults, cbool &sorted)
     int cg_float_of_text(const char *text, int64_t size, cbool any_processor, float *out)
     void cg_ctf_format(const float *rows, int64_t n, int64_t dim, cbool sparse, const string &head, string &out)
     enum:
@@ -48,7 +48,7 @@ cdef list list_faults(vector[cg_ctf_fault] &faults):
     return [(f.item, f.offset, f.code, f.stream, f.got) for f in faults]
 
 
-def scan(int fd, int64_t size, int threads, int64_t chunk=8 << 20):
+def scan(int fd, int64_t size, int threads, int64_t chunk=1 << 20):
     """(offsets (n + 1,) int64, ids (n,) uint64 or None, [(name, samples (n,) int32)], faults) of a file of `size` bytes."""
     cdef cg_ctf_index found
     cdef int64_t n, k
@@ -81,7 +81,8 @@ def scan(int fd, int64_t size, int threads, int64_t chunk=8 << 20):
     return offsets, ids, columns, faults
 
 
-def read(int fd, const int64_t[::1] begin, const int64_t[::1] end, list names, list dims, list rows, list firsts, int threads):
+def read(int fd, const int64_t[::1] begin, const int64_t[::1] end, list names, list dims, list rows, list firsts, int threads,
+         bint every_fault=False):
     """Parses the sequences at begin..end (n,) of an open file; returns (sparse, faults, sorted).
 
     For each stream: its name (bytes), its dimension, the first samples (n + 1,) of the sequences, and the array (samples, dim)
@@ -124,7 +125,7 @@ def read(int fd, const int64_t[::1] begin, const int64_t[::1] end, list names, l
         streams.push_back(stream)
     if n:
         with nogil:
-            cg_ctf_read(fd, n, &begin[0], &end[0], threads, streams, sparse, faults, rising)
+            cg_ctf_read(fd, n, &begin[0], &end[0], threads, streams, sparse, every_fault, faults, rising)
     out = []
     for s in range(S):
         if rows[s] is not None:

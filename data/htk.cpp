@@ -192,18 +192,20 @@ namespace {
 struct LabelReader {
     int64_t unit, classes;
     const std::unordered_map<std::string, int32_t> &names;
-    std::string name;
-    cg_htk_fault fault{};
+    std::vector<cg_htk_fault> &faults;
+    bool every;  // whether to go on after a fault
+    std::string name{};
+    bool fine = true;
 
-    bool fail(int64_t offset, int64_t code, int64_t got) {
-        fault.offset = offset;
-        fault.code = code;
-        fault.got = got;
-        return false;
+    bool fail(int64_t item, int64_t offset, int64_t code, int64_t got) {
+        faults.push_back({item, offset, code, got});
+        fine = false;
+        return every;
     }
 
-    bool utterance(const char *text, const char *stop, int64_t base, int64_t frames, int32_t *label, uint8_t *starts) {
+    bool utterance(int64_t item, const char *text, const char *stop, int64_t base, int64_t frames, int32_t *label, uint8_t *starts) {
         int64_t done = 0;
+        fine = true;
         for (const char *line = text; line < stop;) {
             const char *end = (const char *)std::memchr(line, '\n', (size_t)(stop - line));
             if (!end) end = stop;
@@ -214,36 +216,50 @@ struct LabelReader {
             if (start.empty()) continue;
             const std::string_view after = next_word(p, end), word = next_word(p, end);
             int64_t first, last, id;
-            if (!whole_of(start, first) || !whole_of(after, last) || word.empty()) return fail(offset, CG_MLF_LINE, 0);
+            if (!whole_of(start, first) || !whole_of(after, last) || word.empty()) {
+                if (fail(item, offset, CG_MLF_LINE, 0)) continue;
+                return false;
+            }
             first = (first + unit / 2) / unit;
             last = (last + unit / 2) / unit;
-            if (first != done || last < first) return fail(offset, CG_MLF_GAP, last < first ? last : first);
-            if (last > frames) return fail(offset, CG_MLF_CHANGED, last);
+            if (first != done || last < first) {
+                if (!fail(item, offset, CG_MLF_GAP, last < first ? last : first)) return false;
+                first = std::min(first, last);
+            }
+            if (last > frames) {
+                fail(item, offset, CG_MLF_CHANGED, last);
+                return false;
+            }
+            done = last;
             if (names.empty()) {
-                if (!whole_of(word, id) || id >= classes) return fail(base + (word.data() - text), CG_MLF_LABEL, 0);
+                if (!whole_of(word, id) || id >= classes) {
+                    if (fail(item, base + (word.data() - text), CG_MLF_LABEL, 0)) continue;
+                    return false;
+                }
             } else {
                 name.assign(word);
                 const auto found = names.find(name);
                 if (found == names.end()) {
                     const char *bad;
-                    if (!cg_is_utf8(word.data(), word.data() + word.size(), bad))
-                        return fail(base + (bad - text), CG_MLF_UTF8, (unsigned char)*bad);
-                    return fail(base + (word.data() - text), CG_MLF_LABEL, 0);
+                    const bool utf8 = cg_is_utf8(word.data(), word.data() + word.size(), bad);
+                    if (!fail(item, base + ((utf8 ? word.data() : bad) - text), utf8 ? CG_MLF_LABEL : CG_MLF_UTF8, utf8 ? 0 : (unsigned char)*bad))
+                        return false;
+                    continue;
                 }
                 id = found->second;
             }
             std::fill(label + first, label + last, (int32_t)id);
             std::fill(starts + first, starts + last, 0);
             if (last > first) starts[first] = 1;
-            done = last;
         }
-        return done == frames || fail(base, CG_MLF_CHANGED, done);
+        if (fine && done != frames) fail(item, base, CG_MLF_CHANGED, done);
+        return fine;
     }
 };
 }  // namespace
 
 void cg_mlf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, const int64_t *frames, int64_t unit, int64_t classes,
-                 const std::unordered_map<std::string, int32_t> &names, int threads, int32_t *label, uint8_t *starts,
+                 const std::unordered_map<std::string, int32_t> &names, int threads, bool every, int32_t *label, uint8_t *starts,
                  std::vector<cg_htk_fault> &faults) {
     std::vector<int64_t> total((size_t)n + 1, 0), first((size_t)n + 1, 0);
     for (int64_t i = 0; i < n; ++i) {
@@ -254,20 +270,16 @@ void cg_mlf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, co
     cg_in_parts(
         n, threads, 1 << 16, [&](int64_t i) { return total[(size_t)i]; },
         [&](int64_t from, int64_t to, int64_t part) {
-            LabelReader reader{unit, classes, names, {}};
+            LabelReader reader{unit, classes, names, found[(size_t)part], every};
             std::vector<char> text;
             for (int64_t i = from; i < to; ++i) {
                 const int64_t size = end[i] - begin[i];
                 text.resize((size_t)size + 1);
-                bool fine = cg_read_all(fd, begin[i], size, text.data());
-                if (!fine)
-                    reader.fail(begin[i], CG_HTK_READ, errno);
-                else
-                    fine = reader.utterance(text.data(), text.data() + size, begin[i], frames[i], label + first[(size_t)i],
-                                            starts + first[(size_t)i]);
+                const bool there = cg_read_all(fd, begin[i], size, text.data());
+                if (!there) reader.fail(i, begin[i], CG_HTK_READ, errno);
+                const bool fine = there && reader.utterance(i, text.data(), text.data() + size, begin[i], frames[i],
+                                                            label + first[(size_t)i], starts + first[(size_t)i]);
                 if (!fine) {
-                    reader.fault.item = i;
-                    found[(size_t)part].push_back(reader.fault);
                     std::fill(label + first[(size_t)i], label + first[(size_t)i + 1], 0);
                     std::fill(starts + first[(size_t)i], starts + first[(size_t)i + 1], 0);
                 }

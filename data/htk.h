@@ -40,7 +40,7 @@ struct cg_mlf_index {
 void cg_mlf_scan(int fd, int64_t size, cg_mlf_index &out);
 
 // Class of each frame of n utterances, `unit` time units a frame; `starts`: where segments begin. No names: labels are numbers below
-// `classes`.
+// `classes`. At most one fault an utterance, unless `every` one is wanted.
 void cg_mlf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, const int64_t *frames, int64_t unit, int64_t classes,
-                 const std::unordered_map<std::string, int32_t> &names, int threads, int32_t *label, uint8_t *starts,
+                 const std::unordered_map<std::string, int32_t> &names, int threads, bool every, int32_t *label, uint8_t *starts,
                  std::vector<cg_htk_fault> &faults);

@@ -152,7 +152,7 @@ def read_features(path: str | os.PathLike[str], first: int | None = None, last: 
     return frames.astype(np.float32)
 
 
-def check_header(path: str, count: int, width: int, kind: int, size: int) -> None:
+def check_header(path: str, count: int, width: int, kind: int, size: int, may_be_cut: bool = False) -> None:
     """DataError if a header does not fit its file, or speaks of what is not read here: 16-bit numbers."""
     if kind & 0o2000 or kind & 0o77 in (0, 5, 10):
         raise DataError(
@@ -161,7 +161,7 @@ def check_header(path: str, count: int, width: int, kind: int, size: int) -> Non
     if count < 0 or width <= 0 or width % 4:
         raise DataError(f"HTK {path} byte 0: expected frames of 4, 8, ... bytes, got {count} frames of {width} bytes")
     needed = HEADER.size + count * width + (2 if kind & 0o10000 else 0)
-    if size != needed:
+    if size > needed or (size < needed and not may_be_cut):
         what = "the file is cut" if size < needed else "more follows"
         raise DataError(
             f"HTK {path} byte {min(size, needed)}: expected {needed} bytes ({count} frames of {width}), got {size}; {what}"

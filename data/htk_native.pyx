@@ -4,6 +4,7 @@ import numpy as np
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memcpy
+from libcpp cimport bool as cbool
 from libcpp.string cimport string
 from libcpp.unordered_map cimport unordered_map
 from libcpp.vector cimport vector
@@ -24,8 +25,8 @@ cdef extern from "htk.h" nogil:
         vector[cg_htk_fault] faults
     void cg_mlf_scan(int fd, int64_t size, cg_mlf_index &out)
     void cg_mlf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, const int64_t *frames, int64_t unit,
-                     int64_t classes, const unordered_map[string, int32_t] &names, int threads, int32_t *label, uint8_t *starts,
-                     vector[cg_htk_fault] &faults)
+                     int64_t classes, const unordered_map[string, int32_t] &names, int threads, cbool every, int32_t *label,
+                     uint8_t *starts, vector[cg_htk_fault] &faults)
     enum:
         CG_HTK_READ, CG_HTK_NOT_FINITE, CG_MLF_HEAD, CG_MLF_KEY, CG_MLF_END, CG_MLF_LINE, CG_MLF_GAP, CG_MLF_LABEL, CG_MLF_UTF8
         CG_MLF_CHANGED
@@ -109,7 +110,7 @@ cdef class Names:
 
 
 def read_labels(int fd, const int64_t[::1] begin, const int64_t[::1] end, const int64_t[::1] frames, int64_t unit,
-                int64_t classes, Names names, int threads):
+                int64_t classes, Names names, int threads, bint every_fault=False):
     """(class of each frame int32, whether a segment begins there uint8, faults) of utterances with lines at begin..end."""
     cdef int64_t n = begin.shape[0], i, total = 0
     cdef vector[cg_htk_fault] faults
@@ -125,5 +126,5 @@ def read_labels(int fd, const int64_t[::1] begin, const int64_t[::1] end, const 
     if total:
         l, s = label, starts
         with nogil:
-            cg_mlf_read(fd, n, &begin[0], &end[0], &frames[0], unit, classes, names.table, threads, &l[0], &s[0], faults)
+            cg_mlf_read(fd, n, &begin[0], &end[0], &frames[0], unit, classes, names.table, threads, every_fault, &l[0], &s[0], faults)
     return label, starts, list_faults(faults)

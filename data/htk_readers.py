@@ -12,7 +12,7 @@ import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse as sp
@@ -50,8 +50,9 @@ class HTKFeatureDeserializer(Deserializer):
 class HTKMLFDeserializer(Deserializer):
     """Reads frame labels from master label files; `streams`: StreamDefs(name=StreamDef(shape=, mlf=)), mlf a file or several.
 
-    `label_mapping_file` has one name a line, in the order of their numbers; '' : the names are the numbers. A frame is a one-hot CSR row
-    of `shape` classes; with `phoneBoundaries` its number is 2 where a segment begins. Times are 100 ns, `period` seconds a frame.
+    `label_mapping_file` has one name a line, in the order of their numbers; with '' they are `names`, or numbers where there are
+    none. A frame is a one-hot CSR row of `shape` classes; with `phoneBoundaries` its number is 2 where a segment begins. Times are
+    in 100 ns, a frame takes `period` seconds.
     Raises ValueError, DataError.
     """
 
@@ -61,10 +62,12 @@ class HTKMLFDeserializer(Deserializer):
         streams: Mapping[str, StreamDef],
         phoneBoundaries: bool = False,  # noqa: N803 CNTK's name
         period: float = 0.01,
+        names: Sequence[str | bytes] = (),
     ):
         if not streams:
             raise ValueError("HTKMLFDeserializer: expected one stream or more, got none")
-        names = _read_names(label_mapping_file) if label_mapping_file else []
+        given = [n if isinstance(n, bytes) else n.encode() for n in names]
+        names = _read_names(label_mapping_file) if label_mapping_file else given
         self.parts = [LabelStream(name, spec, names, bool(phoneBoundaries), units(period)) for name, spec in streams.items()]
         self.streams = {k: v for p in self.parts for k, v in p.streams.items()}
         self.count, self.identity = self.parts[0].count, "+".join(p.identity for p in self.parts)
@@ -110,9 +113,9 @@ class FeatureStream(SequenceDeserializer):
         self.faults: list[Fault] = []
         self._keys: list[str] = []
         self._paths: list[str] = []
-        self._heads: list[tuple[int, int] | str] = []  # (frames, bytes of one), or what is wrong
+        self._heads: list[Head] = []
         self._table(text)
-        widths = {h[1] for h in self._heads if not isinstance(h, str)}
+        widths = {h.width for h in self._heads if not h.wrong}
         self._dim = self._find_dim(label, shape, spec.context, widths)
         self._drop_other_widths()
         wide = self._dim * (self._left + 1 + self._right)
@@ -143,18 +146,23 @@ class FeatureStream(SequenceDeserializer):
                 self._heads.append(_read_head(self._paths[-1]))
             file = by_path[given]
             head = self._heads[file]
-            if isinstance(head, str):
-                self.faults.append(Fault(self._scp, offset, number, key, head))
-                continue
             first = int(m["first"] or 0)
-            frames = int(m["last"]) - first + 1 if m["last"] else head[0]
+            frames = int(m["last"]) - first + 1 if m["last"] else head.frames
+            if not head.wrong and frames > 0 and head.there < first + frames <= head.frames:
+                wish = f"expected frames [{first},{first + frames - 1}] up to byte {HEADER.size + (first + frames) * head.width}"
+                self.faults.append(Fault(self._paths[file], head.size, 0, key, f"{wish}, got the end of the file; it is cut"))
+                continue
             reason = ""
-            if key in seen:
+            if head.wrong:
+                reason = head.wrong
+            elif key in seen:
                 reason = f"expected each key once, got it in line {seen[key]} too"
             elif frames < 1:
                 reason = f"expected a frame or more, got {frames}"
-            elif first + frames > head[0]:
-                reason = f"expected frames in [0, {head[0] - 1}] as {self._paths[file]} has, got [{first},{first + frames - 1}]"
+            elif first + frames > head.frames:
+                reason = (
+                    f"expected frames in [0, {head.frames - 1}] as {self._paths[file]} has, got [{first},{first + frames - 1}]"
+                )
             elif frames > self._longest:
                 reason = f"expected at most {self._longest} frames (max_sequence_length), got {frames}"
             elif self.broadcast and frames != 1:
@@ -164,7 +172,7 @@ class FeatureStream(SequenceDeserializer):
                 continue
             seen[key] = number
             self._keys.append(key)
-            rows.append((file, HEADER.size + first * head[1], frames))
+            rows.append((file, HEADER.size + first * head.width, frames))
             self._where.append((offset, number))
         table = np.array(rows, np.int64).reshape(-1, 3)
         self._file, self._offset, self._frames = (np.ascontiguousarray(table[:, k]) for k in range(3))
@@ -183,7 +191,7 @@ class FeatureStream(SequenceDeserializer):
 
     def _drop_other_widths(self) -> None:
         """Utterances of files with other frames become faults."""
-        widths = np.array([0 if isinstance(h, str) else h[1] for h in self._heads], np.int64)
+        widths = np.array([0 if h.wrong else h.width for h in self._heads], np.int64)
         keep = widths[self._file] == 4 * self._dim
         for i in np.flatnonzero(~keep).tolist():
             got = int(widths[self._file[i]])
@@ -234,20 +242,31 @@ def _find_path(given: str, folder: str) -> str:
     return beside if not os.path.exists(given) and os.path.exists(beside) else given
 
 
-def _read_head(path: str) -> tuple[int, int] | str:
-    """(frames, bytes of one) of a feature file, or what is wrong with it."""
+class Head(NamedTuple):
+    """What a feature file says and is: `there` of `frames` frames of `width` bytes, in `size` bytes; `wrong`: why it cannot be read."""
+
+    frames: int = 0
+    there: int = 0
+    width: int = 0
+    size: int = 0
+    wrong: str = ""
+
+
+def _read_head(path: str) -> Head:
     try:
         with open(path, "rb") as f:
-            head = f.read(HEADER.size)
-            if len(head) < HEADER.size:
-                return f"expected a header of {HEADER.size} bytes in {path}, got {len(head)}; the file is cut"
-            count, _, width, kind = HEADER.unpack(head)
-            check_header(path, count, width, kind, os.fstat(f.fileno()).st_size)
+            head, size = f.read(HEADER.size), os.fstat(f.fileno()).st_size
     except OSError as e:
-        return f"expected a feature file, got {e.strerror}: {path}"
+        return Head(wrong=f"expected a feature file, got {e.strerror}: {path}")
+    if len(head) < HEADER.size:
+        return Head(size=size, wrong=f"expected a header of {HEADER.size} bytes in {path}, got {len(head)}; the file is cut")
+    count, _, width, kind = HEADER.unpack(head)
+    there = min(count, (size - HEADER.size) // width) if width > 0 else 0
+    try:
+        check_header(path, count, width, kind, size, may_be_cut=True)
     except DataError as e:
-        return str(e)
-    return count, width
+        return Head(count, there, width, size, str(e))
+    return Head(count, there, width, size)
 
 
 def _read_names(path: str | os.PathLike[str]) -> list[bytes]:
@@ -358,7 +377,7 @@ class LabelStream(SequenceDeserializer):
             mine = np.flatnonzero(self._file[numbers] == file)
             begin, end = self._begin[numbers[mine]], self._end[numbers[mine]]
             labels, begins, found = htk_native.read_labels(
-                self._fds[file], begin, end, frames[mine], self._unit, self._classes, self._names, threads
+                self._fds[file], begin, end, frames[mine], self._unit, self._classes, self._names, threads, self.every_fault
             )
             if len(mine) == len(numbers):
                 label, starts = labels, begins

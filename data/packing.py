@@ -22,7 +22,7 @@ __all__ = ["Frames", "Pieces", "Samples", "Sequences"]
 
 POSITION = "minibatchSourcePosition"  # CNTK's key: samples so far
 FRAME_WINDOW = 1 << 17  # frames that frame mode shuffles among each other
-FRAMES = 0x6672616D6573  # purpose of the random numbers of that
+FRAMES, CHUNKS = 0x6672616D6573, 0x6368756E6B73  # purposes of random numbers
 
 Made = tuple[dict[str, MinibatchData], Any, list[Fault]]
 
@@ -33,17 +33,56 @@ def order(seed: int, sweep: int, count: int, start: int = 0, stop: int | None = 
     return permutation(seed, sweep, count, start, stop) if randomize else np.arange(start, stop, dtype=np.int64)
 
 
+class Order:
+    """Sequences by place of a sweep. With `chunks`, the first sequence of each and the end, chunks are permuted, and sequences only
+    within `window` chunks that follow each other; all of it by (seed, sweep)."""
+
+    def __init__(self, count: int, seed: int, randomize: bool, chunks: np.ndarray | None = None, window: int = 1):
+        self.count, self.seed, self.randomize, self.window = count, seed, randomize, max(1, window)
+        self.chunks = chunks if randomize else None
+        self._sweeps: dict[int, np.ndarray] = {}
+
+    def __call__(self, sweep: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        stop = self.count if stop is None else stop
+        if self.chunks is None:
+            return order(self.seed, sweep, self.count, start, stop, self.randomize)
+        if sweep not in self._sweeps:
+            while len(self._sweeps) > 1:
+                self._sweeps.pop(next(iter(self._sweeps)))
+            self._sweeps[sweep] = self._by_chunks(sweep)
+        return self._sweeps[sweep][start:stop]
+
+    def _by_chunks(self, sweep: int) -> np.ndarray:
+        first = self.chunks
+        assert first is not None
+        shuffled = order(self.seed, sweep, len(first) - 1)
+        parts = []
+        for at in range(0, len(shuffled), self.window):
+            numbers = np.concatenate([np.arange(first[c], first[c + 1]) for c in shuffled[at : at + self.window]])
+            key = int(philox((self.seed, CHUNKS), (1, sweep, at, 0))[0])
+            parts.append(numbers[permutation(key, sweep, len(numbers), 0, len(numbers))])
+        return np.concatenate(parts)
+
+
 def minibatch_places(
-    position: int, stop: int, count: int, seed: int, randomize: bool, partitions: int = 1, partition: int = 0
+    position: int,
+    stop: int,
+    count: int,
+    seed: int,
+    randomize: bool,
+    partitions: int = 1,
+    partition: int = 0,
+    by: Order | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(sample, sweep), both int64 (n,), of one rank's places in position..stop of the timeline."""
+    by = by or Order(count, seed, randomize)
     samples, sweeps = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     at = position
     while at < stop:
         sweep, first = divmod(at, count)
         last = min(count, first + stop - at)
         mine = slice((partition - at) % partitions, None, partitions)
-        samples.append(order(seed, sweep, count, first, last, randomize)[mine])
+        samples.append(by(sweep, first, last)[mine])
         sweeps.append(np.full(len(samples[-1]), sweep, np.int64))
         at += last - first
     return np.concatenate(samples), np.concatenate(sweeps)
@@ -54,18 +93,9 @@ class Samples:
 
     start: Any = 0
 
-    def __init__(
-        self,
-        joined: Joined,
-        streams: int,
-        seed: int,
-        randomize: bool,
-        max_samples: int | None,
-        max_sweeps: int | None,
-        threads: int,
-    ):
+    def __init__(self, joined: Joined, order: Order, streams: int, max_samples: int | None, max_sweeps: int | None, threads: int):
         self.joined, self.count, self.sizes = joined, joined.count, joined.sizes
-        self.seed, self.randomize, self.threads = seed, randomize, threads
+        self.order, self.seed, self.randomize, self.threads = order, order.seed, order.randomize, threads
         self.max_samples, self.max_sweeps = max_samples, max_sweeps
         self.ring = Ring(8 * streams)
         self.per_sweep = self.count if self.sizes is None else int(np.sum(self.sizes, dtype=np.int64))
@@ -111,7 +141,7 @@ class Samples:
     def plan(self, position: Any, size: int) -> tuple[np.ndarray, np.ndarray, Any, bool]:
         """(sequences, sweeps, position after, whether a sweep ends) of all ranks' minibatch."""
         stop = position + size if self.limit is None else min(position + size, self.limit)
-        sample, sweep = minibatch_places(position, stop, self.count, self.seed, self.randomize)
+        sample, sweep = minibatch_places(position, stop, self.count, self.seed, self.randomize, by=self.order)
         return sample, sweep, stop, stop // self.count > position // self.count
 
     def read(self, places: np.ndarray, sweeps: np.ndarray, ends: bool) -> tuple[dict[str, MinibatchData], list[Fault]]:
@@ -148,7 +178,7 @@ class Sequences(Samples):
         if "sequence" in state:
             return whole(state, "sequence"), samples
         sweep, rest = divmod(samples, self.per_sweep)  # CNTK's state has the samples alone
-        sizes = self.sizes[order(self.seed, sweep, self.count, randomize=self.randomize)]
+        sizes = self.sizes[self.order(sweep)]
         return sweep * self.count + int(np.searchsorted(np.cumsum(sizes, dtype=np.int64), rest)) + bool(rest), samples
 
     def same(self) -> dict[str, Any]:
@@ -165,7 +195,7 @@ class Sequences(Samples):
         at, used, guess = place, 0, 1 + room * self.count // max(1, self.per_sweep)
         while last is None or at < last:
             sweep, first = divmod(at, self.count)
-            new = order(self.seed, sweep, self.count, first, min(self.count, first + guess), self.randomize)
+            new = self.order(sweep, first, min(self.count, first + guess))
             total = used + np.cumsum(self.sizes[new], dtype=np.int64)
             fit = int(np.searchsorted(total, room, side="right"))
             if at == place:
@@ -198,7 +228,7 @@ class Frames(Samples):
     def plan_sweep(self, sweep: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(sequences in order, their first frames (count + 1,), the windows' first places (windows + 1,)) of a sweep."""
         if sweep not in self._sweeps:
-            numbers = order(self.seed, sweep, self.count, randomize=self.randomize)
+            numbers = self.order(sweep)
             first = np.arange(self.count + 1) if self.sizes is None else first_rows(self.sizes[numbers])
             cuts = np.append(np.unique(np.searchsorted(first[:-1], np.arange(0, self.per_sweep, self.window))), self.count)
             while len(self._sweeps) > 1:
@@ -296,7 +326,7 @@ class Pieces(Samples):
     def _number(self, place: int) -> int:
         """The sequence at a place of the timeline."""
         sweep, at = divmod(place, self.count)
-        return int(order(self.seed, sweep, self.count, at, at + 1, self.randomize)[0])
+        return int(self.order(sweep, at, at + 1)[0])
 
     def rest(self, place: int, offset: int) -> int:
         """Samples that a slot still has."""

@@ -42,6 +42,8 @@ class SequenceDeserializer(Deserializer):
 
     faults: Sequence[Fault] = ()
     framewise = False
+    every_fault = False  # whether a sequence is read on after its first fault
+    chunks: np.ndarray | None = None  # first sequence of each chunk, and the end, where it must be read in chunks
     broadcast: frozenset[str] = frozenset()  # streams of one sample a sequence, repeated along the others
 
     def keys(self) -> np.ndarray | list[str] | None:

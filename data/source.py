@@ -21,6 +21,8 @@ The same with sequences: places are those of whole sequences, a permutation of t
 - `truncation_length` T: minibatch_size // T slots, each with one sequence, give their next T samples each; a slot that ran out
   begins the next sequence of the timeline in the next minibatch. MinibatchData has `slots` and `begins`. Rank i has slots s with
   s mod n = i; the position also has the sequence and offset of each slot;
+- sequences of a deserialiser that is read in chunks (UserDeserializer): chunks are permuted, then the sequences of each
+  `randomization_window_in_chunks` of them; the order is a function of (seed, sweep) and that window;
 - a sequence that cannot be read keeps its place, its samples are left out: neither order nor position depend on faults.
 
 CNTK 2.7 differs: it randomises within windows of chunks and gives ranks whole chunks, so that its order depends on both; its
@@ -37,7 +39,7 @@ from typing import Any
 import numpy as np
 
 from cogkit.data.deserializers import Deserializer
-from cogkit.data.packing import POSITION, Frames, Pieces, Samples, Sequences
+from cogkit.data.packing import POSITION, Frames, Order, Pieces, Samples, Sequences
 from cogkit.data.prefetch import Prefetcher
 from cogkit.data.sequences import Fault, Joined, SequenceDeserializer, available_threads
 from cogkit.data.streams import (
@@ -48,6 +50,7 @@ from cogkit.data.streams import (
     StreamInformation,
     by_stream,
 )
+from cogkit.data.user import UserDeserializer
 from cogkit.errors import DataError
 from cogkit.variables import Record
 
@@ -167,7 +170,13 @@ class MinibatchSource(_Streams):
             raise DataError("MinibatchSource: expected data, got no sequence at all")
         threads = 1 if multithreaded_deserializer is False else available_threads()
         limit = max_samples if sweeps is None and max_samples != INFINITELY_REPEAT else None
-        self._packing: Samples = kind(joined, len(self._infos), self._seed, self._randomize, limit, sweeps, threads, **options)
+        chunks = parts[0].chunks if joined.numbers[0] is None and isinstance(parts[0], SequenceDeserializer) else None
+        window = randomization_window_in_chunks or DEFAULT_RANDOMIZATION_WINDOW_IN_CHUNKS
+        for d in parts:
+            if isinstance(d, UserDeserializer):
+                d.keep = window + 1 if self._randomize else 2
+        by = Order(joined.count, self._seed, self._randomize, chunks, window)
+        self._packing: Samples = kind(joined, by, len(self._infos), limit, sweeps, threads, **options)
         if not self._packing.per_sweep:
             raise DataError("MinibatchSource: expected data, got sequences without a sample")
         self._position = self._packing.start
