@@ -15,18 +15,25 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+# a file beside this one, whether this is run as a package or loaded by its path
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+from workloads import padding_points  # noqa: E402
+
 HERE = Path(__file__).resolve().parent
 TORCH = "2.13.0"
-WORKLOADS = ("mlp", "resnet20", "vgg13_fer")
-ROWS = {"mlp": 64, "resnet20": 128, "vgg13_fer": 32}
+WORKLOADS = ("mlp", "resnet20", "vgg13_fer", "lstm_speech", "rnn_past_value")
 VARIANTS = {
     "mlp": ("eager", "compile"),
     "resnet20": ("eager", "channels_last", "compile", "compile_channels_last"),
     "vgg13_fer": ("eager", "channels_last", "compile", "compile_channels_last"),
+    "lstm_speech": ("padded", "packed", "packed_sorted", "compile_padded"),
+    "rnn_past_value": ("padded", "packed", "packed_sorted", "script_padded", "script_packed_sorted", "compile_padded"),
+    "padding": ("padded", "packed", "packed_sorted"),
 }
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 NO_TORCH = f"PyTorch not found: pip install torch=={TORCH} in an environment of its own and pass --torch"
@@ -91,7 +98,10 @@ def _middle(rounds: list[Record]) -> Record:
     out = {}
     for key, value in rounds[0].items():
         numbers = [r[key] for r in rounds]
-        out[key] = statistics.median(numbers) if isinstance(value, (int, float)) else value
+        if isinstance(value, list):
+            out[key] = [statistics.median(each) for each in zip(*numbers, strict=True)]
+        else:
+            out[key] = statistics.median(numbers) if isinstance(value, (int, float)) else value
     out["rounds_ms"] = [r["ms"] for r in rounds]
     return out
 
@@ -113,8 +123,8 @@ def _table(head: list[str], rows: list[list[str]], words: int = 1) -> str:
 
 def speed_table(results: Record, gflops: float | None) -> str:
     """Ours beside the best variant of PyTorch."""
-    head = ["workload", "ours ms", "torch best ms", "(which)", "ratio", "ratio CPU", "floor ms", "of peak", "peak MiB ours", "theirs",
-            "samples/s"]  # fmt: skip
+    head = ["workload", "ours ms", "torch best ms", "(which)", "ratio", "ratio CPU", "CNTK ms", "CNTK ratio", "floor ms", "of peak",
+            "peak MiB ours", "theirs", "samples/s"]  # fmt: skip
     rows = []
     for name, found in results.items():
         ours, operations = found.get("cogkit"), found.get("operations")
@@ -129,14 +139,57 @@ def speed_table(results: Record, gflops: float | None) -> str:
             row += [f"{theirs[best]['ms']:.2f}", best, f"{theirs[best]['ms'] / ours['ms']:.2f}", f"{cpu / ours['cpu_ms']:.2f}"]
         else:
             row += ["-"] * 4
+        cntk = found.get("cntk")
+        row += [f"{cntk['ms']:.2f}", f"{cntk['ms'] / ours['ms']:.2f}"] if cntk else ["-", "-"]
         floor = operations / gflops * 1e-6 if operations and gflops else None
         row += [f"{floor:.2f}", f"{floor / ours['ms']:.0%}"] if floor else ["-", "-"]
         row += [_memory(ours), min((_memory(t) for t in theirs.values()), key=lambda m: float(m.split()[0]), default="-")]
-        row += [f"{1e3 * ROWS[name] / ours['ms']:.0f}"]
-        if "cntk" in found:
-            row[4] += f" (CNTK {found['cntk']['ms'] / ours['ms']:.2f})"
-        rows.append(row)
+        rows.append([*row, f"{1e3 * ours['samples'] / ours['ms']:.0f}"])
     return _table(head, rows)
+
+
+def padding_shares() -> list[float]:
+    """How much of each minibatch of `padding` would be padding, were it an array as long as its longest sequence."""
+    return [1 - sum(lengths) / (len(lengths) * max(lengths)) for _, lengths in padding_points()]
+
+
+def padding_table(found: Record) -> str:
+    """Milliseconds of each minibatch of `padding`, by who ran it, and what a frame takes of them."""
+    who = [k for k in found if "each_ms" in found[k]]
+    rows = []
+    for i, ((what, lengths), share) in enumerate(zip(padding_points(), padding_shares(), strict=True)):
+        ms = [found[k]["each_ms"][i] for k in who]
+        frames = sum(lengths)
+        row = [what, str(len(lengths)), str(max(lengths)), str(frames), f"{share:.0%}", *(f"{t:.1f}" for t in ms)]
+        rows.append([*row, *(f"{1e3 * t / frames:.1f}" for t in ms)])
+    head = ["lengths", "sequences", "longest", "frames", "padding", *(k + " ms" for k in who), *(k + " µs/frame" for k in who)]
+    return _table(head, rows)
+
+
+def padding_figure(found: Record, path: Path) -> None:
+    """Time of a step against the share of padding, frames being equal, and against the frames, lengths being equal; written aside, renamed."""
+    from matplotlib.figure import Figure
+
+    points, shares = padding_points(), padding_shares()
+    frames = [sum(lengths) for _, lengths in points]
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    families = {"one long": ("o-", "one long, the others short"), "ever shorter": ("s--", "ever shorter ones")}
+    for k, (who, r) in enumerate((who, r) for who, r in found.items() if "each_ms" in r):
+        ms = r["each_ms"]
+        for family, (style, meaning) in families.items():
+            at = [i for i, (what, _) in enumerate(points) if what in ("equal lengths", family)]
+            label = f"{who}, {meaning}"
+            left.plot([100 * shares[i] for i in at], [ms[i] for i in at], style, color=f"C{k}", label=label)
+        at = sorted((i for i, (what, _) in enumerate(points) if what.endswith("equal lengths")), key=lambda i: frames[i])
+        right.plot([frames[i] for i in at], [ms[i] for i in at], "o-", color=f"C{k}", label=who)
+    left.set(xlabel="padding, % of the padded array", ylabel="ms a training step", title=f"{frames[0]} frames", ylim=(0, None))
+    right.set(xlabel="frames", ylabel="ms a training step", title="no padding", xlim=(0, None), ylim=(0, None))
+    left.legend(fontsize="x-small")
+    right.legend(fontsize="x-small")
+    aside = path.with_name(path.name + ".part")
+    figure.savefig(aside, format="svg")
+    aside.replace(path)
 
 
 def _memory(r: Record) -> str:
@@ -173,6 +226,13 @@ def parts_table(parts: Record) -> str:
     for name in ("mlp", "resnet20"):
         row(f"train_minibatch beside its instructions, {name}", f"overhead {name}",
             "{python_us:.0f} µs ({instructions} instructions, {parameters} parameters)")  # fmt: skip
+    for name in ("lstm_speech", "rnn_past_value"):
+        found = parts.get(f"lengths {name}")
+        again = "no" if found and not found["lowered_again"] else "YES, {lowered_again:.0f} times"
+        row(f"lengths that are new to a plan, {name}", f"lengths {name}",
+            "binding {bind_new_ms:.2f} ms, the first ever {bind_first_ms:.1f}, met before {bind_again_ms:.3f}",
+            "feeding {feed_new_ms:.2f} ms, met before {feed_again_ms:.2f}",
+            "step {step_new_ms:.2f} ms, met before {step_again_ms:.2f}, first ever {first_step_ms:.0f}", "lowered again: " + again)  # fmt: skip
     row("import cogkit", "startup", "{ms:.0f} ms, {cpu_ms:.0f} ms CPU", "NumPy's share {numpy_ms:.0f} ms")
     passes = "resolve and gradient {resolve_gradient_ms:.0f}, fuse {fuse_ms:.0f}, layout {layout_ms:.0f}, memory {memory_ms:.0f}"
     row("lowering of resnet20's training", "lowering resnet20", "{total_ms:.0f} ms", passes + ", kernels {bind_ms:.0f}")
@@ -240,11 +300,16 @@ def machine() -> Record:
             "load_before": load, "date": time.strftime("%Y-%m-%d")}  # fmt: skip
 
 
+def place(here: Record, folder: Path) -> Path:
+    """Where results go: <machine>-<date>.md."""
+    slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)|cpu|processor|@.*", " ", here["cpu"].lower())).strip("-")
+    return folder / f"{slug}-{here['date']}.md"
+
+
 def write(text: str, record: Record, folder: Path) -> Path:
     """The table and its numbers as <machine>-<date>.md and .json, each written aside and renamed."""
     folder.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)|cpu|processor|@.*", " ", record["machine"]["cpu"].lower())).strip("-")
-    path = folder / f"{slug}-{record['machine']['date']}.md"
+    path = place(record["machine"], folder)
     for target, content in ((path, text), (path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")):
         aside = target.with_name(target.name + ".part")
         aside.write_text(content, encoding="utf-8")
@@ -266,6 +331,10 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--limit", type=float, default=900.0, help="seconds after which a process counts as failed")
     p.add_argument("--no-parts", action="store_true", help="workloads alone")
     p.add_argument("--parts", action="store_true", help="parts of the engine alone")
+    p.add_argument("--padding", action="store_true", help="time against the share of padding alone")
+    p.add_argument(
+        "--readers", action="store_true", help="MB/s of the readers alone (python -m benchmarks.readers has more options)"
+    )
     p.add_argument("--convolutions", action="store_true", help="GFLOP/s of each product of the workloads")
     p.add_argument("--profile", action="store_true", help="all instructions of the workloads")
     p.add_argument("--write", action="store_true", help="keep table and numbers in benchmarks/results")
@@ -285,7 +354,8 @@ def main(argv: list[str] | None = None) -> int:
         text += ["", "The machine was busy: numbers of wall time mean little, those of processor time and of --threads 1 more."]
     peak = bench.part("peak")
     gflops = peak["gflops"] if peak else None
-    if not o.parts and not o.convolutions and not o.profile:
+    alone = o.parts or o.padding or o.readers or o.convolutions or o.profile
+    if not alone:
         results = record["workloads"] = {}
         for name in names:
             results[name] = bench.workload(name)
@@ -294,7 +364,8 @@ def main(argv: list[str] | None = None) -> int:
                 results[name].update({k: products[k] for k in ("operations", "arena_mib", "held_mib")})
         text += ["", "## Training", "", speed_table(results, gflops), "",
                  "ratio: theirs / ours, above 1 we are faster; CPU: of processor time, least of theirs. floor: operations of the direct algorithms "
-                 "at the measured peak; Winograd's does less, so that a share of peak may pass 100 %. Peak memory beyond the import's (+import); "
+                 "at the measured peak; Winograd's does less, so that a share of peak may pass 100 %. samples: images, or frames of the sequences, "
+                 "whose lengths are other ones in each minibatch. Peak memory beyond the import's (+import); "
                  "theirs: the least of all variants.", "", variants_table(results)]  # fmt: skip
         if not o.torch and not o.no_torch:
             text += ["", NO_TORCH]
@@ -304,14 +375,36 @@ def main(argv: list[str] | None = None) -> int:
             if found:
                 record.setdefault("instructions", {})[name] = found
                 text += ["", "## " + (products_table(name, found, gflops) if o.convolutions else profile_table(name, found))]
-    elif not o.no_parts:
+    if o.parts or not alone and not o.no_parts:
         parts = record["parts"] = {"peak": peak}
-        for part in ("copy", "executor", "overhead mlp", "overhead resnet20", "startup", "lowering resnet20"):
+        for part in ("copy", "executor", "overhead mlp", "overhead resnet20", "lengths lstm_speech", "lengths rnn_past_value", "startup",
+                     "lowering resnet20"):  # fmt: skip
             parts[part] = bench.part(*part.split())
         text += ["", "## Parts", "", parts_table(parts)]
         programs = record["pointwise"] = bench.part("pointwise")
         if programs:
             text += ["", "## Pointwise programs", "", pointwise_table(programs)]
+    if o.padding or o.parts or not alone and not o.no_parts:
+        found = record["padding"] = bench.workload("padding")
+        text += ["", "## Padding", "", padding_table(found), "",
+                 "One layer of 512 LSTM cells, 80 inputs, forward, backward and update. padding: of an array as long as the longest sequence. "
+                 "The share grows at equal frames, then the frames at equal lengths."]  # fmt: skip
+        if o.write and any("each_ms" in r for r in found.values()):
+            figure = place(here, HERE / "results").with_suffix(".padding.svg")
+            figure.parent.mkdir(parents=True, exist_ok=True)
+            padding_figure(found, figure)
+            text += ["", f"![time against padding]({figure.name})"]
+    if o.readers:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "readers.json"
+            command = [sys.executable, str(HERE / "readers.py"), "--rounds", str(o.rounds), "--json", str(file)]
+            done = subprocess.run([*command, *(["--cntk", *o.cntk] if o.cntk else [])], stdout=subprocess.PIPE, text=True, env=bench.env,
+                                  check=False)  # fmt: skip
+            if done.returncode:
+                bench.failures["readers"] = f"status {done.returncode}"
+            else:
+                record["readers"] = json.loads(file.read_text())
+                text += ["", "## Readers", "", "```", done.stdout.rstrip(), "```"]
     if bench.failures:
         record["failures"] = bench.failures
         text += ["", "## Failed", "", *(f"- {k}: {v}" for k, v in bench.failures.items())]

@@ -17,7 +17,7 @@ import numpy as np
 
 # run as a script: its own folder is on the path only where PYTHONSAFEPATH is not set
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-from workloads import SIZES, build  # noqa: E402
+from workloads import SEQUENCES, SIZES, build  # noqa: E402
 
 # One thread is timed by the time that it has run: on a busy machine that is the number to look at.
 clock = time.thread_time if os.environ.get("OMP_NUM_THREADS") == "1" else time.perf_counter
@@ -124,8 +124,8 @@ def overhead(name: str) -> dict[str, float]:
     """Python's time in one train_minibatch: all that is not spent in instructions."""
     import cogkit as C
 
-    trainer, feeds = build(C, name)
-    feeds = [{v: a[:2] for v, a in f.items()} for f in feeds]  # small, so that what is measured is not lost in the rest
+    trainer, feed = build(C, name)
+    feeds = [{v: a[:2] for v, a in feed(i).items()} for i in range(4)]  # small, so that what is measured is not lost in the rest
     for f in feeds * 2:
         trainer.train_minibatch(f)
     total = [0.0]
@@ -143,6 +143,54 @@ def overhead(name: str) -> dict[str, float]:
         "instructions": sum(len(b.calls) for b in bindings),
         "parameters": len(trainer.parameter_learners[0].parameters),
     }
+
+
+def lengths(name: str) -> dict[str, Any]:
+    """Milliseconds of a set of lengths that is new to a training plan, and of one that it has met; whether anything was lowered again."""
+    import cogkit as C
+    from cogkit.engine import session
+    from cogkit.engine.values import bind_feeds
+
+    lowered = [0]
+    lower = session.lower
+
+    def counted(*args: Any) -> Any:
+        lowered[0] += 1
+        return lower(*args)
+
+    session.lower = counted  # type: ignore[assignment]
+    trainer, feed = build(C, name)
+    start = clock()
+    trainer.train_minibatch(feed(0))
+    found: dict[str, Any] = {"first_step_ms": 1e3 * (clock() - start)}
+    for i in range(1, 8):  # a step of each number of rows is made once, by the first minibatches that have it
+        trainer.train_minibatch(feed(i))
+    executable = trainer._main.executable
+    times: dict[str, list[float]] = {}
+    before = lowered[0]
+
+    def note(what: str, f: Callable[[], Any]) -> Any:
+        start = clock()
+        result = f()
+        times.setdefault(what + "_ms", []).append(1e3 * (clock() - start))
+        return result
+
+    for i in range(8, 24):
+        fed = feed(i)
+        for round_ in ("new", "again"):
+            _, types, sizes = note("feed_" + round_, lambda fed=fed: bind_feeds(fed))
+            plan = executable.plan(types, sizes)
+            note("bind_" + round_, lambda plan=plan, sizes=sizes: plan.binding(sizes))
+        fed = feed(i + 100)
+        for round_ in ("new", "again"):
+            note("step_" + round_, lambda fed=fed: trainer.train_minibatch(fed))
+    found.update((what, float(np.median(t))) for what, t in times.items())
+    found.update(lowered_before=before, lowered_again=lowered[0] - before)
+    _, types, sizes = bind_feeds(feed(0))
+    plan = trainer._make(()).executable.plan(types, sizes)
+    start = clock()
+    plan.binding(sizes)
+    return {**found, "bind_first_ms": 1e3 * (clock() - start)}
 
 
 def startup() -> dict[str, float]:
@@ -174,10 +222,10 @@ def lowering(name: str) -> dict[str, float]:
     from cogkit.lowering.memory import place
 
     start = clock()
-    trainer, feeds = build(C, name)
+    trainer, feed = build(C, name)
     built = clock() - start
     step = trainer._make(())
-    _, types, sizes = bind_feeds(feeds[0])
+    _, types, sizes = bind_feeds(feed(0))
     times = [clock()]
     graph = lower(step.executable.request, types)
     times.append(clock())
@@ -199,22 +247,26 @@ def lowering(name: str) -> dict[str, float]:
 # instructions ------------------------------------------------------------------------------------------------------------------
 
 
-def _operations(step: Any, sizes: dict) -> float:
-    """Multiplications and additions of a step's product, as a direct algorithm does them; 0 for what is no product."""
-    n = step.node
-    if n.name not in ("conv", "conv_dx", "conv_dw", "matmul"):
-        return 0.0
-    if n.name == "matmul":
-        a, b = n.inputs
-        m, k = reversed(a.type.shape) if n.attrs["ta"] else a.type.shape
-        width = b.type.shape[0] if n.attrs["tb"] else b.type.shape[1]
+def _operations(node: Any, sizes: dict) -> float:
+    """Multiplications and additions of a node's products, as a direct algorithm does them; 0 for what is no product.
+
+    Each row of a loop counts as one step of one sequence.
+    """
+    if node.name == "loop":
+        return sum(_operations(n, sizes) for n in node.attrs["body"].graph.nodes)
+    if node.name == "matmul":
+        a, b = node.inputs
+        m, k = reversed(a.type.shape) if node.attrs["ta"] else a.type.shape
+        width = b.type.shape[0] if node.attrs["tb"] else b.type.shape[1]
         rows = max([sizes[v.type.axes] for v in (a, b) if v.type.axes], default=1)
         return 2.0 * rows * m * k * width
+    if node.name not in ("conv", "conv_dx", "conv_dw"):
+        return 0.0
     w, y = {
-        "conv": (n.inputs[1], n.outputs[0]),
-        "conv_dx": (n.inputs[1], n.inputs[0]),
-        "conv_dw": (n.outputs[0], n.inputs[1]),
-    }[n.name]
+        "conv": (node.inputs[1], node.outputs[0]),
+        "conv_dx": (node.inputs[1], node.inputs[0]),
+        "conv_dw": (node.outputs[0], node.inputs[1]),
+    }[node.name]
     rows = sizes[y.type.axes] if y.type.axes else 1
     return 2.0 * rows * float(np.prod(y.type.shape)) * float(np.prod(w.type.shape[1:]))
 
@@ -231,9 +283,9 @@ def profile(name: str) -> dict[str, Any]:
     from cogkit.engine.session import Run
     from cogkit.engine.values import bind_feeds
 
-    trainer, feeds = build(C, name)
+    trainer, feed = build(C, name)
     step = trainer._make(())
-    arrays, types, sizes = bind_feeds(feeds[0])
+    arrays, types, sizes = bind_feeds(feed(0))
     plan = step.executable.plan(types)
     state = Run(1, 1)
     for _ in range(2):
@@ -251,7 +303,7 @@ def profile(name: str) -> dict[str, Any]:
                 "what": what if s.kind in ("pointwise", "reorder") else s.node.name,
                 "shapes": [list(shape) for shape in shapes],
                 "ms": 1e3 * float(t),
-                "operations": _operations(s, sizes),
+                "operations": 0.0 if s.kind == "pointwise" else _operations(s.node, sizes),
                 "bytes": _moved(s, sizes),
                 "implementation": getattr(call, "implementation", ""),
                 "formats": sorted(set(s.layouts.values())),
@@ -346,10 +398,10 @@ def row_products() -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[..., dict]] = {
-    f.__name__: f for f in (peak, copy, executor, overhead, startup, lowering, profile, pointwise, row_products)
+    f.__name__: f for f in (peak, copy, executor, overhead, startup, lowering, lengths, profile, pointwise, row_products)
 }
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in PARTS or (len(sys.argv) > 2 and sys.argv[2] not in SIZES):
-        sys.exit(f"usage: parts.py {' | '.join(PARTS)} [{' | '.join(SIZES)}]")
+    if len(sys.argv) < 2 or sys.argv[1] not in PARTS or (len(sys.argv) > 2 and sys.argv[2] not in (*SIZES, *SEQUENCES)):
+        sys.exit(f"usage: parts.py {' | '.join(PARTS)} [{' | '.join((*SIZES, *SEQUENCES))}]")
     print(json.dumps(PARTS[sys.argv[1]](*sys.argv[2:])))

@@ -1,6 +1,8 @@
 """The same workloads in PyTorch, as its users write them for this CPU.
 
-usage: python peers.py WORKLOAD SECONDS VARIANT; VARIANT: eager, channels_last, compile, compile_channels_last.
+usage: python peers.py WORKLOAD SECONDS VARIANT; VARIANT: eager, channels_last, compile, compile_channels_last; over sequences: padded,
+packed (by pack_padded_sequence in each step), packed_sorted (before, longest first), script_padded, script_packed_sorted, compile_padded.
+What is fed is padded, sorted or packed beforehand and outside of what is measured, but for `packed`.
 The last line printed is a JSON record as of workloads.py.
 """
 
@@ -8,14 +10,16 @@ import json
 import os
 import sys
 import time
+from typing import List  # noqa: UP035  (TorchScript reads it)
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_sequence
 
 # run as a script: its own folder is on the path only where PYTHONSAFEPATH is not set
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-from workloads import MOMENTUM, RATE, SIZES, data, memory, timed  # noqa: E402
+from workloads import HAND, LSTM, MOMENTUM, RATE, SEQUENCES, SIZES, data, memory, timed  # noqa: E402
 
 
 def normed(inputs, filters, size=3, stride=1):
@@ -57,6 +61,116 @@ def mlp(classes):
     return nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, classes))
 
 
+class Recurrent(nn.Module):
+    """LSTM layers over a padded array (steps, sequences, inputs) or packed sequences; gives (rows, classes) of all there is."""
+
+    def __init__(self, inputs, classes, layers):
+        super().__init__()
+        self.lstm, self.out = nn.LSTM(inputs, LSTM, layers), nn.Linear(LSTM, classes)
+
+    def forward(self, x):
+        h, _ = self.lstm(x)
+        return self.out(h.data if isinstance(h, PackedSequence) else h.flatten(0, 1))
+
+
+def one_step(a, h, r):
+    return torch.sigmoid(torch.addmm(a, h, r))
+
+
+def padded_loop(a, r):
+    """The hand-written recurrence over a padded array."""
+    h = torch.sigmoid(a[0])
+    found = [h]
+    for step in a.unbind(0)[1:]:
+        h = torch.sigmoid(torch.addmm(step, h, r))
+        found.append(h)
+    return torch.cat(found)
+
+
+def packed_loop(a, sizes: List[int], r):  # noqa: UP006
+    """The same over packed rows, step by step: sizes are the sequences that are left."""
+    parts = a.split(sizes)
+    h = torch.sigmoid(parts[0])
+    found = [h]
+    for step in parts[1:]:
+        h = torch.sigmoid(torch.addmm(step, h[: step.size(0)], r))
+        found.append(h)
+    return torch.cat(found)
+
+
+class Hand(nn.Module):
+    """A recurrence that nn has not; what does not depend on the loop is outside of it."""
+
+    def __init__(self, inputs, classes, variant):
+        super().__init__()
+        self.w, self.r, self.out = nn.Linear(inputs, HAND), nn.Linear(HAND, HAND, bias=False), nn.Linear(HAND, classes)
+        scripted = variant.startswith("script")
+        self.padded = torch.jit.script(padded_loop) if scripted else padded_loop
+        self.packed = torch.jit.script(packed_loop) if scripted else packed_loop
+        if variant.startswith("compile"):  # a whole loop would be unrolled, and compiled again for each number of steps
+            step = torch.compile(one_step)
+
+            def compiled(a, r):
+                h = torch.sigmoid(a[0])
+                found = [h]
+                for part in a.unbind(0)[1:]:
+                    h = step(part, h, r)
+                    found.append(h)
+                return torch.cat(found)
+
+            self.padded = compiled
+
+    def forward(self, x):
+        r = self.r.weight.t()
+        if isinstance(x, PackedSequence):
+            return self.out(self.packed(self.w(x.data), x.batch_sizes.tolist(), r))
+        return self.out(self.padded(self.w(x), r))
+
+
+def dense(name, variant):
+    """(what gives the loss, what gives minibatch i, the model) of a workload of images."""
+    model = {"mlp": mlp, "resnet20": resnet20, "vgg13_fer": vgg13_fer}[name](SIZES[name][2])
+    minibatch = data(name)
+    batches = [(torch.from_numpy(images), torch.from_numpy(labels)) for images, labels in map(minibatch, range(4))]
+    if variant.endswith("channels_last"):
+        model = model.to(memory_format=torch.channels_last)
+        batches = [(images.contiguous(memory_format=torch.channels_last), labels) for images, labels in batches]
+
+    def loss_of(images, labels):
+        return F.cross_entropy(model(images), labels)
+
+    return torch.compile(loss_of) if variant.startswith("compile") else loss_of, lambda i: batches[i % len(batches)], model
+
+
+def recurrent(name, variant):
+    """The same of a workload of sequences."""
+    _, inputs, classes = SEQUENCES[name]
+    if name == "rnn_past_value":
+        model = Hand(inputs, classes, variant)
+    else:
+        model = Recurrent(inputs, classes, 3 if name == "lstm_speech" else 1)
+    minibatch = data(name)
+    run = torch.compile(model) if variant.startswith("compile") and name != "rnn_past_value" else model
+
+    def feed(i):
+        frames, labels = ([torch.from_numpy(a) for a in arrays] for arrays in minibatch(i))
+        if variant.endswith("packed_sorted"):
+            order = sorted(range(len(frames)), key=lambda k: -len(frames[k]))
+            x = pack_sequence([frames[k].contiguous() for k in order], enforce_sorted=True)
+            return x, None, pack_sequence([labels[k] for k in order], enforce_sorted=True).data
+        x, lengths = pad_sequence(frames), torch.tensor([len(a) for a in frames])
+        if variant == "packed":
+            return x, lengths, pack_padded_sequence(pad_sequence(labels), lengths, enforce_sorted=False).data
+        return x, None, pad_sequence(labels, padding_value=-100).flatten()  # cross_entropy leaves -100 out
+
+    def loss_of(x, lengths, labels):
+        if lengths is not None:
+            x = pack_padded_sequence(x, lengths, enforce_sorted=False)
+        return F.cross_entropy(run(x), labels)
+
+    return loss_of, feed, model
+
+
 def main():
     name, seconds, variant = sys.argv[1], float(sys.argv[2]), sys.argv[3]
     imported = memory()
@@ -64,32 +178,19 @@ def main():
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.manual_seed(0)
     started = time.perf_counter()
-    model = {"mlp": mlp, "resnet20": resnet20, "vgg13_fer": vgg13_fer}[name](SIZES[name][2])
-    batches = [(torch.from_numpy(images), torch.from_numpy(labels)) for images, labels in data(name)]
-    if variant.endswith("channels_last"):
-        model = model.to(memory_format=torch.channels_last)
-        batches = [(images.contiguous(memory_format=torch.channels_last), labels) for images, labels in batches]
+    loss_of, feed, model = (dense if name in SIZES else recurrent)(name, variant)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, foreach=True)
 
-    def loss_of(images, labels):
-        return F.cross_entropy(model(images), labels)
-
-    if variant.startswith("compile"):
-        loss_of = torch.compile(loss_of)
-    at = [0]
-
-    def step():
-        images, labels = batches[at[0] % len(batches)]
-        at[0] += 1
+    def step(fed):
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(images, labels)
+        loss = loss_of(*fed)
         loss.backward()
         optimizer.step()
         return loss.item()
 
-    step()
+    step(feed(0))
     ready = time.perf_counter() - started
-    found = timed(step, seconds)
+    found = timed(name, step, feed, seconds)
     found.update(ready_s=ready, import_mib=imported, peak_mib=memory(), version=torch.__version__)
     print(json.dumps(found))
 

@@ -9,6 +9,9 @@ import sys
 import time
 
 SIZES = {"mlp": (64, (784,), 10), "resnet20": (128, (3, 32, 32), 10), "vgg13_fer": (32, (1, 64, 64), 8)}
+SEQUENCES = {"lstm_speech": (16, 80, 500), "rnn_past_value": (32, 40, 50), "padding": (32, 80, 10)}  # at most, inputs, classes
+RANGES = {"lstm_speech": (50, 200), "rnn_past_value": (20, 100)}  # of lengths
+LSTM, HAND = 512, 256  # cells of the LSTM layers and of the recurrence that is written by hand
 BATCHES = 4  # as in training, each minibatch is another array than the one before
 RATE, MOMENTUM = 0.01, 0.9
 
@@ -49,29 +52,115 @@ def vgg13_fer(C, x, classes):
     return C.layers.Sequential(layers + [C.layers.Dense(classes, activation=None)])(x)
 
 
-def data(name, seed=0):
-    """Batches of (images, labels as numbers): the same for every package."""
+def lstm_speech(C, x, classes):
+    """The recurrent acoustic model of CNTK's speech recipes in its usual size."""
+    layers = C.layers.For(range(3), lambda: C.layers.Recurrence(C.layers.LSTM(LSTM)))
+    return C.layers.Sequential([layers, C.layers.Dense(classes, activation=None)])(x)
+
+
+def rnn_past_value(C, x, classes):
+    """A recurrence that no layer library has, written with past_value."""
+    w = C.parameter((x.shape[0], HAND), init=C.glorot_uniform())
+    r = C.parameter((HAND, HAND), init=C.glorot_uniform())
+    b = C.parameter(HAND, init=0)
+    before = C.placeholder()
+    h = C.sigmoid(C.times(x, w) + C.times(C.sequence.past_value(before), r) + b)
+    h = h.replace_placeholders({before: h.output})
+    return C.layers.Dense(classes, activation=None)(h)
+
+
+def padding(C, x, classes):
+    """One LSTM layer, whose minibatches differ in how much of them would be padding."""
+    return C.layers.Sequential([C.layers.Recurrence(C.layers.LSTM(LSTM)), C.layers.Dense(classes, activation=None)])(x)
+
+
+def padding_points(frames=2048, sequences=16):
+    """(what, lengths) of the minibatches of `padding`: as many frames in other shapes, then more and fewer frames in the same shape."""
+    points = [("equal lengths", [frames // sequences] * sequences)]
+    for longest in (256, 512, 1024):
+        short, left = divmod(frames - longest, sequences - 1)
+        points.append(("one long", [longest] + [short + (k < left) for k in range(sequences - 1)]))
+    for ratio in (0.9, 0.75, 0.5):  # each sequence so much shorter than the one before
+        total = sum(ratio**k for k in range(sequences))
+        lengths = [max(1, int(frames * ratio**k / total)) for k in range(sequences)]
+        lengths[0] += frames - sum(lengths)
+        points.append(("ever shorter", lengths))
+    for count in (4, 8, 32):
+        points.append((str(count) + " of equal lengths", [frames // sequences] * count))
+    return points
+
+
+def lengths_of(name, number):
+    """Lengths of a numbered minibatch, other ones in each; the sum of those of lstm_speech and rnn_past_value is always the same."""
     import numpy as np
 
-    rows, shape, classes = SIZES[name]
+    rng = np.random.RandomState(1000 + number)
+    if name == "padding":
+        points = padding_points()
+        return rng.permutation(points[number % len(points)][1])
+    low, high = RANGES[name]
+    half = rng.randint(low, high + 1, SEQUENCES[name][0] // 2)
+    return rng.permutation(np.concatenate([half, low + high - half]))
+
+
+def data(name, seed=0):
+    """Gives minibatch i, the same for every package: (images, labels as numbers), or a list of each, an array a sequence."""
+    import numpy as np
+
     rng = np.random.RandomState(seed)
-    return [(rng.rand(rows, *shape).astype(np.float32), rng.randint(0, classes, rows)) for _ in range(BATCHES)]
+    if name in SIZES:
+        rows, shape, classes = SIZES[name]
+        made = [(rng.rand(rows, *shape).astype(np.float32), rng.randint(0, classes, rows)) for _ in range(BATCHES)]
+        return lambda i: made[i % BATCHES]
+    count, inputs, classes = SEQUENCES[name]
+    longest = max(max(lengths) for _, lengths in padding_points()) if name == "padding" else RANGES[name][1]
+    frames = rng.rand(count, longest, inputs).astype(np.float32)
+    labels = rng.randint(0, classes, (count, longest))
+
+    def minibatch(i):
+        lengths = lengths_of(name, i)
+        return [frames[k, :n] for k, n in enumerate(lengths)], [labels[k, :n] for k, n in enumerate(lengths)]
+
+    return minibatch
+
+
+def samples_of(name):
+    """Images or frames of a step, the mean where they differ."""
+    if name in SIZES:
+        return SIZES[name][0]
+    points = len(padding_points()) if name == "padding" else 1
+    return float(sum(lengths_of(name, i).sum() for i in range(points))) / points
 
 
 def build(C, name):
-    """(trainer, feeds) of a workload."""
+    """(trainer, what gives the feeds of minibatch i) of a workload."""
     import numpy as np
 
-    _, shape, classes = SIZES[name]
-    x, y = C.input_variable(shape), C.input_variable(classes)
-    z = {"mlp": mlp, "resnet20": resnet20, "vgg13_fer": vgg13_fer}[name](C, x, classes)
+    model = {"mlp": mlp, "resnet20": resnet20, "vgg13_fer": vgg13_fer, "lstm_speech": lstm_speech, "rnn_past_value": rnn_past_value,
+             "padding": padding}[name]  # fmt: skip
+    minibatch = data(name)
+    if name in SIZES:
+        _, shape, classes = SIZES[name]
+        x, y = C.input_variable(shape), C.input_variable(classes)
+    else:
+        _, inputs, classes = SEQUENCES[name]
+        x, y = C.sequence.input_variable(inputs), C.sequence.input_variable(classes)
+    z = model(C, x, classes)
     loss, error = C.cross_entropy_with_softmax(z, y), C.classification_error(z, y)
     rate = C.learning_parameter_schedule(RATE, minibatch_size=C.learners.IGNORE)
     momentum = C.momentum_schedule(MOMENTUM, minibatch_size=C.learners.IGNORE)
     learner = C.momentum_sgd(z.parameters, rate, momentum, unit_gain=False, minibatch_size=C.learners.IGNORE)
     trainer = C.Trainer(z, (loss, error), [learner])
-    feeds = [{x: images, y: np.eye(classes, dtype=np.float32)[labels]} for images, labels in data(name)]
-    return trainer, feeds
+    one_hot = np.eye(classes, dtype=np.float32)
+    if name in SIZES:
+        made = [{x: images, y: one_hot[labels]} for images, labels in map(minibatch, range(BATCHES))]
+        return trainer, lambda i: made[i % BATCHES]
+
+    def feed(i):
+        frames, labels = minibatch(i)
+        return {x: frames, y: [one_hot[numbers] for numbers in labels]}
+
+    return trainer, feed
 
 
 def memory(field="VmHWM"):
@@ -86,26 +175,35 @@ def memory(field="VmHWM"):
         return peak / (1024.0**2 if sys.platform == "darwin" else 1024.0)
 
 
-def timed(step, seconds, least=5, warm=3):
-    """Runs step() for some seconds and at least 5 times; the record of it."""
+def timed(name, step, feed, seconds):
+    """Runs step(feed(i)) for some seconds and at least 5 times, feed(i) outside of what is measured; the record of it."""
     import numpy as np
 
-    first = step()
-    for _ in range(warm - 1):
-        last = step()
-    walls, cpus, end = [], [], time.perf_counter() + seconds
-    while len(walls) < least or time.perf_counter() < end:
+    points = len(padding_points()) if name == "padding" else 1
+    least, warm = (2 * points, points) if points > 1 else (5, 3)
+    first = step(feed(0))
+    for i in range(1, warm):
+        step(feed(i))
+    walls, cpus, end, i = [], [], time.perf_counter() + seconds, warm
+    while len(walls) < least or len(walls) % points or time.perf_counter() < end:
+        fed = feed(i)
+        i += 1
         cpu, wall = time.process_time(), time.perf_counter()
-        last = step()
+        last = step(fed)
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
-    return {
-        "ms": 1e3 * float(np.median(walls)),
-        "cpu_ms": 1e3 * float(np.median(cpus)),
+    each = [1e3 * float(np.median(walls[k::points])) for k in range(points)]
+    record = {
+        "ms": float(np.mean(each)),
+        "cpu_ms": 1e3 * float(np.mean([np.median(cpus[k::points]) for k in range(points)])),
+        "samples": samples_of(name),
         "steps": len(walls),
         "loss_first": float(first),
         "loss_last": float(last),
     }
+    if points > 1:
+        record["each_ms"] = each
+    return record
 
 
 def main():
@@ -117,17 +215,15 @@ def main():
         C.cntk_py.set_fixed_random_seed(1)
     imported = memory()
     started = time.perf_counter()
-    trainer, feeds = build(C, name)
-    at = [0]
+    trainer, feed = build(C, name)
 
-    def step():
-        trainer.train_minibatch(feeds[at[0] % len(feeds)])
-        at[0] += 1
+    def step(fed):
+        trainer.train_minibatch(fed)
         return trainer.previous_minibatch_loss_average
 
-    step()
+    step(feed(0))
     ready = time.perf_counter() - started
-    found = timed(step, seconds)
+    found = timed(name, step, feed, seconds)
     found.update(ready_s=ready, import_mib=imported, peak_mib=memory(), version=str(C.__version__))
     print(json.dumps(found))
 

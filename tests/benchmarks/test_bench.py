@@ -27,8 +27,14 @@ def run(repository, *arguments, **env):
                           timeout=300, check=False)  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def workloads(bench):
+    """The module of the workloads, which the command line put on the path."""
+    return sys.modules["workloads"]
+
+
 def record(ms, cpu=None, peak=100.0, imported=30.0):
-    return {"ms": ms, "cpu_ms": cpu or 2 * ms, "steps": 9, "loss_first": 2.3, "loss_last": 2.2, "ready_s": 1.0, "import_mib": imported,
+    return {"ms": ms, "cpu_ms": cpu or 2 * ms, "samples": 64, "steps": 9, "loss_first": 2.3, "loss_last": 2.2, "ready_s": 1.0, "import_mib": imported,
             "peak_mib": peak, "version": "1"}  # fmt: skip
 
 
@@ -40,7 +46,7 @@ def test_one_workload_from_the_command_line(repository):
     done = run(repository, "mlp", "--rounds", "1", "--seconds", "0.05", "--threads", "1", "--no-parts")
     assert done.returncode == 0, done.stderr
     (row,) = [cells(line) for line in done.stdout.splitlines() if line.startswith("| mlp") and "%" in line]
-    assert float(row[1]) > 0 and row[2] == "-" and float(row[6]) > 0
+    assert float(row[1]) > 0 and row[2] == "-" and float(row[8]) > 0
     assert importlib.util.find_spec("torch") or "pip install torch==2.13.0" in done.stdout
 
 
@@ -54,10 +60,15 @@ def test_a_torch_that_is_not_there_is_told_and_the_rest_runs(repository):
 
 def test_an_unknown_workload_is_refused(repository):
     done = run(repository, "mnist")
-    assert done.returncode == 2 and "expected workloads of mlp, resnet20, vgg13_fer, got mnist" in done.stderr
+    assert (
+        done.returncode == 2
+        and "expected workloads of mlp, resnet20, vgg13_fer, lstm_speech, rnn_past_value, got mnist" in done.stderr
+    )
 
 
-@pytest.mark.parametrize("part", ["executor", "overhead mlp", "lowering mlp", "profile mlp"])
+@pytest.mark.parametrize(
+    "part", ["executor", "overhead mlp", "lowering mlp", "profile mlp", "profile rnn_past_value", "lengths rnn_past_value"]
+)
 def test_a_part(repository, part):
     script = repository / "benchmarks" / "parts.py"
     done = subprocess.run([sys.executable, str(script), *part.split()], capture_output=True, text=True, timeout=300, check=False,
@@ -70,6 +81,12 @@ def test_a_part(repository, part):
         layers = 784 * 512 + 512 * 512 + 512 * 10
         assert found["operations"] == 2 * 64 * (3 * layers - 784 * 512)  # forward and both gradients, none for the images
         assert all(r["ms"] >= 0 for r in found["rows"])
+    elif part == "profile rnn_past_value":  # the loop too: a product of 256 x 256 a frame, its gradients for state and weights
+        assert found["operations"] == 2 * 1920 * (2 * 40 * 256 + 3 * 256 * 256 + 3 * 256 * 50)
+        assert any(r["what"] == "loop" and r["operations"] == 2 * 1920 * 256 * 256 for r in found["rows"])
+    elif part == "lengths rnn_past_value":
+        assert found.pop("lowered_before") == 2 and found.pop("lowered_again") == 0
+        assert all(v > 0 for v in found.values()) and found["bind_again_ms"] < found["bind_new_ms"] < found["first_step_ms"]
     else:
         assert all(v > 0 for v in found.values())
 
@@ -88,13 +105,73 @@ def test_the_ratio_is_to_the_best_variant(bench):
     assert found["torch best ms"] == "5.00" and found["(which)"] == "compile" and found["ratio"] == "2.50"
     assert found["ratio CPU"] == "4.00" and found["floor ms"] == "4.00" and found["of peak"] == "200%"
     assert found["peak MiB ours"] == "70 (+30)" and found["theirs"] == "100 (+200)" and found["samples/s"] == "32000"
+    assert found["CNTK ms"] == found["CNTK ratio"] == "-"
+    results["mlp"]["cntk"] = record(11.0)
+    head, _, row = bench.speed_table(results, 100.0).splitlines()
+    found = dict(zip(cells(head), cells(row), strict=True))
+    assert found["CNTK ms"] == "11.00" and found["CNTK ratio"] == "5.50" and found["ratio"] == "2.50"
 
 
 def test_a_variant_that_failed_is_left_out(bench):
     _, _, row = bench.speed_table({"mlp": {"torch eager": record(8.0)}}, 100.0).splitlines()
     assert cells(row)[:2] == ["mlp", "failed"]
     _, _, row = bench.speed_table({"mlp": {"cogkit": record(2.0)}}, None).splitlines()
-    assert cells(row)[2:8] == ["-"] * 6
+    assert cells(row)[2:10] == ["-"] * 8
+
+
+def test_a_workload_of_sequences_from_the_command_line(repository):
+    done = run(repository, "rnn_past_value", "--rounds", "1", "--seconds", "0.05", "--threads", "1", "--no-parts", "--no-torch")
+    assert done.returncode == 0, done.stderr
+    (row,) = [cells(line) for line in done.stdout.splitlines() if line.startswith("| rnn_past_value") and "%" in line]
+    assert float(row[1]) > 0 and float(row[8]) > 0  # milliseconds, floor
+    assert float(row[12]) == pytest.approx(1920e3 / float(row[1]), rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "count", "low", "high"), [("lstm_speech", 16, 50, 200), ("rnn_past_value", 32, 20, 100)])
+def test_minibatches_differ_in_lengths_but_not_in_frames(workloads, name, count, low, high):
+    found = [workloads.lengths_of(name, i) for i in range(20)]
+    assert len({lengths.tobytes() for lengths in found}) == 20
+    assert all(len(lengths) == count and lengths.min() >= low and lengths.max() <= high for lengths in found)
+    assert {int(lengths.sum()) for lengths in found} == {count * (low + high) // 2} == {workloads.samples_of(name)}
+    frames, labels = workloads.data(name)(3)
+    assert [len(a) for a in frames] == [len(a) for a in labels] == found[3].tolist()
+    assert frames[0].shape[1:] == (workloads.SEQUENCES[name][1],)
+
+
+def test_padding_grows_at_equal_frames(bench, workloads):
+    points, shares = workloads.padding_points(), bench.padding_shares()
+    assert [sum(lengths) for _, lengths in points] == [2048] * 7 + [512, 1024, 4096]
+    assert shares[:4] == [0, 0.5, 0.75, 0.875] and shares[7:] == [0, 0, 0]
+    assert 0.4 < shares[4] < shares[5] < shares[6] < 0.9
+    assert all(min(lengths) > 0 for _, lengths in points)
+    assert sorted(workloads.lengths_of("padding", 13)) == sorted(points[3][1])  # the points in turn
+
+
+def test_padding_as_a_table_and_a_figure(bench, tmp_path):
+    found = {
+        "cogkit": record(20.0) | {"each_ms": [20.0 + i for i in range(10)]},
+        "torch padded": record(99.0) | {"each_ms": [90.0] * 10},
+    }
+    head, _, *rows = bench.padding_table(found).splitlines()
+    last = dict(zip(cells(head), cells(rows[3]), strict=True))
+    assert last["lengths"] == "one long" and last["padding"] == "88%" and last["longest"] == "1024"
+    assert last["cogkit ms"] == "23.0" and last["cogkit µs/frame"] == "11.2" and last["torch padded ms"] == "90.0"
+    bench.padding_figure(found, tmp_path / "padding.svg")
+    assert "</svg>" in (tmp_path / "padding.svg").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["padding.svg"]
+
+
+def test_rounds_give_the_median_of_each_number(bench):
+    rounds = [record(ms) | {"each_ms": [ms, 10 * ms]} for ms in (3.0, 1.0, 2.0)]
+    found = bench._middle(rounds)
+    assert found["ms"] == 2.0 and found["each_ms"] == [2.0, 20.0] and found["rounds_ms"] == [3.0, 1.0, 2.0]
+
+
+def test_new_lengths_that_lower_again_are_told(bench):
+    times = ["bind_new", "bind_first", "bind_again", "feed_new", "feed_again", "step_new", "step_again", "first_step"]
+    found = dict.fromkeys((t + "_ms" for t in times), 1.0) | {"lowered_again": 0}
+    assert "lowered again: no" in bench.parts_table({"lengths lstm_speech": found})
+    assert "lowered again: YES, 3 times" in bench.parts_table({"lengths lstm_speech": found | {"lowered_again": 3}})
 
 
 def test_parts_that_failed_are_named(bench):
@@ -113,7 +190,7 @@ def test_results_are_written_under_machine_and_date(bench, tmp_path):
 def test_the_workloads_are_what_they_say(repository):
     """Parameters: ResNet-20 with two projections has 272,474."""
     script = "import sys; sys.path.insert(0, sys.argv[1]); import workloads, cogkit as C\n"
-    script += "for n in ('mlp', 'resnet20', 'vgg13_fer'): print(n, sum(p.value.size for p in workloads.build(C, n)[0].model.parameters))"
+    script += "for n in (*workloads.SIZES, *workloads.SEQUENCES): print(n, sum(p.value.size for p in workloads.build(C, n)[0].model.parameters))"
     done = subprocess.run(
         [sys.executable, "-c", script, str(repository / "benchmarks")], capture_output=True, text=True, check=True
     )
@@ -123,6 +200,9 @@ def test_the_workloads_are_what_they_say(repository):
     widths = [1, 64, 64, 128, 128, *[256] * 6]
     convolutions = sum((9 * a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
     assert counts["vgg13_fer"] == str(convolutions + 4097 * 1024 + 1025 * 1024 + 1025 * 8)
+    assert counts["lstm_speech"] == str((80 + 512 + 2 * 1024 + 3) * 2048 + 513 * 500)
+    assert counts["padding"] == str((80 + 512 + 1) * 2048 + 513 * 10)
+    assert counts["rnn_past_value"] == str((40 + 256 + 1) * 256 + 257 * 50)
 
 
 LIVE = """
@@ -131,8 +211,8 @@ sys.path.insert(0, sys.argv[1])
 import cogkit as C, workloads
 from cogkit.engine.values import bind_feeds
 for name in ("mlp", "resnet20", "vgg13_fer"):
-    trainer, feeds = workloads.build(C, name)
-    _, types, sizes = bind_feeds(feeds[0])
+    trainer, feed = workloads.build(C, name)
+    _, types, sizes = bind_feeds(feed(0))
     plan = trainer._make(()).executable.plan(types)
     arena = [b for b in plan.buffers if b.kind == "arena"]
     live = max(sum(b.bytes(sizes) for b in arena if b.first <= t <= b.last) for t in range(len(plan.steps)))
