@@ -36,14 +36,14 @@ class _Binding:
     def __init__(self, plan: CpuPlan, sizes: dict):
         self.plan = plan
         self.calls: list[Any] = []
-        self.slots: list[list[Storage]] = []
+        self.slots: list[list[tuple]] = []  # (storage, or with bytes to the first element) of each buffer
         self.steps: list[Step] = []
         self.first: list[tuple[Step, int, int]] = []  # the calls of each step
         for step in plan.steps:
             start = len(self.calls)
             for call, buffers in _listed(make(step, sizes)):
                 self.calls.append(call)
-                self.slots.append([plan.stores[holder(v, layout)] for v, layout in buffers])
+                self.slots.append([(plan.stores[holder(b[0], b[1])], *b[2:]) for b in buffers])
                 self.steps.append(step)
             self.first.append((step, start, len(self.calls)))
         self.own = [b for b in plan.buffers if b.kind == "arena"]
@@ -52,7 +52,7 @@ class _Binding:
         self.executor = Executor(self.calls)
         feeds = {id(b) for b in plan.feeds}
         # the calls that read what is fed: their buffers are set again when the fed array is another one
-        self.fed = [i for i, slots in enumerate(self.slots) if any(id(b) in feeds for b in slots)]
+        self.fed = [i for i, slots in enumerate(self.slots) if any(id(b[0]) in feeds for b in slots)]
         self.scratch = 0
         self.fresh: list[int] = []  # calls that have no addresses yet
         self.settle(sizes)
@@ -125,7 +125,7 @@ class _Binding:
             which: Any = range(len(self.calls)) if moved else {*self.fed, *self.fresh} if changed else self.fresh
             for i in which:
                 call = self.calls[i]
-                addresses = [self.at[id(b)] for b in self.slots[i]]
+                addresses = [self.at[id(b[0])] + sum(b[1:]) for b in self.slots[i]]
                 call.set_buffers([*addresses, scratch] if call.scratch else addresses)
             self.fresh = []
 

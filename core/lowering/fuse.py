@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cogkit.lowering.ir import Graph, Node, Value
+from cogkit.lowering.ir import Graph, Inside, Node, Value
 from cogkit.lowering.steps import Step
 from cogkit.op import Type
 
@@ -34,6 +34,20 @@ def is_pointwise(n: Node) -> bool:
 def is_view(n: Node) -> bool:
     """Whether the node's output is its input's buffer."""
     return n.op is not None and n.op.kernel == "view"
+
+
+def is_slice(n: Node) -> bool:
+    """Whether the node's output is read where it lies in its input."""
+    return n.name == "take" and n.outputs[0].inside is not None
+
+
+def whole(v: Value) -> bool:
+    """Whether a value, through views, has a buffer of its own."""
+    while v.producer.op is not None and is_view(v.producer):
+        v = v.producer.inputs[0]
+        if v.inside is not None:
+            return False
+    return True
 
 
 def domain_of(n: Node) -> Type:
@@ -62,12 +76,13 @@ class _Fuser:
 
     def run(self) -> list[Step]:
         epilogues = self.find_epilogues()
+        self.find_insides()
         self.set_levels()
         groups = self.find_groups()
         steps: list[tuple[int, int, Step]] = []
         position = {n: i for i, n in enumerate(self.graph.nodes)}
         for n in self.graph.nodes:
-            if n.op is None or is_view(n) or n in self.group_of or n in self.absorbed or n in self.numbers:
+            if n.op is None or is_view(n) or n in self.group_of or n in self.absorbed or n in self.numbers or is_slice(n):
                 continue
             reads = [] if n.name == "row_count" else list(n.inputs)  # of its operand only the row space counts
             step = epilogues.get(n) or Step(n.op.kernel, [n], reads, list(n.outputs))
@@ -127,6 +142,29 @@ class _Fuser:
             len(t.shape) >= 1 and shape == (1,) * (len(t.shape) - 1) + t.shape[-1:] and t.shape[-1] == n.outputs[0].type.shape[1]
         )
 
+    # slices and splices -----------------------------------------------------------------------------------------------------------
+
+    def find_insides(self) -> None:
+        """A slice that programs alone read is read where it lies; a part of a splice that a program makes is written where it goes."""
+        for n in self.graph.nodes:
+            for v in n.outputs:
+                v.inside = None
+        for n in self.graph.nodes:
+            if n.name == "take" and n.outputs[0] not in self.wanted and self.in_programs(n.outputs[0]) and whole(n.inputs[0]):
+                n.outputs[0].inside = Inside(n.inputs[0], n.attrs["axis"], n.attrs["first"], n.attrs["stride"])
+            elif n.name == "concat":
+                at = 0
+                for v in n.inputs:
+                    mine = self.free_node(v.producer) and v not in self.wanted and n.inputs.count(v) == 1
+                    if mine and v.inside is None and self.in_programs(v, n):
+                        v.inside = Inside(n.outputs[0], n.attrs["axis"], at, 1)
+                    at += v.type.shape[n.attrs["axis"]]
+
+    def in_programs(self, v: Value, but: Node | None = None) -> bool:
+        """Whether programs alone read a value, or one other node too."""
+        readers = self.readers.get(v, ())
+        return bool(readers) and all(r is but or self.fusable(r) for r in readers)
+
     # levels and groups ----------------------------------------------------------------------------------------------------------
 
     def free_node(self, n: Node) -> bool:
@@ -144,7 +182,10 @@ class _Fuser:
                 p = v.producer
                 if p.op is not None and p not in self.numbers:
                     joins = (
-                        is_view(n) or n in self.absorbed or (domain is not None and self.free_node(p) and domain_of(p) == domain)
+                        is_view(n)
+                        or is_slice(n)
+                        or n in self.absorbed
+                        or (domain is not None and self.free_node(p) and domain_of(p) == domain)
                     )
                     top = max(top, self.level[p] + (0 if joins else 1))
             self.level[n] = top
@@ -388,7 +429,7 @@ def order(steps: list[Step]) -> list[Step]:
 
     def sources(s: Step) -> Iterable[Step]:
         for v in s.inputs:
-            while v not in made and is_view(v.producer):
+            while v not in made and (is_view(v.producer) or is_slice(v.producer)):
                 v = v.producer.inputs[0]
             if v in made:
                 yield made[v]

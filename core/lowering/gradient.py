@@ -70,7 +70,34 @@ def total(parts: list[Value] | None) -> Value | None:
     """The sum of the gradients that arrived, in the order of arrival."""
     if not parts:
         return None
+    parts = spliced(parts)
     dv = parts[0]
     for p in parts[1:]:
         dv = dv + p
     return dv
+
+
+def spliced(parts: list[Value]) -> list[Value]:
+    """The same sum: gradients of slices that do not overlap become one splice, with zeros between them."""
+    puts = [v for v in parts if v.producer.name == "put" and v.producer.attrs["stride"] == 1]
+    if len(puts) < 2:
+        return parts
+    graph, axis, t = puts[0].graph, puts[0].producer.attrs["axis"], puts[0].type
+    mine = sorted((v for v in puts if v.producer.attrs["axis"] == axis), key=lambda v: v.producer.attrs["first"])
+    pieces: list[Value] = []
+    at = 0
+
+    def zeros(n: int) -> list[Value]:
+        shape = (*t.shape[:axis], n, *t.shape[axis + 1 :])
+        return [graph.fill(0.0, t._replace(shape=shape))] if n else []
+
+    for v in mine:
+        first, size = v.producer.attrs["first"], v.producer.inputs[0].type.shape[axis]
+        if first < at:
+            return parts
+        pieces += [*zeros(first - at), v.producer.inputs[0]]
+        at = first + size
+    pieces += zeros(t.shape[axis] - at)
+    if len(mine) < 2:
+        return parts
+    return [graph.node("concat", pieces, axis=axis), *(v for v in parts if v not in mine)]

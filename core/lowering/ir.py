@@ -16,7 +16,7 @@ from cogkit.axis import Axis
 from cogkit.op import OPS, Op, Type, join_axes
 from cogkit.variables import Input, Variable
 
-__all__ = ["Graph", "Node", "SpaceDef", "Value"]
+__all__ = ["Graph", "Inside", "Node", "SpaceDef", "Value"]
 
 
 class Node:
@@ -58,14 +58,27 @@ def _reverse(op):
     return lambda self, other: self.graph.node(op, [other, self])
 
 
-class Value:
-    """One typed result of a node; arithmetic on it makes nodes."""
+class Inside(NamedTuple):
+    """Where a value lies in another one's buffer: entry i of an axis is entry first + stride i of that."""
 
-    __slots__ = ("index", "producer", "type")
+    of: Value
+    axis: int
+    first: int
+    stride: int
+
+
+class Value:
+    """One typed result of a node; arithmetic on it makes nodes.
+
+    inside: set while a graph is fused, where the value has no buffer of its own.
+    """
+
+    __slots__ = ("index", "inside", "producer", "type")
     __hash__ = object.__hash__
 
     def __init__(self, producer: Node, index: int, type_: Type):
         self.producer, self.index, self.type = producer, index, type_
+        self.inside: Inside | None = None
 
     graph = property(lambda self: self.producer.graph)
     number = property(lambda self: f"{self.producer.serial}" + (f".{self.index}" if self.index else ""))

@@ -19,10 +19,12 @@ Chooser = Callable[[Step, Callable[[Value], Sequence[str]]], tuple[list[str], li
 
 
 def root_of(v: Value) -> Value:
-    """The value whose buffer a view (or an assignment's result) is."""
+    """The value whose buffer a view (or an assignment's result, or a part of another value) is."""
     while True:
         n = v.producer
-        if is_view(n):
+        if v.inside is not None:
+            v = v.inside.of
+        elif is_view(n):
             v = n.inputs[0]
         elif n.name == "assign":
             v = n.inputs[1]
@@ -69,6 +71,8 @@ def assign_layouts(steps: list[Step], outputs: Sequence[Value], choose: Chooser)
         for v, layout in zip(s.outputs, outs, strict=True):
             s.layouts[v] = normal(v, layout)
             have[v] = [s.layouts[v]]
+            if v.inside is not None:
+                have[root_of(v)] = [PLAIN]
         out.append(s)
     for v in outputs:
         provide(v, PLAIN)

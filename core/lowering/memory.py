@@ -125,7 +125,7 @@ def aligned_read(s: Step, value: Value, reads: Sequence[tuple[Step, Value]]) -> 
     reads: (segment, value) wherever the program reads the variable.
     """
     busy = summed(s)
-    return (
+    return not any(v.inside for _, v in reads) and (
         not reads
         or value.producer.op.kernel == "pointwise"
         and all(
@@ -150,12 +150,12 @@ def take_over(s: Step, segment: Step, i: int, stores: dict, reads: dict[Value, l
     taken: set[int] = set()
     busy = summed(s)
     for o in segment.segment_outputs:
-        b = stores[o, s.layouts[o]]
-        if b.kind != "arena" or o.type != segment.domain or b.first != i:
+        b = stores[holder(o, s.layouts[o])]
+        if b.kind != "arena" or o.type != segment.domain or b.first != i or o.inside:
             continue
         for v in segment.segment_inputs:
             c = stores[holder(v, s.layouts[v])]
-            if (c.kind == "arena" and c.last == i and id(c) not in taken and v not in busy and v.type == o.type
+            if (c.kind == "arena" and not v.inside and c.last == i and id(c) not in taken and v not in busy and v.type == o.type
                     and s.layouts[v] == s.layouts[o] and len(reads[root_of(v)]) == 1):  # fmt: skip
                 taken.add(id(c))
                 c.last = max(c.last, b.last)

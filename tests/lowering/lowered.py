@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cogkit.engine.cpu.kernels import choose_formats
-from cogkit.lowering.fuse import fuse, is_view
+from cogkit.lowering.fuse import fuse, is_slice, is_view
 from cogkit.lowering.layout import assign_layouts, root_of
 from cogkit.lowering.lower import Request, lower
 from cogkit.lowering.memory import place
@@ -62,7 +62,7 @@ def check_order(steps: list[Step], outputs: Any) -> None:
     assert len(written) == len(set(written)), "a value is made twice"
 
     def there(v: Any) -> bool:
-        while is_view(v.producer) or v.producer.name == "assign":
+        while (is_view(v.producer) or is_slice(v.producer)) or v.producer.name == "assign":
             v = v.producer.inputs[1 if v.producer.name == "assign" else 0]
         return v.producer.op is None or v in made
 

@@ -30,7 +30,7 @@ except ImportError:  # a machine without a oneDNN wheel
 
 __all__ = ["KERNELS", "choose_formats", "fit", "make"]
 
-Buffers = list[tuple[Value, str]]
+Buffers = list[Any]  # (value, format), or (value, format, bytes to its first element)
 Made = tuple[Any, Buffers] | None
 KERNELS: dict[str, Callable[[Step, dict], Made]] = {}
 C16 = "c16"
@@ -114,12 +114,23 @@ def strides_in(v: Value, domain: Type, layout: str, of: str) -> list[int]:
     t = v.type
     if layout == C16 and of == C16:
         return strides_of([1, *dims_of(domain, {}, C16)[1:]] if not t.axes else dims_of(domain._replace(axes=()), {}, C16))
-    s = (1,) * (len(domain.shape) - len(t.shape)) + t.shape
-    plain = [0 if n == 1 and d != 1 else k for n, d, k in zip(s, domain.shape, strides_of(s), strict=True)]
-    row = math.prod(t.shape) if t.axes else 0
+    lead = len(domain.shape) - len(t.shape)
+    own, row, _ = lies(v)
+    plain = [0] * lead + [0 if n == 1 and d != 1 else k for n, d, k in zip(t.shape, domain.shape[lead:], own, strict=True)]
     if layout == C16:
         return [row, plain[0] * 16, *plain[1:], plain[0]]
     return [row, *plain]
+
+
+def lies(v: Value) -> tuple[list[int], int, int]:
+    """(strides of the static axes, elements from one row to the next, elements to the first) of a plain value in its buffer."""
+    if v.inside is None:
+        return strides_of(v.type.shape), math.prod(v.type.shape) if v.type.axes else 0, 0
+    of, axis, first, stride = v.inside
+    strides, row, offset = lies(of)
+    offset += first * strides[axis]
+    strides[axis] *= stride
+    return strides, row, offset
 
 
 # formats -------------------------------------------------------------------------------------------------------------------------
@@ -132,7 +143,13 @@ def choose_formats(step: Step, formats: Callable[[Value], Sequence[str]]) -> tup
         return ins, outs
 
     def blocks(v: Value) -> bool:
-        return len(v.type.shape) >= 2 and len(v.type.shape) <= 4 and v.type.shape[0] % 16 == 0 and math.prod(v.type.shape[1:]) > 1
+        return (
+            v.inside is None
+            and len(v.type.shape) >= 2
+            and len(v.type.shape) <= 4
+            and v.type.shape[0] % 16 == 0
+            and math.prod(v.type.shape[1:]) > 1
+        )
 
     name = step.node.name if step.kind != "pointwise" else "pointwise"
     if name in ("conv", "conv_dx", "conv_dw"):
@@ -150,7 +167,9 @@ def choose_formats(step: Step, formats: Callable[[Value], Sequence[str]]) -> tup
         for segment in step.segments:
             d = segment.domain
             if any(v.type == d and blocks(v) and C16 in formats(v) for v in segment.segment_inputs):
-                chosen.update((v, C16) for v in (*segment.segment_inputs, *segment.segment_outputs) if v.type == d)
+                chosen.update(
+                    (v, C16) for v in (*segment.segment_inputs, *segment.segment_outputs) if v.type == d and not v.inside
+                )
         ins = [chosen.get(v, PLAIN) for v in step.inputs]
         outs = [chosen.get(v, PLAIN) for v in step.outputs]
     elif name == "moments":
@@ -203,7 +222,7 @@ def _program(s: Step, sizes: dict) -> Made:
         layout = C16 if C16 in layouts else PLAIN
         dims = dims_of(segment.domain, sizes, layout)
         segments.append((dims, [strides_in(v, segment.domain, layout, of) for v, of in zip(values, layouts, strict=True)]))
-        buffers += list(zip(values, layouts, strict=True))
+        buffers += [(v, of, lies(v)[2] * v.type.dtype.itemsize) for v, of in zip(values, layouts, strict=True)]
         plain = strides_of(segment.domain.shape)
         index.append([plain[0] * 16, *plain[1:], plain[0]] if layout == C16 else plain)
     call = Pointwise(code(s.segment_outputs[0]), kinds, outputs, program, segments, index if random else None)
@@ -404,12 +423,18 @@ def _concat(s: Step, sizes: dict) -> Made:
     y = s.outputs[0]
     i = s.node.attrs["axis"] + 1
     ys = strides_of(shape(y, sizes))
-    pieces, at = [], 0
-    for k, v in enumerate(s.node.inputs):
+    pieces: list[tuple] = []
+    copied: list[Value] = []
+    at = 0
+    for v in s.node.inputs:
         d = shape(v, sizes)
-        pieces.append((k, 0, list(d), strides_of(d), ys, 0, at * ys[i]))
+        if v.inside is None or v.inside.of is not y:  # else it was written there
+            pieces.append((len(pieces), 0, list(d), strides_of(d), ys, 0, at * ys[i]))
+            copied.append(v)
         at += d[i]
-    return movement.Copies(pieces, len(pieces), 1, y.type.dtype.itemsize), [(v, PLAIN) for v in (*s.node.inputs, y)]
+    if not pieces:
+        return None
+    return movement.Copies(pieces, len(pieces), 1, y.type.dtype.itemsize), [(v, PLAIN) for v in (*copied, y)]
 
 
 @kernel("one_hot")

@@ -36,7 +36,7 @@ class LoopPlan:
         first = self.buffers + len(carried) + len(own)
         weights = dict.fromkeys(w for w in map(self.weights, self.steps) if w is not None)
         self.packed = {w: first + i for i, w in enumerate(weights)}
-        self.calls: dict[int, list[tuple[Any, list[tuple[int, int]]]]] = {}
+        self.calls: dict[int, list[tuple[Any, list[tuple[int, int, int]]]]] = {}
         self.bound: dict[int, int] = {}
 
     def sliced(self, v: Value) -> bool:
@@ -63,7 +63,11 @@ class LoopPlan:
             return self.place[s.leaf], 0
         return self.number[s.leaf], step
 
-    def program(self, n: int, sizes: dict) -> list[tuple[Any, list[tuple[int, int]]]]:
+    def slot_of(self, v: Value, at: Any, offset: int = 0) -> tuple[int, int, int]:
+        """(base, bytes to the next row, bytes to the first element) of a call's buffer: a value in a format, or a base itself."""
+        return (*self.slot(v, at), offset) if isinstance(at, str) else (at, 0, 0)
+
+    def program(self, n: int, sizes: dict) -> list[tuple[Any, list[tuple[int, int, int]]]]:
         """The calls of a step of n rows with their slots, made once."""
         if n not in self.calls:
             inside = {**sizes, self.body.axes: n}
@@ -71,7 +75,7 @@ class LoopPlan:
             for s in self.steps:
                 made = self.product(s, n) if self.weights(s) else make(s, inside)
                 for call, buffers in made if isinstance(made, list) else [] if made is None else [made]:
-                    found.append((call, [self.slot(v, at) if isinstance(at, str) else (at, 0) for v, at in buffers]))
+                    found.append((call, [self.slot_of(*b) for b in buffers]))
             self.calls[n] = found
         return self.calls[n]
 

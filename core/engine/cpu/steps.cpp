@@ -169,9 +169,10 @@ void LoopKernel::begin_program(int64_t rows) {
     adding = rows;
 }
 
-void LoopKernel::add_call(const cg_call *call, const std::vector<int> &b, const std::vector<int64_t> &row_bytes) {
+void LoopKernel::add_call(const cg_call *call, const std::vector<int> &b, const std::vector<int64_t> &row_bytes,
+                          const std::vector<int64_t> &offsets) {
     Call made{call, {}};
-    for (size_t i = 0; i < b.size(); ++i) made.slots.push_back({b[i], row_bytes[i]});
+    for (size_t i = 0; i < b.size(); ++i) made.slots.push_back({b[i], row_bytes[i], offsets[i]});
     programs[adding].push_back(std::move(made));
 }
 
@@ -202,7 +203,7 @@ void LoopKernel::step(const cg_context *context, int64_t t) const {
     }
     for (const Call &c : programs[n]) {
         for (size_t j = 0; j < c.slots.size(); ++j)
-            c.call->buf[j] = (char *)bases[c.slots[j].base] + offset[t] * c.slots[j].row_bytes;
+            c.call->buf[j] = (char *)bases[c.slots[j].base] + offset[t] * c.slots[j].row_bytes + c.slots[j].offset;
         c.call->run(c.call, context);
     }
 }

@@ -24,7 +24,8 @@ class LoopKernel : public Kernel {
         carries.push_back({source, target, source_bytes, target_bytes, shift, row_bytes});
     }
     void begin_program(int64_t rows);
-    void add_call(const cg_call *call, const std::vector<int> &bases, const std::vector<int64_t> &row_bytes);
+    void add_call(const cg_call *call, const std::vector<int> &bases, const std::vector<int64_t> &row_bytes,
+                  const std::vector<int64_t> &offsets);
     void end_program(int64_t rows);
     void set_layout(std::vector<int64_t> alive, std::vector<int64_t> offset, bool forward);
     void *base(const cg_call *call, int b) const;
@@ -33,7 +34,7 @@ class LoopKernel : public Kernel {
   private:
     struct Slot {
         int base;
-        int64_t row_bytes;
+        int64_t row_bytes, offset;
     };
     struct Call {
         const cg_call *call;

@@ -22,7 +22,7 @@ cdef extern from "steps.h" namespace "cg":
         void add_before(const cg_call *call) except +
         void add_carry(int source, int target, int64_t source_bytes, int64_t target_bytes, int64_t shift, int64_t row_bytes) except +
         void begin_program(int64_t rows) except +
-        void add_call(const cg_call *call, vector[int] bases, vector[int64_t] row_bytes) except +
+        void add_call(const cg_call *call, vector[int] bases, vector[int64_t] row_bytes, vector[int64_t] offsets) except +
         void end_program(int64_t rows) except +
         void set_layout(vector[int64_t] alive, vector[int64_t] offset, cbool forward) except +
         void *base(const cg_call *call, int b)
@@ -79,7 +79,7 @@ cdef class FoldSteps(BoundKernel):
 cdef class Loop(BoundKernel):
     """The steps of a recurrence, one after the other; buffers: inputs and outputs of the loop, then scratch.
 
-    `program(rows, calls)` says what runs at a step of so many rows: calls as (call, [(base, row_bytes), ...]). Bases are the loop's
+    `program(rows, calls)` says what runs at a step of so many rows: calls as (call, [(base, row_bytes, offset), ...]). Bases are the loop's
     buffers without scratch, then the places in scratch (offsets in bytes; the last one is scratch for the calls themselves).
     before: (call, bases), run once. carries: (source, target, source_bytes, target_bytes, shift, row_bytes): the rows of a base as
     they were `shift` steps before are copied to another base at each step, zeros where there was none. bound: rows -> the scratch
@@ -111,7 +111,7 @@ cdef class Loop(BoundKernel):
         """Says what runs at a step of so many rows."""
         self.loop.begin_program(rows)
         for call, slots in calls:
-            self.loop.add_call(<const cg_call *><size_t>call.address, [b for b, _ in slots], [n for _, n in slots])
+            self.loop.add_call(<const cg_call *><size_t>call.address, [b for b, _, _ in slots], [n for _, n, _ in slots], [o for _, _, o in slots])
         self.loop.end_program(rows)
         self.programs[rows] = calls
 
@@ -142,5 +142,8 @@ cdef class Loop(BoundKernel):
         for rows in self.kept:
             if self.bound.get(rows) != self.at:
                 for call, slots in self.programs[rows]:
-                    call.set_buffers(self.addresses([b for b, _ in slots], call.scratch))
+                    found = self.addresses([b for b, _, _ in slots], call.scratch)
+                    for i in range(len(slots)):
+                        found[i] += slots[i][2]
+                    call.set_buffers(found)
                 self.bound[rows] = self.at
