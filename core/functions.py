@@ -666,7 +666,7 @@ class Function(Operators):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Applied to variables or functions, a new function; to arrays, values.
 
-        Inputs that a Python function captured need not be given: they stay what they are.
+        Inputs and placeholders that a Python function captured need not be given: they stay what they are.
         """
         mapping = self.argument_map(*args, **kwargs)
         if (
@@ -675,7 +675,8 @@ class Function(Operators):
             and not any(p.is_placeholder for p in mapping)
         ):
             return self.eval(mapping)
-        return self._substituted(CloneMethod.share, {p: to_variables(v)[0] for p, v in mapping.items()}, {})
+        captured: dict[Variable, Variable] = {p: p for p in self.placeholders if p not in mapping}
+        return self._substituted(CloneMethod.share, {p: to_variables(v)[0] for p, v in mapping.items()}, captured)
 
     def argument_map(self, *args: Any, **kwargs: Any) -> dict[Variable, Any]:
         """Pairs the arguments with the values of a call; `TypeError` when they do not match."""

@@ -251,3 +251,20 @@ def test_forward_declaration(x, fed):
     later.resolve_to(total)
     for got, rows in zip(total.eval({x: fed}), fed, strict=True):
         np.testing.assert_allclose(got, rows.cumsum(0), rtol=1e-5, atol=1e-6)
+
+
+def test_functions_inside_functions_keep_what_they_capture(x, fed):
+    e = C.sequence.input_variable(5, name="e", sequence_axis=C.Axis("e"))
+    attend, cell = L.AttentionModel(7), L.GRU(6)
+
+    @C.Function
+    def decoder(encoded, x):  # the step captures a placeholder of the function around it
+        return L.Recurrence(C.Function(lambda h, x: cell(h, C.splice(x, attend(encoded, h)))))(x)
+
+    assert sorted(names(decoder.arguments)) == ["encoded", "x"]
+    made = decoder(e, x)
+    assert {v.uid for v in made.arguments} == {e.uid, x.uid} and made.shape == (6,)
+    encoded = [draw((n, 5), 20 + n) for n in (2, 5, 1, 4)]
+    direct = L.Recurrence(C.Function(lambda h, x: cell(h, C.splice(x, attend(e, h)))))(x)
+    for a, b in zip(made.eval({e: encoded, x: fed}), direct.eval({e: encoded, x: fed}), strict=True):
+        np.testing.assert_array_equal(a, b)
