@@ -299,11 +299,7 @@ def recorded(path):
 
 CASES = []
 FAMILY = [""]
-LATER = set(  # what may still be missing; anything else that is missing fails
-    """forward_backward labels_to_graph edit_distance_error optimized_rnnstack to_batch unpack_batch
-    layers.AttentionModel layers.Delay layers.Fold layers.GRU layers.LSTM layers.PastValueWindow layers.Recurrence
-    layers.RecurrenceFrom layers.RNNStep layers.RNNUnit layers.SequentialConvolution layers.Stabilizer layers.UnfoldFrom""".split()
-)
+LATER = {"to_batch", "top_k", "unpack_batch"}  # what may still be missing; anything else that is missing fails
 
 
 def row(name, build, *operands, **options):
@@ -526,7 +522,6 @@ STEPS = {  # what CNTK does by another name
     "reduce_mean": lambda C, x: C.sequence.reduce_sum(x) / C.sequence.reduce_sum(C.sequence.broadcast_as(1, x)),
     "reduce_max": lambda C, x: C.sequence.reduce_max(x),
     "reduce_min": lambda C, x: 0 - C.sequence.reduce_max(0 - x),
-    "reduce_log_sum_exp": lambda C, x: C.log(C.sequence.reduce_sum(C.exp(x))),
 }
 for op, other in sorted(STEPS.items()):
     row("%s/steps" % op, lambda C, x, op=op: getattr(C, op)(x, axis=C.Axis.default_dynamic_axis()), S(2, domain="any" if op == "reduce_sum" else "distinct"), cntk=other)
@@ -600,7 +595,7 @@ row(LOOP + "two_delays", loop(lambda C, h, o: [C.tanh(o[0] + 0.5 * h[0] - 0.25 *
 row(LOOP + "lstm", loop(lambda C, h, o: (lambda g: (lambda c: [C.sigmoid(C.slice(g, -1, 6, 8)) * C.tanh(c), c])(C.sigmoid(C.slice(g, -1, 2, 4)) * h[1] + C.sigmoid(C.slice(g, -1, 0, 2)) * C.tanh(C.slice(g, -1, 4, 6))))(C.times(o[0], o[1]) + C.times(h[0], o[2]) + o[3]), past(), past()), S(3), W(3, 8), W(2, 8), W(8))
 row(LOOP + "layers", lambda C, x: loop(lambda C, h, o: [C.layers.Dense(3, activation=C.tanh)(C.splice(o[0], h[0]))], past())(C, x), S(2))
 row(LOOP + "dense_normalised", lambda C, x: loop(lambda C, h, o: [C.tanh(C.layers.LayerNormalization()(C.layers.Dense(3)(o[0]) + C.layers.Dense(3, bias=False)(C.layers.Stabilizer()(h[0]))))], past())(C, x), S(2), rtol=1e-4, uses=("layers.Stabilizer",))
-row(LOOP + "convolution", loop(lambda C, h, o: [C.tanh(o[0] + C.convolution(o[1], h[0], auto_padding=[False, True, True]))], past("o2")), S(2, 3, 3), W(2, 2, 3, 3, domain="unit"), K(2, 3, 3))
+row(LOOP + "convolution", loop(lambda C, h, o: [C.tanh(o[0] + C.convolution(o[1], h[0], auto_padding=[False, True, True]))], past("o2")), S(2, 3, 3), W(2, 2, 3, 3, domain="unit"), K(2, 3, 3), rtol=1e-4)
 row(LOOP + "convolution_of_input", loop(lambda C, h, o: [C.tanh(C.convolution(o[1], o[0], auto_padding=[False, True, True]) + 0.5 * C.convolution(o[2], h[0], auto_padding=[False, True, True]))], past("o3")), S(1, 3, 3), W(2, 1, 3, 3), W(2, 2, 2, 2, domain="unit"), K(2, 3, 3))
 row(LOOP + "pooling", loop(lambda C, h, o: [o[0] + C.tanh(C.pooling(h[0], C.AVG_POOLING, (3, 3), (1, 1), auto_padding=[False, True, True]))], past("o1")), S(1, 3, 3), K(1, 3, 3))
 row(LOOP + "softmax", loop(lambda C, h, o: [C.softmax(o[0] + C.times(h[0], o[1]))], past()), S(3), W(3, 3))
@@ -643,7 +638,7 @@ for cell in ("RNNStep", "RNNUnit", "GRU", "LSTM"):
         continue
     row(name, recurrent(cell, 3), S(2), **used)
     row(name + "_back", recurrent(cell, 3, dict(go_backwards=True)), S(2), **used)
-    row(name + "_relu", recurrent(cell, 3, activation="relu"), S(2), **used)
+    row(name + "_relu", recurrent(cell, 3, activation="relu"), S(2), only=("ragged", "equal", "ones") if cell == "RNNStep" else None, **used)
     row(name + "_number", recurrent(cell, 3, dict(initial_state=0.5)), S(2), **used)
     if cell != "GRU":  # CNTK's shapes do not fit
         row(name + "_projected", recurrent(cell, 3, cell_shape=4), S(2), **used)
@@ -766,8 +761,9 @@ row("classification_error/sparse", lambda C, x, t: C.classification_error(x, t),
 row("cross_entropy_with_softmax/twin_axes", lambda C, x, t: C.cross_entropy_with_softmax(x, C.reconcile_dynamic_axes(t, x)), S(4), S(4, domain="onehot", axis="twin"), plain=True)
 row("cross_entropy_with_softmax/picked", lambda C, x, t, c: C.cross_entropy_with_softmax(C.sequence.gather(x, c), C.sequence.gather(t, c)), S(4), S(4, domain="onehot"), PICKS, plain=True)
 
-for word, delay, least in (("", -1, 3), ("_delay1", 1, 3), ("_delay3", 3, 3)):
-    row("forward_backward/labels" + word, lambda C, x, t, d=delay: C.forward_backward(C.labels_to_graph(t), x, 4, d), S(5), S(5, domain="ctc"), plain=True, least=least, uses=("labels_to_graph",), rtol=5e-5)
+BOUND = dict(departs="with a delay CNTK bounds the last blank by what lies behind its table, and values and gradients by two rules; here the last blank is free")
+for word, delay, options in (("", -1, {}), ("_slack", 1000, {}), ("_delay1", 1, BOUND), ("_delay3", 3, BOUND)):
+    row("forward_backward/labels" + word, lambda C, x, t, d=delay: C.forward_backward(C.labels_to_graph(t), x, 4, d), S(5), S(5, domain="ctc"), plain=True, least=3, uses=("labels_to_graph",), rtol=5e-5, **options)
 row("forward_backward/short", lambda C, x, t: C.forward_backward(C.labels_to_graph(t), x, 4), S(5), S(5, domain="ctc"), plain=True, uses=("labels_to_graph",), rtol=5e-5)
 row("forward_backward/dense", lambda C, x, w, t: C.forward_backward(C.labels_to_graph(t), C.times(x, w), 4), S(3), W(3, 5), S(5, domain="ctc"), plain=True, least=3, uses=("labels_to_graph",), rtol=5e-5)
 row("forward_backward/lstm", lambda C, x, t: C.forward_backward(C.labels_to_graph(t), C.layers.Sequential([C.layers.Recurrence(C.layers.LSTM(3)), C.layers.Dense(5)])(x), 4), S(2), S(5, domain="ctc"), plain=True, least=3, uses=("labels_to_graph", "layers.LSTM"), rtol=5e-5)

@@ -5,7 +5,7 @@ A case runs in a process of its own, twice: CNTK crashes on some, and a record c
 whose `family:name` holds one of them are run again.
 """
 
-# ruff: noqa: UP031, B905  (Python 3.6 reads this file too)
+# ruff: noqa: UP022, UP031, B905  (Python 3.6 reads this file too)
 
 import io
 import json
