@@ -114,7 +114,9 @@ void cg_mlf_scan(int fd, int64_t size, cg_mlf_index &out) {
     int64_t at = 0;
     bool head = false, inside = false;
     std::string last;  // the last line of labels, for where it ends
-    auto fail = [&](int64_t offset, int64_t code, int64_t got) { out.faults.push_back({(int64_t)out.begin.size(), offset, code, got}); };
+    auto fail = [&](int64_t offset, int64_t code, int64_t got) {
+        out.faults.push_back({(int64_t)out.begin.size() - inside, offset, code, got});
+    };
     auto leave = [&](int64_t end) {
         int64_t time = 0, start;
         const char *p = last.data();

@@ -98,7 +98,8 @@ def write_archive(
             seen.add(key)
             dim = array.shape[1]
             f.write(array)
-            lines.write(f"{key}={name}[{total},{total + len(array) - 1}]\n")
+            logical = key if key_of(key) == key else f"{key}.fea"  # what looks like an extension would not count
+            lines.write(f"{logical}={name}[{total},{total + len(array) - 1}]\n")
             total += len(array)
         if not 0 < total < 2**31:
             raise DataError(f"HTK archive {path}: expected 1 to {2**31 - 1} frames, got {total}")
