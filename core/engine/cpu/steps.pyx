@@ -139,11 +139,12 @@ cdef class Loop(BoundKernel):
         """Gives calls their scratch, and addresses that stand to each other as they will at every step."""
         if not self.at:
             return
+        cdef size_t scratch = <size_t>self.loop.last(&self.call)
         for rows in self.kept:
-            if self.bound.get(rows) != self.at:
+            if self.bound.get(rows) != scratch:
                 for call, slots in self.programs[rows]:
                     found = self.addresses([b for b, _, _ in slots], call.scratch)
                     for i in range(len(slots)):
                         found[i] += slots[i][2]
                     call.set_buffers(found)
-                self.bound[rows] = self.at
+                self.bound[rows] = scratch
