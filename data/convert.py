@@ -59,9 +59,9 @@ def htk_to_ctf(
     period: float = 0.01,
 ) -> None:
     """Text with the streams `features` and, from `mlf`, `labels` (sparse); sequence i is utterance i of the script. Raises DataError."""
-    parts: list[Any] = HTKFeatureDeserializer(
-        StreamDefs(features=StreamDef(shape=dim, scp=os.fspath(scp), context=context))
-    ).parts
+    parts: list[Any] = [
+        *HTKFeatureDeserializer(StreamDefs(features=StreamDef(shape=dim, scp=os.fspath(scp), context=context))).parts
+    ]
     if mlf:
         if states and not classes:
             classes = sum(1 for line in Path(states).read_text(encoding="utf-8").splitlines() if line.strip())

@@ -124,9 +124,10 @@ class Index:
         """Writes it aside, then renames; `stamp` says which file it is of."""
         arrays = {"offsets": self.offsets} | ({} if self.ids is None else {"ids": self.ids})
         arrays |= {f"stream {name}": a for name, a in self.lengths.items() if a is not None}
-        entries, at = [], 0
+        entries: list[tuple[str, str, int, int]] = []
+        at = 0
         for name, a in arrays.items():
-            entries.append([name, a.dtype.str, len(a), at])
+            entries.append((name, a.dtype.str, len(a), at))
             at += -(-a.nbytes // ALIGN) * ALIGN
         head = {"format": VERSION, "stamp": stamp, "ones": [n for n, a in self.lengths.items() if a is None], "arrays": entries}
         text = json.dumps(head, separators=(",", ":")).encode()

@@ -6,7 +6,7 @@ seed). Several deserialisers of a source are joined by key (sequences.py), or by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -31,7 +31,7 @@ class Deserializer:
     identity: str  # of the data: a checkpoint of a source on other data is refused
 
     @cached_property
-    def parts(self) -> list[Deserializer]:
+    def parts(self) -> Sequence[Deserializer]:
         """What a source reads and joins: itself, or others that it stands for."""
         return [self]
 

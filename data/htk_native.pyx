@@ -111,7 +111,7 @@ cdef class Names:
 
 def read_labels(int fd, const int64_t[::1] begin, const int64_t[::1] end, const int64_t[::1] frames, int64_t unit,
                 int64_t classes, Names names, int threads, bint every_fault=False):
-    """(class of each frame int32, whether a segment begins there uint8, faults) of utterances with lines at begin..end."""
+    """(class of each frame int32, whether a segment begins there uint8, faults) of utterances, lines at begin..end."""
     cdef int64_t n = begin.shape[0], i, total = 0
     cdef vector[cg_htk_fault] faults
     if end.shape[0] != n or frames.shape[0] != n or unit < 1 or threads < 1:
@@ -126,5 +126,6 @@ def read_labels(int fd, const int64_t[::1] begin, const int64_t[::1] end, const 
     if total:
         l, s = label, starts
         with nogil:
-            cg_mlf_read(fd, n, &begin[0], &end[0], &frames[0], unit, classes, names.table, threads, every_fault, &l[0], &s[0], faults)
+            cg_mlf_read(fd, n, &begin[0], &end[0], &frames[0], unit, classes, names.table, threads, every_fault, &l[0], &s[0],
+                        faults)
     return label, starts, list_faults(faults)

@@ -42,7 +42,7 @@ class HTKFeatureDeserializer(Deserializer):
     def __init__(self, streams: Mapping[str, StreamDef]):
         if not streams:
             raise ValueError("HTKFeatureDeserializer: expected one stream or more, got none")
-        self.parts = [FeatureStream(name, spec) for name, spec in streams.items()]
+        self.parts: Sequence[FeatureStream] = [FeatureStream(name, spec) for name, spec in streams.items()]
         self.streams = {k: v for p in self.parts for k, v in p.streams.items()}
         self.count, self.identity = self.parts[0].count, "+".join(p.identity for p in self.parts)
 
@@ -68,7 +68,9 @@ class HTKMLFDeserializer(Deserializer):
             raise ValueError("HTKMLFDeserializer: expected one stream or more, got none")
         given = [n if isinstance(n, bytes) else n.encode() for n in names]
         names = _read_names(label_mapping_file) if label_mapping_file else given
-        self.parts = [LabelStream(name, spec, names, bool(phoneBoundaries), units(period)) for name, spec in streams.items()]
+        self.parts: Sequence[LabelStream] = [
+            LabelStream(name, spec, names, bool(phoneBoundaries), units(period)) for name, spec in streams.items()
+        ]
         self.streams = {k: v for p in self.parts for k, v in p.streams.items()}
         self.count, self.identity = self.parts[0].count, "+".join(p.identity for p in self.parts)
 

@@ -163,7 +163,7 @@ class Joined:
         for d, keys in ((first, mine), (other, others)):
             if id(d) not in looked_at:
                 looked_at.add(id(d))
-                again = self._unique(d, keys)
+                again = self._unique(d, keys)  # type: ignore[arg-type]
                 self._again = again if d is first else self._again
         if not len(others):
             out = np.full(len(mine), -1, np.int64)
@@ -181,7 +181,8 @@ class Joined:
             if str(mine[i]) in told:
                 continue
             where = other.place_of(0)[0] if len(others) else other.identity
-            self.faults.append(Fault(*first.place_of(i), f"expected this key in {where} too, got none"))
+            place: tuple[str, int, int, str] = first.place_of(i)
+            self.faults.append(Fault(*place, f"expected this key in {where} too, got none"))
         return out
 
     def _unique(self, d: SequenceDeserializer, keys: np.ndarray | list[str]) -> list[int]:
@@ -192,7 +193,7 @@ class Joined:
             seen: set[str] = set()
             again = [i for i, k in enumerate(keys) if k in seen or seen.add(k)]  # type: ignore[func-returns-value]
         for i in again:
-            self.faults.append(Fault(*d.place_of(i), "expected each key once in files that are joined by it, got it again"))
+            self.faults.append(Fault(*d.place_of(int(i)), "expected each key once in files that are joined by it, got it again"))
         return again
 
     def _framewise(self, chosen: np.ndarray) -> np.ndarray:
@@ -218,7 +219,7 @@ class Joined:
         return np.ones(len(at), np.int64) if lengths is None else lengths[at]
 
     def _each_length(self, chosen: np.ndarray) -> list[tuple[Any, np.ndarray | None]]:
-        out = []
+        out: list[tuple[Any, np.ndarray | None]] = []
         for d, number in zip(self.parts, self.numbers, strict=True):
             for info in d.streams.values():
                 if not isinstance(d, SequenceDeserializer):
@@ -286,6 +287,6 @@ class Joined:
 
     def key_of(self, place: int) -> str:
         """The key of a sequence, as its first file names it."""
-        first, number = self.parts[0], self.numbers[0]
-        number = place if number is None else int(number[place])
+        first, chosen = self.parts[0], self.numbers[0]
+        number = place if chosen is None else int(chosen[place])
         return first.place_of(number)[3] if isinstance(first, SequenceDeserializer) else str(number)
