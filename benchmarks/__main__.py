@@ -172,7 +172,7 @@ def padding_figure(found: Record, path: Path) -> None:
 
     points, shares = padding_points(), padding_shares()
     frames = [sum(lengths) for _, lengths in points]
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     families = {"one long": ("o-", "one long, the others short"), "ever shorter": ("s--", "ever shorter ones")}
     for k, (who, r) in enumerate((who, r) for who, r in found.items() if "each_ms" in r):
@@ -183,10 +183,9 @@ def padding_figure(found: Record, path: Path) -> None:
             left.plot([100 * shares[i] for i in at], [ms[i] for i in at], style, color=f"C{k}", label=label)
         at = sorted((i for i, (what, _) in enumerate(points) if what.endswith("equal lengths")), key=lambda i: frames[i])
         right.plot([frames[i] for i in at], [ms[i] for i in at], "o-", color=f"C{k}", label=who)
-    left.set(xlabel="padding, % of the padded array", ylabel="ms a training step", title=f"{frames[0]} frames", ylim=(0, None))
+    left.set(xlabel="padding, % of the padded array", ylabel="ms a training step", title=f"{frames[0]} frames", yscale="log")
     right.set(xlabel="frames", ylabel="ms a training step", title="no padding", xlim=(0, None), ylim=(0, None))
-    left.legend(fontsize="x-small")
-    right.legend(fontsize="x-small")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="x-small")
     aside = path.with_name(path.name + ".part")
     figure.savefig(aside, format="svg")
     aside.replace(path)
@@ -317,6 +316,11 @@ def write(text: str, record: Record, folder: Path) -> Path:
     return path
 
 
+def _said(argv: list[str]) -> str:
+    """The command line; where somebody's Pythons lie is left out."""
+    return re.sub(r"(--(?:torch|cntk)[= ])\S+", r"\1PYTHON", " ".join(argv))
+
+
 def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
     p.add_argument("workload", nargs="*", help=f"of {', '.join(WORKLOADS)} (default: all)")
@@ -349,7 +353,7 @@ def main(argv: list[str] | None = None) -> int:
     record: Record = {"machine": here, "threads": o.threads, "rounds": o.rounds, "seconds": o.seconds}
     text = [f"# Speed, {here['date']}", "",
             f"{here['cpu']}, {here['cores']} cores, {o.threads} threads; Python {here['python']}; commit {here['commit']}; load before "
-            f"{here['load_before']:.1f}; `python -m benchmarks {' '.join(argv if argv is not None else sys.argv[1:])}`"]  # fmt: skip
+            f"{here['load_before']:.1f}; `python -m benchmarks {_said(sys.argv[1:] if argv is None else argv)}`"]  # fmt: skip
     if here["load_before"] > 0.5:
         text += ["", "The machine was busy: numbers of wall time mean little, those of processor time and of --threads 1 more."]
     peak = bench.part("peak")

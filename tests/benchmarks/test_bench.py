@@ -161,6 +161,11 @@ def test_padding_as_a_table_and_a_figure(bench, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["padding.svg"]
 
 
+def test_the_command_line_is_told_without_anybodys_paths(bench):
+    said = bench._said(["--torch", "/home/a/bin/python", "--cntk=/home/b/cntk", "--rounds", "1", "mlp"])
+    assert said == "--torch PYTHON --cntk=PYTHON --rounds 1 mlp"
+
+
 def test_rounds_give_the_median_of_each_number(bench):
     rounds = [record(ms) | {"each_ms": [ms, 10 * ms]} for ms in (3.0, 1.0, 2.0)]
     found = bench._middle(rounds)
