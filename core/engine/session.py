@@ -10,7 +10,7 @@ import numpy as np
 from cogkit import functions, variables
 from cogkit.engine import ENGINES, current_engine
 from cogkit.engine.spaces import space_made
-from cogkit.engine.values import as_sequences, bind_feeds
+from cogkit.engine.values import Value, as_sequences, bind_feeds
 from cogkit.errors import sentence
 from cogkit.functions import Block, Function, Primitive, leaves_of, nodes_of
 from cogkit.lowering.ir import Graph
@@ -58,6 +58,8 @@ class _Sequences:
     def __init__(self, plan: Any, graph: Graph, made: dict[int, Any], carried: list):
         self.inner, self.graph, self.made, self.carried = plan, graph, made, carried
         self.sizes: dict = {}  # of the last run, with those of row spaces made in it
+        self.again: Any = None  # lowers the graph for given sizes, those of row spaces made in a run included
+        self.exact: dict[tuple, Any] = {}  # plans by the longest sequences of such row spaces, where shapes depend on them
         self.over = [(i, v.type.axes) for i, v in enumerate(graph.outputs) if has_steps(v.type.axes)]
 
     def spaces(self, feeds: dict, sizes: dict, run: Run) -> dict:
@@ -83,7 +85,16 @@ class _Sequences:
         if carries:
             feeds = {**feeds, **self.before(sizes)}
         self.sizes = sizes = self.spaces(feeds, sizes, run)
-        found: list[Any] = self.inner.run(feeds, sizes, run)
+        inner = self.inner
+        if self.graph.bounded and not carries:
+            key = tuple(sizes[a].steps for a in self.graph.bounded)
+            if key != tuple(self.graph.bounded.values()):
+                if key not in self.exact:
+                    while len(self.exact) >= PLANS:
+                        self.exact.pop(next(iter(self.exact)))
+                    self.exact[key] = self.again(sizes)[1]
+                inner = self.exact[key]
+        found: list[Any] = inner.run(feeds, sizes, run)
         if carries:
             self.keep(found[-len(carries) :], sizes)
             found = found[: -len(carries)]
@@ -204,18 +215,22 @@ class Executable:
         plan = self._plans.get(key)
         if plan is None or len(types) != len(self.arguments):
             self._check(types)
-            graph = lower(self.request, types, sizes)
+            graph, plan = self._lowered(types, sizes)
             if graph.longest and not self._longest:
                 self._longest = tuple(graph.longest)
                 key += tuple(graph.longest.values())
-            plan = self._engine(graph, True)
             made = {i: None if g is None else self._engine(g, False) for i, g in stages(graph).items()}
             if made or graph.carries or any(has_steps(v.type.axes) for v in graph.outputs):
                 plan = _Sequences(plan, graph, made, self._carried)
+                plan.again = lambda known: self._lowered(types, known)
             while len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[key] = plan
         return plan
+
+    def _lowered(self, types: dict, sizes: dict | None) -> tuple[Graph, Any]:
+        graph = lower(self.request, types, sizes)
+        return graph, self._engine(graph, True)
 
     def _engine(self, graph: Graph, main: bool) -> Any:
         plan = ENGINES[self.engine](graph)
@@ -448,6 +463,12 @@ class Runtime:
             return gradients
         values: Any = dict(zip(outs, found, strict=False))
         return gradients, next(iter(values.values())) if len(values) == 1 else values
+
+    def wrapped(self, value: Any) -> Value:
+        """A result as a `Value`, as asked for with as_numpy=False."""
+        if not isinstance(value, list):
+            return Value(value)
+        return Value(np.concatenate(value) if value else np.zeros((0,), np.float32), [len(s) for s in value])
 
     def purpose(self, seed: int) -> int:
         """What keeps the random numbers of a node with this seed apart from others."""

@@ -18,17 +18,21 @@ __all__ = ["Value", "as_rows", "as_sequences", "bind_feeds"]
 class Value:
     """The sequences of a minibatch, written one after the other: what a variable over sequences is fed with, without copies.
 
-    value: all steps, an array (steps, *shape) or a SciPy CSR matrix (steps, size); lengths: of the sequences, int64 (n,). begins: for
+    value: all steps, an array (steps, *shape) or a SciPy CSR matrix (steps, size); lengths: of the sequences, int64 (n,), None for
+    values without a sequence axis, one a row. begins: for
     each sequence whether it is a new one; one that is not goes on where the sequence of the same place in the minibatch before
     ended (None: all are new). Raises `ValueError` where they do not fit.
     """
 
     __slots__ = ("begins", "lengths", "value")
 
-    def __init__(self, value: Any, lengths: Any, begins: Any = None):
+    def __init__(self, value: Any, lengths: Any = None, begins: Any = None):
         self.value = value
-        self.lengths = np.asarray(lengths, np.int64)
+        self.lengths = lengths
         self.begins = None if begins is None else np.asarray(begins, bool)
+        if lengths is None:
+            return
+        self.lengths = np.asarray(lengths, np.int64)
         if self.lengths.ndim != 1 or self.lengths.sum() != value.shape[0] or (self.lengths < 0).any():
             raise ValueError(
                 here(f"Value: expected lengths that sum to the {value.shape[0]} steps, got {self.lengths.tolist()[:20]}")
@@ -60,7 +64,9 @@ class Value:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(sequences, steps of the longest, *shape)."""
+        """(sequences, steps of the longest, *shape), or that of the value where it has no sequences."""
+        if self.lengths is None:
+            return tuple(self.value.shape)
         return (len(self.lengths), int(self.lengths.max(initial=0)), *self.value.shape[1:])
 
     @property
@@ -69,27 +75,36 @@ class Value:
         return hasattr(self.value, "toarray")
 
     @property
-    def mask(self) -> np.ndarray:
-        """(sequences, steps of the longest): 2 at a new sequence's first step, 1 at other steps, 0 beyond the end, as CNTK's."""
+    def mask(self) -> np.ndarray | None:
+        """(sequences, steps of the longest): 2 at a new sequence's first step, 1 at other steps, 0 beyond the end, as CNTK's.
+
+        None where there are no sequences.
+        """
+        if self.lengths is None:
+            return None
         mask = (np.arange(self.shape[1]) < self.lengths[:, None]).astype(np.uint8)
         if mask.shape[1]:
             mask[:, 0] += (self.lengths > 0) & (True if self.begins is None else self.begins)
         return mask
 
     def as_sequences(self, variable: Any = None) -> list[Any]:
-        """One array (steps, *shape), or CSR matrix, a sequence."""
+        """One array (steps, *shape), or CSR matrix, a sequence; without sequences one of a single step a row."""
+        if self.lengths is None:
+            return [self.value[i : i + 1] for i in range(self.value.shape[0])]
         ends = np.cumsum(self.lengths)
         return [self.value[end - n : end] for end, n in zip(ends, self.lengths, strict=True)]
 
     def asarray(self, dtype: Any = None) -> Any:
-        """One padded array (sequences, longest, *shape); 0 beyond the end."""
+        """One padded array (sequences, longest, *shape), 0 beyond the end; without sequences the value."""
+        if self.lengths is None:
+            return self.value.toarray() if self.is_sparse else np.asarray(self.value, dtype)
         out = np.zeros(self.shape, dtype or self.value.dtype)
         for row, s in zip(out, self.as_sequences(), strict=True):
             row[: s.shape[0]] = s.toarray() if self.is_sparse else s
         return out
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return self.value.shape[0] if self.lengths is None else len(self.lengths)
 
 
 def as_sequences(array: np.ndarray, space: Space) -> list[np.ndarray]:
@@ -103,9 +118,9 @@ def _steps_of(v: Variable, data: Any) -> Value:
     begins = None
     if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], (list, tuple, np.ndarray)) and _flags(data[1]):
         data, begins = data
-    if not hasattr(data, "lengths"):
+    if getattr(data, "lengths", None) is None:
         inner = getattr(data, "data", None)
-        if hasattr(inner, "lengths"):
+        if getattr(inner, "lengths", None) is not None:
             data = inner
         elif hasattr(data, "as_sequences"):
             data = data.as_sequences(v)

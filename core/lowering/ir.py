@@ -170,6 +170,7 @@ class Graph:
         self.sizes = sizes or {}
         self.spaces: list[SpaceDef] = []
         self.carries: list[Carry] = []  # their next values are the last outputs
+        self.bounded: dict[tuple, int] = {}  # the same of row spaces that are made while running: at most so many
         self.longest: dict[tuple, int] = {}  # steps of the longest sequence, where a shape depends on it
         self.cycles: list[Node] = []
         self.whole: tuple[list[Node], list[Node]] = [], []  # nodes and cycles before they were pruned
@@ -238,22 +239,24 @@ class Graph:
         for i, known in enumerate(self.spaces):
             if known[1:] == found[1:]:
                 return known.axes, i
-        own = axes[-1].name.startswith(("whereNode", "toSequence", "one step"))  # lengths of its own
+        own = axes[-1].name.startswith(("whereNode", "toSequence", "one step", "all steps"))  # lengths of its own
         if own and any(d.axes == axes for d in self.spaces):
-            found = found._replace(axes=(*axes[:-1], Axis.new_unique_dynamic_axis(axes[-1].name)))
+            found = found._replace(axes=(*axes[:-1], Axis(f"{axes[-1].name} {len(self.spaces)}")))
         self.spaces.append(found)
         return found.axes, len(self.spaces) - 1
 
     def longest_of(self, axes: tuple) -> int:
-        """Steps of the longest sequence of a row space. The graph then holds for it alone."""
+        """Steps of the longest sequence of a row space, or as many as it may have. The graph then holds for that alone."""
         space = self.sizes.get(axes)
         if space is None:
             made = next(d for d in self.spaces if d.axes == axes)
             most = made.kind[1] if made.kind[0] == "lengths" else self.longest_of(made.parent)
             if made.kind[0] in ("cut", "every") and made.parent in self.sizes:
                 most = getattr(self.sizes[made.parent], made.kind[0])(*made.kind[1:]).steps
+            self.bounded[axes] = most
             return most
-        self.longest[axes] = space.steps
+        if not any(d.axes == axes for d in self.spaces):
+            self.longest[axes] = space.steps
         return space.steps
 
     def goes_on(self, axes: tuple) -> bool:

@@ -73,7 +73,7 @@ def recurrence(graph: Graph) -> Graph:
             if n in loop_of:
                 members.setdefault(loop_of[n], []).append(n)
     made = Graph(graph.sizes)
-    made.spaces, made.longest, made.carries = graph.spaces, graph.longest, graph.carries
+    made.spaces, made.longest, made.bounded, made.carries = graph.spaces, graph.longest, graph.bounded, graph.carries
     new: dict[Value, Value] = {}
     last = {i: max(k for k, part in enumerate(parts) if part[0] in loop_of and loop_of[part[0]] == i) for i in members}
     for k, part in enumerate(parts):

@@ -74,7 +74,7 @@ def _moved_gradient(n, dy):
     x, (kind, *rest) = n.inputs[0], n.attrs["move"]
     if kind == "broadcast":
         return [dy.node("fold_steps", kind="sum")]
-    if kind == "initial":
+    if kind == "initial" or (kind == "pick" and dy.graph.spaces[rest[0]].kind[0] == "where"):  # a row may go to several
         return [dy.node("add_rows", move=n.attrs["move"], axes=x.type.axes)]
     if kind == "shift":
         move = ("shift", -rest[0])
@@ -314,21 +314,28 @@ def _gather_expand(g, x, attrs, training):
     if attrs["axis"] is None:  # one step of each sequence
         axes, i = g.space((*BATCH, Axis("one step")), c.type.axes, ("where",), c)
         return seq.node("move_rows", move=("pick", i), axes=axes).node("move_rows", move=("at", 0), axes=BATCH)
+    if (*BATCH, attrs["axis"]) == c.type.axes:  # all steps of each
+        axes, i = g.space((*BATCH, Axis("all steps")), c.type.axes, ("where",), c)
+        return seq.node("move_rows", move=("pick", i), axes=axes).node("move_rows", move=("relabel",), axes=c.type.axes)
     axes, i = g.space((*BATCH, attrs["axis"]), c.type.axes, ("where",), c)
     return seq.node("move_rows", move=("pick", i), axes=axes)
 
 
 def _scatter_type(types, attrs):
     seq, c = types
-    needs_steps(seq)
     _condition(c)
+    if not seq.axes:
+        raise ValueError(("a value over sequences or of the batch", str(seq), ""))
     return [seq._replace(axes=c.axes)]
 
 
 def _scatter_expand(g, x, attrs, training):
     seq, c = x
     axes, i = g.space((*BATCH, attrs["axis"]), c.type.axes, ("where",), c)
-    if seq.type.axes != axes:
+    if not has_steps(seq.type.axes):  # one step a sequence
+        shape = seq.type.shape
+        seq = seq.reshape((1, *shape)).node("move_rows", move=("pack", 1), axes=axes, shape=shape)
+    elif seq.type.axes != axes:
         seq = seq.node("move_rows", move=("relabel",), axes=axes)
     return seq.node("move_rows", move=("unpick", i), axes=c.type.axes)
 
@@ -356,26 +363,28 @@ def where(condition: Any, name: str = "") -> Function:
 def gather(seq: Any, condition: Any, new_sequence_axis_typeinfo: Any = None, name: str = "") -> Function:
     """The steps of `seq` at which `condition` is not 0, over an axis of their own (the same for the same condition).
 
-    new_sequence_axis_typeinfo: (a, b) where a sequence of n steps keeps a n + b of them: whatever keeps as many shares an axis, and
-    (0, 1) leaves none. `ValueError` when run, where two that share an axis differ in lengths.
+    new_sequence_axis_typeinfo: (a, b) where a sequence of n steps keeps a n + b of them: whatever keeps as many shares an axis, (0, 1)
+    leaves none, and (1, 0) that of the condition. `ValueError` when run, where two that share an axis differ in lengths.
     """
     c = to_variable(condition)
     axis: Axis | None = _where_axis(c)
     if new_sequence_axis_typeinfo is not None:
         times, more = new_sequence_axis_typeinfo
         of = next((a.name for a in c.dynamic_axes if a.is_sequence_axis), "")
-        axis = (
-            None
-            if (times, more) == (0, 1)
-            else Axis(f"{of}_fixedSliceOf_{more}" if times == 0 else f"{of}_times_{times}_plus_{more}")
-        )
+        if (times, more) == (0, 1):
+            axis = None
+        elif (times, more) == (1, 0):
+            axis = Axis(of)
+        else:
+            axis = Axis(f"{of}_fixedSliceOf_{more}" if times == 0 else f"{of}_times_{times}_plus_{more}")
     return apply("sequence_gather", [seq, c], name, axis=axis)
 
 
 def scatter(seq: Any, condition: Any, new_sequence_axis_typeinfo: Any = None, name: str = "") -> Function:
     """The opposite of `gather`: the steps of `seq` at those places of the condition's sequences at which it is not 0, 0 at the others.
 
-    Each sequence of `seq` must have as many steps as its condition holds; `ValueError` when run, where it has not.
+    Each sequence of `seq` must have as many steps as its condition holds (a value of the batch is one step); `ValueError` when run, where
+    it has not.
     """
     c = to_variable(condition)
     return apply("sequence_scatter", [seq, c], name, axis=_where_axis(c))

@@ -340,7 +340,9 @@ def graph_from_json(graph: Any, tensors: dict[str, np.ndarray], place: str) -> F
         return function
     except ModelFileError as error:
         raise ModelFileError(f"{place}: {error}") from None
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ArithmeticError, RecursionError) as error:
+    except RecursionError:
+        raise ModelFileError(f"{place}: expected a delay in every cycle, got a value that depends on itself; it is damaged") from None
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ArithmeticError) as error:
         # whatever a forged graph trips over while ops infer their types
         raise ModelFileError(
             f"{place}: expected a graph of cogkit, got {type(error).__name__}: {str(error)[:200]}; it is damaged"

@@ -19,6 +19,7 @@ from cogkit.engine.values import bind_feeds
 from cogkit.functions import Function, nodes_of
 from cogkit.learners.learner import Learner
 from cogkit.ops import combine
+from cogkit.ops.sequence import has_steps
 from cogkit.train.checkpoint import read_checkpoint, write_checkpoint
 from cogkit.variables import Parameter, Variable
 
@@ -103,10 +104,11 @@ class _Step:
 
     def run(self, arguments: Any, step: int) -> tuple[list[np.ndarray], int, bool | None]:
         """(arrays, samples, whether the sweep ends - None where the data do not say)."""
+        begins = None
+        if isinstance(arguments, tuple) and len(arguments) == 2:
+            arguments, begins = arguments
         if not isinstance(arguments, Mapping):
             free = [v for v in self.known if any(v is a for a in self.executable.arguments)]
-            if isinstance(arguments, tuple):
-                raise ValueError(f"{self.place}: expected a dict that feeds the inputs, got a tuple; sequences always begin anew")
             if len(free) != 1:
                 raise ValueError(f"{self.place}: expected a dict that feeds {len(free)} inputs, got {type(arguments).__name__}")
             arguments = {free[0]: arguments}
@@ -120,7 +122,7 @@ class _Step:
                 sweep = bool(value.end_of_sweep) or bool(sweep)
                 if getattr(value, "lengths", None) is None:
                     value = value.asarray()
-            feeds[v] = value
+            feeds[v] = (value, begins) if begins is not None and has_steps(v._axes) else value
         arrays, types, sizes = bind_feeds(feeds)
         plan = self.executable.plan(types, sizes)
         samples = int(sizes.get(self.axes, 1))
@@ -300,7 +302,8 @@ class Trainer(Evaluator):
         """One step: gradients of the loss over a minibatch, then every learner's update.
 
         arguments: {input: array or stream of a minibatch source}, names allowed; empty: nothing is done, False. outputs:
-        functions or variables whose values are wanted. is_sweep_end: for arrays, whether a sweep over the data ends here.
+        functions or variables whose values are wanted. A pair (arguments, [flag a sequence]) says which sequences are new: the others go
+        on where those of the minibatch before ended. is_sweep_end: for arrays, whether a sweep over the data ends here.
         Returns whether any learner goes on, with `outputs` a pair (that, {variable: array}). Raises ValueError for feeds that do
         not fit: missing, unknown, of another shape or number of samples.
         """
