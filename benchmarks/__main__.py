@@ -174,12 +174,12 @@ def padding_figure(found: Record, path: Path) -> None:
     frames = [sum(lengths) for _, lengths in points]
     figure = Figure(figsize=(10, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    families = {"one long": ("o-", "one long, the others short"), "ever shorter": ("s--", "ever shorter ones")}
+    families = {"one long": "o-", "ever shorter": "s--"}
     for k, (who, r) in enumerate((who, r) for who, r in found.items() if "each_ms" in r):
         ms = r["each_ms"]
-        for family, (style, meaning) in families.items():
+        for family, style in families.items():
             at = [i for i, (what, _) in enumerate(points) if what in ("equal lengths", family)]
-            label = f"{who}, {meaning}"
+            label = f"{who}, {family}"
             left.plot([100 * shares[i] for i in at], [ms[i] for i in at], style, color=f"C{k}", label=label)
         at = sorted((i for i, (what, _) in enumerate(points) if what.endswith("equal lengths")), key=lambda i: frames[i])
         right.plot([frames[i] for i in at], [ms[i] for i in at], "o-", color=f"C{k}", label=who)
