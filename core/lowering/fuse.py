@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from cogkit.lowering.ir import Graph, Inside, Node, Value
 from cogkit.lowering.steps import Step
 from cogkit.op import Type
+from cogkit.ops.sequence import has_steps
 
 __all__ = ["COSTLY", "fuse"]
 
@@ -99,7 +100,7 @@ class _Fuser:
     # bias and activation inside matrix products and convolutions ----------------------------------------------------------------
 
     def find_epilogues(self) -> dict[Node, Step]:
-        """Products followed by a bias and relu take them in: they are added while the result is still in registers."""
+        """Products followed by a sum and relu take them in: they are added while the result is still in registers."""
         self.absorbed: set[Node] = set()
         found: dict[Node, Step] = {}
         for n in self.graph.nodes:
@@ -112,20 +113,28 @@ class _Fuser:
             if v in self.wanted or len(self.readers.get(v, ())) != 1:
                 continue
             add = self.readers[v][0]
-            if add.name != "add" or add.inputs[0] is add.inputs[1] or add.outputs[0].type != v.type:
+            if add.name != "add" or add in self.absorbed or add.inputs[0] is add.inputs[1] or add.outputs[0].type != v.type:
                 continue
             bias = add.inputs[1] if add.inputs[0] is v else add.inputs[0]
-            if not self.is_bias(n, v.type, bias):
+            what = "bias" if self.is_bias(n, v.type, bias) else "added" if self.is_added(n, v.type, bias) else ""
+            if not what:
                 continue
             out, absorbed, relu = add.outputs[0], [*chain, add], False
             if out not in self.wanted and len(self.readers.get(out, ())) == 1 and self.readers[out][0].name == "relu":
                 absorbed.append(self.readers[out][0])
                 out, relu = absorbed[-1].outputs[0], True
             step = Step(n.op.kernel, [n], [*n.inputs, bias], [out])
-            step.attrs.update(bias=bias, relu=relu)
+            step.attrs.update({what: bias, "relu": relu})
             found[n] = step
             self.absorbed.update(absorbed)
         return found
+
+    @staticmethod
+    def is_added(n: Node, t: Type, other: Value) -> bool:
+        """A value to which the product of sequences with weights is added, as that of a state to that of an input."""
+        if n.name != "matmul" or n.attrs["ta"] or n.inputs[1].type.axes:
+            return False
+        return has_steps(n.inputs[0].type.axes) and other.type == t
 
     @staticmethod
     def is_bias(n: Node, t: Type, bias: Value) -> bool:

@@ -341,7 +341,9 @@ def graph_from_json(graph: Any, tensors: dict[str, np.ndarray], place: str) -> F
     except ModelFileError as error:
         raise ModelFileError(f"{place}: {error}") from None
     except RecursionError:
-        raise ModelFileError(f"{place}: expected a delay in every cycle, got a value that depends on itself; it is damaged") from None
+        raise ModelFileError(
+            f"{place}: expected a delay in every cycle, got a value that depends on itself; it is damaged"
+        ) from None
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ArithmeticError) as error:
         # whatever a forged graph trips over while ops infer their types
         raise ModelFileError(

@@ -263,7 +263,7 @@ def _matmul(s: Step, sizes: dict) -> Made:
     batch = 1
     sequences = has_steps(a.type.axes)
     if sequences and not ta and ra and not rb and not total:  # the rows of sequences are others in each minibatch
-        call = WholeProduct(count * m, k, width, code(a), tb, "bias" in s.attrs, s.attrs.get("relu", False))
+        call = WholeProduct(count * m, k, width, code(a), tb, "bias" in s.attrs, s.attrs.get("relu", False), "added" in s.attrs)
         return call, _io(s)
     if sequences and total and ra and rb and (ta or k == 1) and (not tb or k == 1):
         return SumProduct(count * k, m, width, code(a)), _io(s)

@@ -84,7 +84,13 @@ class LoopPlan:
         a, b = s.node.inputs
         m, k = a.type.shape
         call = RowProduct(
-            n * m, k, s.node.outputs[0].type.shape[1], code(a), bias="bias" in s.attrs, relu=s.attrs.get("relu", False)
+            n * m,
+            k,
+            s.node.outputs[0].type.shape[1],
+            code(a),
+            bias="bias" in s.attrs,
+            relu=s.attrs.get("relu", False),
+            add="added" in s.attrs,
         )
         buffers: list[tuple[Value, Any]] = [(a, PLAIN), (b, self.packed[b, s.node.attrs["tb"]])]
         return call, [*buffers, *((v, PLAIN) for v in s.inputs[2:]), (s.outputs[0], PLAIN)]

@@ -79,10 +79,10 @@ cdef class RowProduct(_RowsKernel):
 
 
 cdef class WholeProduct(_RowsKernel):
-    """The same of a b that is packed at each run; buffers a (rows, k), b (k, n) or (n, k) where `transpose`, [bias (n)], c."""
-    def __init__(self, rows, k, n, dtype, transpose=False, bias=False, relu=False):
+    """The same of a b that is packed at each run; buffers a (rows, k), b (k, n) or (n, k) where `transpose`, [bias (n)], [c_in], c."""
+    def __init__(self, rows, k, n, dtype, transpose=False, bias=False, relu=False, add=False):
         cdef RowProductArgs args
-        args.rows, args.k, args.n, args.bias, args.relu, args.add = rows, k, n, bias, relu, False
+        args.rows, args.k, args.n, args.bias, args.relu, args.add = rows, k, n, bias, relu, add
         args.lda = args.ldc = args.ldi = args.a_offset = args.bias_offset = args.c_offset = args.i_offset = 0
         self.own(make_whole_product(text(dtype), args, transpose))
 
