@@ -79,7 +79,7 @@ cdef class RowProduct(_RowsKernel):
 
 
 cdef class WholeProduct(_RowsKernel):
-    """The same of a b that is packed at each run; buffers a (rows, k), b (k, n) or (n, k) where `transpose`, [bias (n)], [c_in], c."""
+    """The same of a b that is packed at each run; b (k, n) or (n, k) where `transpose`; buffers a, b, [bias (n)], [c_in], c."""
     def __init__(self, rows, k, n, dtype, transpose=False, bias=False, relu=False, add=False):
         cdef RowProductArgs args
         args.rows, args.k, args.n, args.bias, args.relu, args.add = rows, k, n, bias, relu, add

@@ -1,8 +1,8 @@
 # sources: steps.cpp
 """Kernels that know the steps of sequences: rows moved by a table, numbers a row, reductions over steps, and loops over steps.
 
-A loop runs the calls of its step body once a step, at the rows of that step: a buffer of a call is `base + offset[t] * row_bytes`,
-row_bytes being 0 for what is the same at every step.
+A loop runs the calls of its step body once a step, at the rows of that step: a buffer of a call is
+`base + offset[t] * row_bytes`, row_bytes being 0 for what is the same at every step.
 """
 include "kernel.pxi"
 
@@ -20,7 +20,8 @@ cdef extern from "steps.h" namespace "cg":
     cdef cppclass LoopKernel "cg::LoopKernel"(Kernel):
         LoopKernel(int buffers, vector[int64_t] places, int64_t scratch) except +
         void add_before(const cg_call *call) except +
-        void add_carry(int source, int target, int64_t source_bytes, int64_t target_bytes, int64_t shift, int64_t row_bytes) except +
+        void add_carry(int source, int target, int64_t source_bytes, int64_t target_bytes, int64_t shift,
+                       int64_t row_bytes) except +
         void begin_program(int64_t rows) except +
         void add_call(const cg_call *call, vector[int] bases, vector[int64_t] row_bytes, vector[int64_t] offsets) except +
         void end_program(int64_t rows) except +
@@ -79,12 +80,13 @@ cdef class FoldSteps(BoundKernel):
 cdef class Loop(BoundKernel):
     """The steps of a recurrence, one after the other; buffers: inputs and outputs of the loop, then scratch.
 
-    `program(rows, calls)` says what runs at a step of so many rows: calls as (call, [(base, row_bytes, offset), ...]). Bases are the loop's
-    buffers without scratch, then the places in scratch (offsets in bytes; the last one is scratch for the calls themselves).
-    before: (call, bases), run once. carries: (source, target, source_bytes, target_bytes, shift, row_bytes): the rows of a base as
-    they were `shift` steps before are copied to another base at each step, zeros where there was none. bound: rows -> the scratch
-    that the calls of its program were last given, shared by all loops that have these calls. `layout` says how many rows each
-    step has and where they start. most, room: rows of a step and bytes of scratch for a call that there is place for, the maker's to keep.
+    `program(rows, calls)` says what runs at a step of so many rows: calls as (call, [(base, row_bytes, offset), ...]). Bases are
+    the loop's buffers without scratch, then the places in scratch (offsets in bytes; the last one is scratch for the calls
+    themselves). before: (call, bases), run once. carries: (source, target, source_bytes, target_bytes, shift, row_bytes): the rows of
+    a base as they were `shift` steps before are copied to another base at each step, zeros where there was none. bound: rows -> the
+    scratch that the calls of its program were last given, shared by all loops that have these calls. `layout` says how many rows
+    each step has and where they start. most, room: rows of a step, and bytes of scratch for a call, that there is place for; they
+    are the maker's to keep.
     """
     cdef LoopKernel *loop
     cdef object kept, before, programs
@@ -98,7 +100,7 @@ cdef class Loop(BoundKernel):
         self.programs, self.bound, self.kept = {}, bound, ()
         self.at = 0
         self.before = before
-        for call, bases in before:
+        for call, _ in before:
             self.loop.add_before(<const cg_call *><size_t>call.address)
         for source, target, source_bytes, target_bytes, shift, row_bytes in carries:
             self.loop.add_carry(source, target, source_bytes, target_bytes, shift, row_bytes)
@@ -111,7 +113,8 @@ cdef class Loop(BoundKernel):
         """Says what runs at a step of so many rows."""
         self.loop.begin_program(rows)
         for call, slots in calls:
-            self.loop.add_call(<const cg_call *><size_t>call.address, [b for b, _, _ in slots], [n for _, n, _ in slots], [o for _, _, o in slots])
+            bases, row_bytes, offsets = zip(*slots, strict=True)
+            self.loop.add_call(<const cg_call *><size_t>call.address, bases, row_bytes, offsets)
         self.loop.end_program(rows)
         self.programs[rows] = calls
 
