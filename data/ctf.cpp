@@ -73,8 +73,8 @@ struct Scan {  // of one chunk
 
     size_t column(const char *name, size_t size) {
         const size_t k = found.names.size();
-        for (size_t i = 1; i <= k; ++i) {  // streams mostly come in one order
-            const size_t c = (last + i) % k;
+        for (size_t tried = 0, c = last; tried < k; ++tried) {  // streams mostly come in one order
+            c = c + 1 < k ? c + 1 : 0;
             if (same_name(found.names[c], name, size)) return last = c;
         }
         found.names.emplace_back(name, size);

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import weakref
 import zlib
@@ -267,7 +268,7 @@ class CTFDeserializer(SequenceDeserializer):
                 )
             firsts.append(first_rows(lengths[-1]))
             names.append((self._specs[name].field or name).encode())
-            dims.append(int(np.prod(info.shape)))
+            dims.append(math.prod(info.shape))
             rows.append(None if info.storage_format == "sparse" else take((int(firsts[-1][-1]), dims[-1]), np.float32))
         sparse, found, rising = ctf_native.read(self._fd, begin, end, names, dims, rows, firsts, threads, self.every_fault)
         out: Rows = {}
@@ -279,7 +280,7 @@ class CTFDeserializer(SequenceDeserializer):
             kind = np.int32 if len(indices) < 2**31 else np.int64
             pointers = np.zeros(len(sizes) + 1, kind)
             np.cumsum(sizes, out=pointers[1:])
-            matrix = sp.csr_matrix((values, indices, pointers), shape=(len(sizes), int(np.prod(info.shape))))
+            matrix = sp.csr_matrix((values, indices, pointers), shape=(len(sizes), math.prod(info.shape)))
             if not rising:
                 matrix.sum_duplicates()
             out[name] = (matrix, length)

@@ -188,8 +188,8 @@ struct Parser {
                 }
                 size_t s = S;
                 if (*name != '#')
-                    for (size_t i = 1; i <= S; ++i) {
-                        const size_t c = (last + i) % S;
+                    for (size_t tried = 0, c = last; tried < S; ++tried) {  // streams mostly come in one order
+                        c = c + 1 < S ? c + 1 : 0;
                         if (same_name(streams[c].name, name, size)) {
                             s = last = c;
                             break;
@@ -263,8 +263,11 @@ struct Parser {
             if (p == at || *p != ':') return fail(CG_CTF_PAIR, base + (at - text), (int64_t)s, 0);
             if (k >= dim) return fail(CG_CTF_INDEX, base + (at - text), (int64_t)s, k);
             ++p;
-            float v;
-            if (!number(p, text, base, s, v)) return false;
+            float v = 1;
+            if (*p == '1' && (is_blank(p[1]) || p[1] == '\n' || p[1] == '|'))
+                ++p;  // what most of them are
+            else if (!number(p, text, base, s, v))
+                return false;
             sorted &= k > previous;
             previous = k;
             index.push_back((int32_t)k);

@@ -41,7 +41,7 @@ void cg_htk_read(const std::vector<std::string> &paths, int64_t n, const int64_t
     std::vector<std::vector<cg_htk_fault>> found((size_t)threads);
     const int64_t wide = (left + 1 + right) * dim;
     cg_in_parts(
-        n, threads, 1 + (1 << 18) / wide, [&](int64_t i) { return first[(size_t)i]; },
+        n, threads, 1 + (1 << 16) / wide, [&](int64_t i) { return first[(size_t)i]; },
         [&](int64_t begin, int64_t end, int64_t part) {
             std::vector<float> raw;
             int64_t open_file = -1;

@@ -69,6 +69,9 @@ class StreamInformation:
     shape: tuple[int, ...]
     defines_mb_size: bool = False
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # it is looked up in every minibatch
+
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """CNTK's name of the shape."""

@@ -4,7 +4,6 @@ products of inputs before the loop, gradients of weights after it.
 
 from __future__ import annotations
 
-
 from cogkit.errors import Misfit
 from cogkit.lowering.components import components
 from cogkit.lowering.fuse import COSTLY

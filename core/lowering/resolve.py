@@ -15,6 +15,8 @@ from cogkit.variables import Constant, Variable
 
 __all__ = ["resolve"]
 
+ROUNDS = 8  # of taking shapes around cycles to be what came out
+
 
 def resolve(
     wanted: Sequence[Variable], feeds: Mapping[Variable, Type], training: bool, sizes: Mapping[Any, int] | None = None
@@ -24,28 +26,16 @@ def resolve(
     feeds: the type of each fed variable, without free dimensions. training: whether dropout drops and statistics move. sizes: rows of the
     fed row spaces. Raises `ValueError` for inputs that are not fed, shapes that do not fit and cycles without a delay.
     """
-    assumed: dict[int, tuple[int, ...]] = {}
-    for _ in range(8):
+    assumed: dict[int, tuple[int, ...]] = {}  # sizes around cycles that only the feed says
+    for left in reversed(range(ROUNDS)):
         graph = Graph(sizes)
         try:
             return graph, _Resolver(graph, feeds, training, assumed).run(wanted)
-        except _Assumed as e:  # a size around a cycle that only the feed says
-            if assumed.get(e.node) == e.shape:
+        except _Assumed as e:
+            if not left or assumed.get(e.node) == e.shape:  # a state that grows from step to step
                 raise e.error from None
             assumed[e.node] = e.shape
-    raise e.error
-
-
-def no_delay(node: Primitive) -> Misfit:
-    """The error of a cycle that no delay cuts."""
-    return Misfit(
-        node.label,
-        node.name,
-        node.where,
-        "a delay in every cycle",
-        "a value that depends on itself",
-        "put C.sequence.past_value or C.sequence.future_value on the way",
-    )
+    raise AssertionError
 
 
 class _Assumed(Exception):

@@ -16,8 +16,12 @@ def _reconcile_type(types, attrs):
     x, like = types
     if has_steps(x.axes) and not has_steps(like.axes):
         raise ValueError(
-            ("a value over sequences to take the axes of", f"{row_space(like.axes)} for {row_space(x.axes)}", "take C.sequence.last or reduce over steps first")
-        )  # fmt: skip
+            (
+                "a value over sequences to take the axes of",
+                f"{row_space(like.axes)} for {row_space(x.axes)}",
+                "take C.sequence.last or reduce over steps first",
+            )
+        )
     return [x._replace(axes=like.axes)]
 
 

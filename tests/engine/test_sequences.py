@@ -9,7 +9,6 @@ from cogkit.engine import use_engine
 from cogkit.engine.session import Executable
 from cogkit.layers import GRU, LSTM, Dense, Recurrence, RNNStep
 
-
 S = C.sequence
 BATCHES = {"mixed": [3, 1, 5, 2], "equal": [4, 4, 4], "alone": [6], "long": [2, 40, 1]}
 

@@ -11,7 +11,7 @@ from cogkit.engine.executor import place_buffers
 from cogkit.lowering.fuse import fuse
 from cogkit.lowering.ir import Node, Value
 from cogkit.lowering.layout import PLAIN, assign_layouts, holder
-from cogkit.lowering.memory import Storage, place
+from cogkit.lowering.memory import place
 from cogkit.lowering.steps import Step
 
 __all__ = ["LoopPlan"]
