@@ -45,6 +45,18 @@ class _Assumed(Exception):
         self.node, self.shape, self.error = node, shape, error
 
 
+def no_delay(node: Primitive) -> Misfit:
+    """The error of a cycle that no delay cuts."""
+    return Misfit(
+        node.label,
+        node.name,
+        node.where,
+        "a delay in every cycle",
+        "a value that depends on itself",
+        "put C.sequence.past_value or C.sequence.future_value on the way",
+    )
+
+
 class _Frame(NamedTuple):
     """Where a variable is seen from: the user's graph, or the inside of one block of the frame outside."""
 
