@@ -13,7 +13,7 @@ from cntk_compat.names import MODULES, SECOND_NAMES
 import cogkit as C
 
 # Modules that the map names and that cogkit may lack: they are to come.
-LATER = {"cogkit.compress", "cogkit.debugging", "cogkit.layers.typing"}
+LATER = {"cogkit.compress", "cogkit.debugging"}
 
 
 def there(source: str) -> bool:
