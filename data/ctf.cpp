@@ -178,7 +178,8 @@ void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index 
         const char *p = text.data() + (at == 0 && n >= 3 && std::memcmp(text.data(), "\xEF\xBB\xBF", 3) == 0 ? 3 : 0);
         while (is_blank(*p) || *p == '\n') ++p;
         if (p < text.data() + n) {
-            out.ids = cg_is_digit(*p);
+            uint64_t id;
+            out.ids = read_id(p, id);
             break;
         }
         at += n;
@@ -186,6 +187,7 @@ void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index 
     const int64_t chunks = (size + chunk - 1) / chunk;
     // Some chunks a thread at a time, so that what is not merged yet stays small.
     std::vector<std::vector<char>> buffers((size_t)threads);
+    bool headless = false;  // whether the file's first sequence has no id
     for (int64_t done = 0, now; done < chunks && out.faults.empty(); done += now) {
         now = std::min(chunks - done, (int64_t)threads * 16);
         std::vector<Scan> scans((size_t)now);
@@ -202,8 +204,11 @@ void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index 
             out.faults.insert(out.faults.end(), found.faults.begin(), found.faults.end());
             const size_t n = found.offset.size(), before = out.offset.size();
             if (n == 0) continue;
-            const bool joins = before && out.ids && (scan.headless || found.id[0] == out.id.back());
-            const size_t skip = joins ? 1 : 0;
+            // What goes on with the last sequence: lines without an id, then those with its id.
+            size_t skip = before && scan.headless ? 1 : 0;
+            const bool nameless = before == 1 && headless;  // it has no id of its own
+            if (before && out.ids && !nameless && skip < n && found.id[skip] == out.id.back()) ++skip;
+            if (!before) headless = scan.headless;
             out.offset.insert(out.offset.end(), found.offset.begin() + (int64_t)skip, found.offset.end());
             if (out.ids) out.id.insert(out.id.end(), found.id.begin() + (int64_t)skip, found.id.end());
             for (auto &c : out.count) c.resize(before + n - skip, 0);
@@ -214,7 +219,7 @@ void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index 
                     out.names.push_back(found.names[k]);
                     out.count.emplace_back(before + n - skip, 0);
                 }
-                if (joins) out.count[c][before - 1] += found.count[k][0];
+                for (size_t i = 0; i < skip; ++i) out.count[c][before - 1] += found.count[k][i];
                 std::copy(found.count[k].begin() + (int64_t)skip, found.count[k].end(), out.count[c].begin() + (int64_t)before);
             }
             if (out.names.size() > CG_CTF_NAMES)

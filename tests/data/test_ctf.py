@@ -166,6 +166,18 @@ def test_chunks_and_threads_find_the_same_index(tmp_path, chunk, threads):
         assert (whole[1] is None and found[1] is None) or np.array_equal(whole[1], found[1])
 
 
+@given(lines=st.lists(st.sampled_from(["0 |a 1", "1 |a 2 |b 3", "|a 4", ".", "", " ", "0", "0.", "1 |# x", "1\t|b"]), max_size=12), chunk=st.integers(1, 9),
+       threads=st.integers(1, 4), end=st.sampled_from(["", "\n"]))  # fmt: skip
+def test_chunks_and_threads_find_the_same_index_of_any_lines(tmp_path_factory, lines, chunk, threads, end):
+    path = tmp_path_factory.mktemp("ctf") / "x.ctf"
+    path.write_text("\n".join(lines) + end)
+    fd, size = os.open(path, os.O_RDONLY), path.stat().st_size
+    whole, found = ctf_native.scan(fd, size, 1, 1 << 20), ctf_native.scan(fd, size, threads, chunk)
+    os.close(fd)
+    assert np.array_equal(whole[0], found[0]) and dict_of(whole[2]) == dict_of(found[2])
+    assert (whole[1] is None and found[1] is None) or np.array_equal(whole[1], found[1])
+
+
 def dict_of(columns):
     return {name: count.tolist() for name, count in columns}
 
