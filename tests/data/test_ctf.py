@@ -166,8 +166,15 @@ def test_chunks_and_threads_find_the_same_index(tmp_path, chunk, threads):
         assert (whole[1] is None and found[1] is None) or np.array_equal(whole[1], found[1])
 
 
-@given(lines=st.lists(st.sampled_from(["0 |a 1", "1 |a 2 |b 3", "|a 4", ".", "", " ", "0", "0.", "1 |# x", "1\t|b"]), max_size=12), chunk=st.integers(1, 9),
-       threads=st.integers(1, 4), end=st.sampled_from(["", "\n"]))  # fmt: skip
+LINES = ["0 |a 1", "1 |a 2 |b 3", "|a 4", ".", "", " ", "0", "0.", "1 |# x", "1\t|b"]
+
+
+@given(
+    lines=st.lists(st.sampled_from(LINES), max_size=12),
+    chunk=st.integers(1, 9),
+    threads=st.integers(1, 4),
+    end=st.sampled_from(["", "\n"]),
+)
 def test_chunks_and_threads_find_the_same_index_of_any_lines(tmp_path_factory, lines, chunk, threads, end):
     path = tmp_path_factory.mktemp("ctf") / "x.ctf"
     path.write_text("\n".join(lines) + end)
