@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.axis import Axis
 from cogkit.errors import here
 from cogkit.functions import Function, apply
 from cogkit.op import Op, Type, common_dtype, constant_gradient, size_of
-from cogkit.ops.sequence import BATCH, needs_steps, spread
+from cogkit.ops.sequence import BATCH, has_steps, needs_steps, spread
 
 __all__ = ["edit_distance_error", "forward_backward", "labels_to_graph"]
 
@@ -20,8 +21,6 @@ LAST = 2**64 - 1  # CNTK's way to say: the last class is the blank
 
 def _classes(types: Sequence[Type], what: str) -> int:
     """The number of classes of two values over sequences, all elements of a sample together."""
-    for t in types:
-        needs_steps(t)
     a, b = (size_of(t.shape) for t in types)
     if a != b and a >= 0 and b >= 0:
         raise ValueError((f"{what} of one size", f"{types[0]} and {types[1]}", "give each sample one element a class"))
@@ -73,6 +72,8 @@ def labels_to_graph(labels: Any, name: str = "") -> Function:
 
 
 def _ctc_loss_type(types, attrs):
+    for t in types:
+        needs_steps(t)
     classes = _classes(types, "labels and outputs")
     if attrs["blank"] != LAST and attrs["blank"] >= classes >= 0:
         raise ValueError((f"a blankTokenId in [0, {classes})", str(attrs["blank"]), ""))
@@ -116,12 +117,23 @@ def forward_backward(graph: Any, features: Any, blankTokenId: int, delayConstrai
 
 
 def _edit_error_type(types, attrs):
+    for t in types:
+        if not t.axes:
+            needs_steps(t)
     _classes(types, "classes")
     return [Type((), common_dtype(types), ())]
 
 
+def _steps(g, v):
+    """A value of the batch as sequences of one step."""
+    if has_steps(v.type.axes):
+        return v
+    axes, _ = g.space((*BATCH, Axis("toSequence_one")), v.type.axes, ("lengths", 1), None)
+    return v.reshape((1, *v.type.shape)).node("move_rows", move=("pack", 1), axes=axes, shape=v.type.shape)
+
+
 def _edit_error(g, x, attrs, training):
-    a, b = (v.stop() for v in x)
+    a, b = (_steps(g, v.stop()) for v in x)
     edits, length = g.node("edit_distance", [a, b], **attrs)
     edits, length = (v.node("reduce_sum", axes=(), rows=True) for v in (edits, length))
     return edits * b.node("row_count") / length
@@ -145,7 +157,7 @@ def edit_distance_error(
     input_a, input_b: one element a class and step; a step's symbol is its first largest element. Penalties choose the cheapest way from a
     to b; what is counted is its edits. squashInputs: repeats are one symbol; tokensToIgnore: symbols left out after that. The number of
     frames of input_b is a factor, so that the mean over frames is edits / labels, labels being those left of input_b; without any
-    it is inf or NaN, as in CNTK. Sequences may have axes of their own, where CNTK wants equal lengths. Raises `ValueError` for sizes
+    it is inf or NaN, as in CNTK. Values without a sequence axis are one step each. Sequences may have axes of their own, where CNTK wants equal lengths. Raises `ValueError` for sizes
     that differ and symbols that there are not.
     """
     ignored = tuple(int(c) for c in tokensToIgnore)

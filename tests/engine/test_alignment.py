@@ -336,7 +336,7 @@ def test_face_and_errors():
     with pytest.raises(ValueError, match="one size"):
         C.edit_distance_error(y, z)
     with pytest.raises(ValueError, match="sequence axis"):
-        C.edit_distance_error(y, C.input_variable(4))
+        C.edit_distance_error(y, C.parameter(4))
     with pytest.raises(ValueError, match="sequence axis"):
         C.labels_to_graph(C.input_variable(4))
     with pytest.raises(ValueError, match="tokensToIgnore"):
