@@ -202,7 +202,7 @@ class Primitive:
         typed = [t for t, v in zip(types, self.operands, strict=True) if not (isinstance(v, Constant) and v.given is not None)]
         dtype = next((t.dtype for t in typed if t.dtype is not None), None)  # a number has none of its own
         shape = None
-        if self.op.kernel == "pointwise" or self.op.like_operands:
+        if self.op.kernel == "pointwise":
             shapes = [t for t in types if t.shape is not None]
             try:
                 shape = broadcast([t._replace(dtype=None, axes=()) for t in shapes]).shape if shapes else None

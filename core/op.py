@@ -51,7 +51,6 @@ class Op:
     views: int = 0  # views[of]: the output shares the buffer of this input (kernel 'view')
     delays: bool = False  # gives what its first operand was at another step: it may stand in a cycle
     own_rows: bool = False  # operands keep row spaces of their own
-    like_operands: bool = False  # the shape is that of the operands broadcast, whatever the kernel
 
     def __post_init__(self):
         if self.kernel == "expand" and self.expand is None:

@@ -24,7 +24,7 @@ SHIFT, WINDOW = 80, 200  # samples: 10 and 25 ms
 DIM = 40
 THIRDS = 3
 STATES = tuple(f"{phone}_{third}" for phone in PHONES for third in range(1, THIRDS + 1))
-UTTERANCES_A_SPEAKER = 5
+UTTERANCES_A_SPEAKER = 2
 SPEAKER, SPEECH, SOUND = range(100, 103)  # purposes of streams
 NOISE_PARTS = ((0.0, 0.7), (0.7, 0.8), (0.8, 1.0))  # of each recording: train, dev, test
 # 22,050 Hz to 8,000 Hz is 160 / 441; other numerators make the vocal tract shorter or longer.
