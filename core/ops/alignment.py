@@ -157,8 +157,8 @@ def edit_distance_error(
     input_a, input_b: one element a class and step; a step's symbol is its first largest element. Penalties choose the cheapest way from a
     to b; what is counted is its edits. squashInputs: repeats are one symbol; tokensToIgnore: symbols left out after that. The number of
     frames of input_b is a factor, so that the mean over frames is edits / labels, labels being those left of input_b; without any
-    it is inf or NaN, as in CNTK. Values without a sequence axis are one step each. Sequences may have axes of their own, where CNTK wants equal lengths. Raises `ValueError` for sizes
-    that differ and symbols that there are not.
+    it is inf or NaN, as in CNTK. Values without a sequence axis are one step each. Sequences may have axes of their own, where CNTK
+    wants equal lengths. Raises `ValueError` for sizes that differ and symbols that there are not.
     """
     ignored = tuple(int(c) for c in tokensToIgnore)
     if any(c < 0 for c in ignored):

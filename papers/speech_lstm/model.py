@@ -14,11 +14,11 @@ ACTIVATIONS = {"relu": C.relu, "sigmoid": C.sigmoid}
 MAPS = (32, 64)
 
 
-def acoustic_model(x, system: str, states: int, frames: int, layers: int, hidden: int, activation: str, cells: int):
+def acoustic_model(x, system: str, states: int, frames: int, dense: int, hidden: int, activation: str, layers: int, cells: int):
     """Scores of `states` for x: (frames * features,), a frame and its neighbours, one after the other.
 
-    system: "dnn" (`layers` of `hidden` units, each frame for itself), "lstm" (`layers` of `cells`), "blstm" (as many cells in each
-    direction) or "cnn-blstm" (two convolutions over time and frequency below it).
+    system: "dnn" (`dense` layers of `hidden` units, each frame for itself), "lstm" (`layers` of `cells`), "blstm" (as many cells in
+    each direction) or "cnn-blstm" (two convolutions over time and frequency below it).
     """
     if system not in SYSTEMS:
         raise ValueError(f"acoustic_model: expected a system of {', '.join(SYSTEMS)}, got '{system}'")
@@ -27,7 +27,7 @@ def acoustic_model(x, system: str, states: int, frames: int, layers: int, hidden
     h = x
     if system == "dnn":
         init = C.he_normal() if activation == "relu" else C.glorot_uniform()
-        for _ in range(layers):
+        for _ in range(dense):
             h = L.Dense(hidden, activation=ACTIVATIONS[activation], init=init)(h)
         return L.Dense(states)(h)
     if system == "cnn-blstm":

@@ -30,7 +30,7 @@ METRICS = {
 CLIP = 15.0  # a frame
 MOMENTUM = 1000  # frames
 TEST_BATCH = 8000  # frames
-WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of the bigram; the best on dev is taken
+WEIGHTS = (0.25, 0.5, 1.0, 2.0)  # of the bigram; the best on dev is taken
 FLOOR = 1e-8  # under the mean of posteriors
 
 
@@ -42,7 +42,7 @@ def run(row, data, out):
     corpus = Corpus(open_folder(data[0]), row.context)
     names = row.systems.split()
     rates = [float(r) for r in row.rates.split()]
-    size = {"layers": row.layers, "hidden": row.hidden, "activation": row.activation, "cells": row.cells}
+    size = {"dense": row.dense, "hidden": row.hidden, "activation": row.activation, "layers": row.layers, "cells": row.cells}
     feeding = {"seed": row.seed, "frames": row.frames, "batch": row.batch, "truncation": row.truncation}
     out.expect(len(names) * len(rates) * corpus.frames["train"])
 
