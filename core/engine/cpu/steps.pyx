@@ -82,11 +82,11 @@ cdef class Loop(BoundKernel):
 
     `program(rows, calls)` says what runs at a step of so many rows: calls as (call, [(base, row_bytes, offset), ...]). Bases are
     the loop's buffers without scratch, then the places in scratch (offsets in bytes; the last one is scratch for the calls
-    themselves). before: (call, bases), run once. carries: (source, target, source_bytes, target_bytes, shift, row_bytes): the rows of
-    a base as they were `shift` steps before are copied to another base at each step, zeros where there was none. bound: rows -> the
-    scratch that the calls of its program were last given, shared by all loops that have these calls. `layout` says how many rows
-    each step has and where they start. most, room: rows of a step, and bytes of scratch for a call, that there is place for; they
-    are the maker's to keep.
+    themselves). before: (call, bases), run once. carries: (source, target, source_bytes, target_bytes, shift, row_bytes): the
+    rows of a base as they were `shift` steps before are copied to another base at each step, zeros where there was none.
+    bound: rows -> the scratch that the calls of its program were last given, shared by all loops that have these calls.
+    `layout` says how many rows each step has and where they start. most, room: rows of a step, and bytes of scratch for a
+    call, that there is place for; they are the maker's to keep.
     """
     cdef LoopKernel *loop
     cdef object kept, before, programs
