@@ -193,7 +193,7 @@ def test_the_doctor_finds_what_is_here():
 
 def test_an_unknown_command_is_refused():
     done = subprocess.run([sys.executable, "-m", "cogkit", "nothing"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.startswith("usage: python -m cogkit {doctor")
+    assert done.returncode == 2 and done.stderr.startswith("usage: python -m cogkit {convert,doctor,validate}")
 
 
 def test_one_version_of_onednn_is_named_everywhere():

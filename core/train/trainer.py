@@ -107,6 +107,8 @@ class _Step:
         begins = None
         if isinstance(arguments, tuple) and len(arguments) == 2:
             arguments, begins = arguments
+            if not any(has_steps(v._axes) for v in self.executable.arguments):
+                raise ValueError(f"{self.place}: expected a dict that feeds the inputs, got flags too; no input has a sequence axis")
         if not isinstance(arguments, Mapping):
             free = [v for v in self.known if any(v is a for a in self.executable.arguments)]
             if len(free) != 1:

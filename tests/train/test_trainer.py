@@ -313,7 +313,7 @@ REFUSED = {
     "unknown name": (lambda: trained({"x": X, "label": Y}), ValueError, "expected the names of inputs \\(x, y\\), got 'label'"),
     "twice": (lambda: trained({"x": X, NET.x: X, NET.y: Y}), ValueError, "expected each input once, got Input\\('x'"),
     "no dict": (lambda: trained(X), ValueError, "expected a dict that feeds 2 inputs, got ndarray"),
-    "tuple": (lambda: trained(({NET.x: X, NET.y: Y}, [True])), ValueError, "sequences always begin anew"),
+    "tuple": (lambda: trained(({NET.x: X, NET.y: Y}, [True])), ValueError, "got flags too; no input has a sequence axis"),
     "shape": (lambda: trained({NET.x: X[:, :3], NET.y: Y}), ValueError, "Input 'x' .*expected data of shape .*got \\(6, 3\\)"),
     "samples": (lambda: trained({NET.x: X, NET.y: Y[:4]}), ValueError, "expected 6 samples in .*got 4"),
     "text": (lambda: trained({NET.x: np.array([["a"] * 4]), NET.y: Y[:1]}), (ValueError, TypeError), "Input 'x'"),
