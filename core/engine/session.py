@@ -104,6 +104,11 @@ class _Sequences:
 
     def before(self, sizes: dict) -> dict[Variable, np.ndarray]:
         """What is fed of the minibatch before. Raises `ValueError` where a sequence that goes on has none."""
+        if len(self.carried) not in (0, len(self.graph.carries)) or any(
+            last.ndim > 1 and (*valid.shape[1:], *last.shape[1:]) != (c.steps, *c.last.shape)
+            for (last, valid), c in zip(self.carried, self.graph.carries, strict=False)
+        ):
+            raise ValueError("sequences: expected the last steps of this model's delays, got those of another; start anew")
         if not self.carried:
             self.carried.extend((np.zeros((0,)), np.zeros((0, c.steps), bool)) for c in self.graph.carries)
         feeds = {}
@@ -169,7 +174,7 @@ class Executable:
         self._set = {id(v) for v in self.arguments}
         self._free = [v for v in self.arguments if any(n < 0 for n in v._shape or ())]
         self._plans: dict[Any, Any] = {}
-        self._carried: list[
+        self.carried: list[
             tuple[np.ndarray, np.ndarray]
         ] = []  # last steps of delays in the minibatch before, and which there were
         self._longest: tuple = ()  # row spaces whose longest sequence is the size of a static axis
@@ -221,7 +226,7 @@ class Executable:
                 key += tuple(graph.longest.values())
             made = {i: None if g is None else self._engine(g, False) for i, g in stages(graph).items()}
             if made or graph.carries or any(has_steps(v.type.axes) for v in graph.outputs):
-                plan = _Sequences(plan, graph, made, self._carried)
+                plan = _Sequences(plan, graph, made, self.carried)
                 plan.again = lambda known: self._lowered(types, known)
             while len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))

@@ -2,6 +2,7 @@
 
     model.safetensors     the graph of (model, loss, metric) and the values of its parameters and constants
     learner0.safetensors  state of the first learner: tensors, and its numbers as JSON in the metadata
+    carried.safetensors   where sequences go on from minibatch to minibatch: the last steps of what is delayed
     state.json            version, counts, random state, and the caller's own state
 
 model.safetensors is a model file like any other. Where parts have no stored form (user functions) it is written without its
@@ -61,6 +62,7 @@ def write_checkpoint(
     learners: Sequence[Learner],
     own: Mapping[str, Any],
     external_state: Mapping[str, Any],
+    carried: Sequence[tuple[np.ndarray, np.ndarray]] = (),
 ) -> None:
     """Writes the folder; see `Trainer.save_checkpoint`."""
     external = _plain(dict(external_state), "external_state")
@@ -71,6 +73,10 @@ def write_checkpoint(
         for i, state in enumerate(states):
             metadata = {"format": "cogkit learner", "version": str(VERSION), "numbers": json.dumps(state["numbers"])}
             write_tensors(folder / f"learner{i}.safetensors", state["arrays"], metadata)
+        if carried:
+            arrays = {f"{i}.{k}": np.asarray(a, a.dtype if k == "last" else np.uint8)
+                      for i, pair in enumerate(carried) for k, a in zip(("last", "steps"), pair, strict=True)}  # fmt: skip
+            write_tensors(folder / "carried.safetensors", arrays, {"format": "cogkit carried", "version": str(VERSION)})
         text = json.dumps(
             {"format": "cogkit checkpoint", "version": VERSION, "learners": len(states), "trainer": own, "external": external},
             indent=1,
@@ -80,8 +86,8 @@ def write_checkpoint(
 
 def read_checkpoint(
     path: str | os.PathLike, parts: Sequence[Function], learners: Sequence[Learner], own: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads and compares everything, then takes it: (the trainer's own numbers, external state)."""
+) -> tuple[dict[str, Any], dict[str, Any], list[tuple[np.ndarray, np.ndarray]]]:
+    """Reads and compares everything, then takes it: (the trainer's own numbers, external state, what sequences carry on)."""
     folder = find_folder(path)
     if folder is None:
         raise FileNotFoundError(f"{path}: expected a checkpoint, got nothing; write one with save_checkpoint")
@@ -100,6 +106,7 @@ def read_checkpoint(
         external = state["external"]
         _, arrays, place = read_arrays(folder / "model.safetensors", ["cogkit model", "cogkit values"])
         pairs = match_values(values_of(combine(*parts))[0], arrays, place)
+        carried = _carried(folder)
         numbers = []
         for i, learner in enumerate(learners):
             metadata, arrays, _ = read_arrays(folder / f"learner{i}.safetensors", ["cogkit learner"])
@@ -125,4 +132,18 @@ def read_checkpoint(
         raise
     for v, array in pairs:
         v.value = array
-    return found, external
+    return found, external, carried
+
+
+def _carried(folder: pathlib.Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Last steps, (sequences, steps, *shape), and which of them there were."""
+    if not (folder / "carried.safetensors").exists():
+        return []
+    _, arrays, place = read_arrays(folder / "carried.safetensors", ["cogkit carried"])
+    out = []
+    for i in range(len(arrays) // 2):
+        last, steps = arrays[f"{i}.last"], arrays[f"{i}.steps"]
+        if steps.ndim != 2 or last.shape[:2] != steps.shape:
+            raise ModelFileError(f"{place}: expected steps of one shape, got {last.shape} and {steps.shape}; it is damaged")
+        out.append((last, steps != 0))
+    return out

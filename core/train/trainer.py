@@ -108,7 +108,9 @@ class _Step:
         if isinstance(arguments, tuple) and len(arguments) == 2:
             arguments, begins = arguments
             if not any(has_steps(v._axes) for v in self.executable.arguments):
-                raise ValueError(f"{self.place}: expected a dict that feeds the inputs, got flags too; no input has a sequence axis")
+                raise ValueError(
+                    f"{self.place}: expected a dict that feeds the inputs, got flags too; no input has a sequence axis"
+                )
         if not isinstance(arguments, Mapping):
             free = [v for v in self.known if any(v is a for a in self.executable.arguments)]
             if len(free) != 1:
@@ -388,7 +390,8 @@ class Trainer(Evaluator):
         external_state: plain data of the caller's, such as the position of a minibatch source. Raises ModelFileError for what
         cannot be stored, OSError from the disk; an older checkpoint of that name then stays.
         """
-        write_checkpoint(filename, self._parts(), self._learners, self._own(), external_state or {})
+        carried = [] if self._main is None else self._main.executable.carried
+        write_checkpoint(filename, self._parts(), self._learners, self._own(), external_state or {}, carried)
 
     def restore_from_checkpoint(self, filename: str | os.PathLike) -> dict[str, Any]:
         """Puts model, learners, random state and counts back to a checkpoint; returns its external state.
@@ -396,7 +399,10 @@ class Trainer(Evaluator):
         The same model and learners must have been built: schedules are the checkpoint's, everything else is compared.
         Raises FileNotFoundError for no checkpoint, ModelFileError that names the first difference; nothing is changed then.
         """
-        own, external = read_checkpoint(filename, self._parts(), self._learners, self._own())
+        own, external, carried = read_checkpoint(filename, self._parts(), self._learners, self._own())
+        if self._main is None:
+            self._main = self._make(())
+        self._main.executable.carried[:] = carried
         self._minibatches, self._tested, self._samples = own["minibatches"], own["tested"], own["samples"]
         self._loss_sum, self._metric_sum = own["loss"], own["metric"]
         random_state.seed, random_state.step = own["seed"], own["step"]
