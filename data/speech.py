@@ -152,7 +152,7 @@ RECIPE = Recipe(
     licence="voices made by espeak-ng (GPL-3 program); noise BSD-3 (phonlab); texts MIT (airportsdata), Apache-2.0 (Home Assistant)",
     items=NOISES,
     routes=(WheelPackage(("phonlab==0.0.70",)),),
-    sizes={"quick": (1200, 160), "full": (12000, 1000)},
+    sizes={"quick": (1000, 160), "full": (12000, 1000)},
     build=build,
     version=VERSION,
     folder=True,

@@ -14,11 +14,13 @@ ACTIVATIONS = {"relu": C.relu, "sigmoid": C.sigmoid}
 MAPS = (32, 64)
 
 
-def acoustic_model(x, system: str, states: int, frames: int, dense: int, hidden: int, activation: str, layers: int, cells: int):
+def acoustic_model(
+    x, system: str, states: int, frames: int, dense: int, hidden: int, activation: str, layers: int, cells: int, stabilize: bool
+):
     """Scores of `states` for x: (frames * features,), a frame and its neighbours, one after the other.
 
     system: "dnn" (`dense` layers of `hidden` units, each frame for itself), "lstm" (`layers` of `cells`), "blstm" (as many cells in
-    each direction) or "cnn-blstm" (two convolutions over time and frequency below it).
+    each direction) or "cnn-blstm" (two convolutions over time and frequency below it).  stabilize: LSTMs with self-stabilisers, as CNTK has them.
     """
     if system not in SYSTEMS:
         raise ValueError(f"acoustic_model: expected a system of {', '.join(SYSTEMS)}, got '{system}'")
@@ -37,8 +39,9 @@ def acoustic_model(x, system: str, states: int, frames: int, dense: int, hidden:
             h = L.MaxPooling((1, 2), strides=(1, 2))(h)
         h = L.Dense(2 * cells, activation=C.relu, init=C.he_normal())(h)
     for _ in range(layers):
-        if system == "lstm":
-            h = L.Recurrence(L.LSTM(cells))(h)
-        else:
-            h = C.splice(L.Recurrence(L.LSTM(cells))(h), L.Recurrence(L.LSTM(cells), go_backwards=True)(h))
+        ways = [
+            L.Recurrence(L.LSTM(cells, enable_self_stabilization=stabilize), go_backwards=backwards)(h)
+            for backwards in ([False] if system == "lstm" else [False, True])
+        ]
+        h = C.splice(*ways) if len(ways) > 1 else ways[0]
     return L.Dense(states)(h)

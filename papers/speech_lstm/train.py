@@ -42,7 +42,14 @@ def run(row, data, out):
     corpus = Corpus(open_folder(data[0]), row.context)
     names = row.systems.split()
     rates = [float(r) for r in row.rates.split()]
-    size = {"dense": row.dense, "hidden": row.hidden, "activation": row.activation, "layers": row.layers, "cells": row.cells}
+    size = {
+        "dense": row.dense,
+        "hidden": row.hidden,
+        "activation": row.activation,
+        "layers": row.layers,
+        "cells": row.cells,
+        "stabilize": row.stabilize,
+    }
     feeding = {"seed": row.seed, "frames": row.frames, "batch": row.batch, "truncation": row.truncation}
     out.expect(len(names) * len(rates) * corpus.frames["train"])
 

@@ -15,17 +15,17 @@ def size(z):
 
 
 def test_parameters():
-    dnn = acoustic_model(C.input_variable(363), "dnn", 132, 11, 2, 512, "sigmoid", 0, 0)
+    dnn = acoustic_model(C.input_variable(363), "dnn", 132, 11, 2, 512, "sigmoid", 0, 0, False)
     assert size(dnn) == 516_740  # CNTK's AN4 log
-    lstm = acoustic_model(C.sequence.input_variable(165), "lstm", 132, 5, 0, 0, "relu", 3, 256)
+    lstm = acoustic_model(C.sequence.input_variable(165), "lstm", 132, 5, 0, 0, "relu", 3, 256, False)
     assert size(lstm) == 1_516_676  # HTK_LSTM_Truncated_Distributed.py
-    blstm = acoustic_model(C.sequence.input_variable(165), "blstm", 132, 5, 0, 0, "relu", 3, 256)
+    blstm = acoustic_model(C.sequence.input_variable(165), "blstm", 132, 5, 0, 0, "relu", 3, 256, False)
     assert size(blstm) == 2 * (432_128 + 2 * (768 * 1024 + 1024)) + 512 * 132 + 132
 
 
 @pytest.mark.parametrize("system", ["lstm", "blstm", "cnn-blstm"])
 def test_shapes(system):
-    z = acoustic_model(C.sequence.input_variable(11 * 8), system, 6, 11, 0, 0, "relu", 1, 5)
+    z = acoustic_model(C.sequence.input_variable(11 * 8), system, 6, 11, 0, 0, "relu", 1, 5, False)
     got = z.eval({z.arguments[0]: [np.ones((3, 88), np.float32), np.ones((1, 88), np.float32)]})
     assert [g.shape for g in got] == [(3, 6), (1, 6)]
 
@@ -33,9 +33,9 @@ def test_shapes(system):
 def test_what_is_no_model():
     x = C.input_variable(4)
     with pytest.raises(ValueError, match="expected a system of dnn, lstm, blstm, cnn-blstm, got 'gru'"):
-        acoustic_model(x, "gru", 6, 1, 1, 4, "relu", 1, 5)
+        acoustic_model(x, "gru", 6, 1, 1, 4, "relu", 1, 5, False)
     with pytest.raises(ValueError, match="expected an activation of relu, sigmoid, got 'tanh'"):
-        acoustic_model(x, "dnn", 6, 1, 1, 4, "tanh", 1, 5)
+        acoustic_model(x, "dnn", 6, 1, 1, 4, "tanh", 1, 5, False)
 
 
 STATES = ["sil_1", "a_1", "a_2", "b_1", "b_2"]
