@@ -8,6 +8,7 @@ import pytest
 import cogkit as C
 from cogkit.papers.speech_lstm.decode import PhoneLoop, distance, phone_error, read_segments
 from cogkit.papers.speech_lstm.model import acoustic_model
+from cogkit.papers.speech_lstm.train import mixture
 
 
 def size(z):
@@ -114,3 +115,13 @@ def test_segments(tmp_path):
     path = tmp_path / "a.mlf"
     path.write_text('#!MLF!#\n"*/x/y.lab"\n0 300000 a_1\n300000 400000 a_2 -1.5 a\n.\n"*/z.lab"\n0 100000 b_1\n.\n')
     assert read_segments(path) == {"x/y": [("a_1", 3), ("a_2", 1)], "z": [("b_1", 1)]}
+
+
+def test_weights_of_a_mixture():
+    random = np.random.default_rng(0)
+    p = random.dirichlet([1.0, 2.0, 0.5], 400)
+    weights = mixture(p, 500)
+    grid = [np.array([a, b, 20 - a - b]) / 20 for a in range(21) for b in range(21 - a)]
+    assert weights.sum() == pytest.approx(1)
+    assert np.log(p @ weights).sum() >= max(np.log(p @ g + 1e-300).sum() for g in grid) - 1e-3
+    assert mixture(np.ones((5, 1))) == pytest.approx([1.0])
