@@ -113,28 +113,34 @@ class _Sequences:
             self.carried.extend((np.zeros((0,)), np.zeros((0, c.steps), bool)) for c in self.graph.carries)
         feeds = {}
         for i, c in enumerate(self.graph.carries):
-            begins = sizes["begins", c.moved.type.axes]
+            begins, slots = (sizes[k, c.moved.type.axes] for k in ("begins", "slots"))
             last, valid = self.carried[i]
-            if len(valid) != len(begins):
-                if not begins.all():
-                    have = f"{len(valid)} in the minibatch before" if len(valid) else "none before"
-                    raise ValueError(f"sequences: expected as many as before where one goes on, got {len(begins)}, and {have}")
-                last, valid = np.zeros((len(begins), *c.last.shape), c.last.dtype), np.zeros((len(begins), c.steps), bool)
-            valid = valid & ~begins[:, None]
+            lines = int(slots.max(initial=-1)) + 1
+            if (slots[~begins] >= len(valid)).any():
+                have = f"{len(valid)} in the minibatch before" if len(valid) else "none before"
+                raise ValueError(f"sequences: expected as many as before where one goes on, got {lines}, and {have}")
+            if len(valid) < lines:
+                old = last if len(valid) else np.zeros((0, *c.last.shape), c.last.dtype)
+                last = np.concatenate([old, np.zeros((lines - len(valid), *c.last.shape), c.last.dtype)])
+                valid = np.concatenate([valid, np.zeros((lines - len(valid), c.steps), bool)])
+            valid = valid.copy()
+            valid[slots[begins]] = False
             self.carried[i] = last, valid
-            feeds[c.last], feeds[c.valid] = np.ascontiguousarray(last), valid.astype(c.valid.dtype)
+            feeds[c.last], feeds[c.valid] = np.ascontiguousarray(last[slots]), valid[slots].astype(c.valid.dtype)
         return feeds
 
     def keep(self, tails: list[np.ndarray], sizes: dict) -> None:
         """Keeps the last steps for the next minibatch; where a sequence was shorter, those that it had gone on from too."""
         for i, (c, tail) in enumerate(zip(self.graph.carries, tails, strict=True)):
             last, valid = self.carried[i]
+            slots = sizes["slots", c.moved.type.axes]
             at = np.arange(c.steps) + sizes[c.moved.type.axes].lengths[:, None]  # of the steps before and the new ones together
-            old, rows = at < c.steps, np.arange(len(at))[:, None]
-            source = np.minimum(at, c.steps - 1)
-            old_last = last[rows, source]
+            old, rows, source = at < c.steps, slots[:, None], np.minimum(at, c.steps - 1)
             mask = old.reshape(old.shape + (1,) * (tail.ndim - 2))
-            self.carried[i] = np.where(mask, old_last, tail), np.where(old, valid[rows, source], True)
+            made, there = np.where(mask, last[rows, source], tail), np.where(old, valid[rows, source], True)
+            last, valid = last.copy(), np.zeros_like(valid)  # a line that is not in this minibatch is over
+            last[slots], valid[slots] = made, there
+            self.carried[i] = last, valid
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

@@ -21,15 +21,17 @@ class Value:
     value: all steps, an array (steps, *shape) or a SciPy CSR matrix (steps, size); lengths: of the sequences, int64 (n,), None for
     values without a sequence axis, one a row. begins: for
     each sequence whether it is a new one; one that is not goes on where the sequence of the same place in the minibatch before
-    ended (None: all are new). Raises `ValueError` where they do not fit.
+    ended (None: all are new). slots: where sequences that go on are not in the places of those before, the number of the line that each
+    is a piece of. Raises `ValueError` where they do not fit.
     """
 
-    __slots__ = ("begins", "lengths", "value")
+    __slots__ = ("begins", "lengths", "slots", "value")
 
-    def __init__(self, value: Any, lengths: Any = None, begins: Any = None):
+    def __init__(self, value: Any, lengths: Any = None, begins: Any = None, slots: Any = None):
         self.value = value
         self.lengths = lengths
         self.begins = None if begins is None else np.asarray(begins, bool)
+        self.slots = None if slots is None else np.asarray(slots, np.int64)
         if lengths is None:
             return
         self.lengths = np.asarray(lengths, np.int64)
@@ -126,7 +128,8 @@ def _steps_of(v: Variable, data: Any) -> Value:
             data = data.as_sequences(v)
     lengths = getattr(data, "lengths", None)
     if lengths is not None:
-        return Value(data.value, lengths, getattr(data, "begins", None) if begins is None else begins)
+        slots = getattr(data, "slots", None)
+        return Value(data.value, lengths, getattr(data, "begins", None) if begins is None else begins, slots)
     shape, rank = v._shape, len(v._shape)
     wish = f"sequences of shape (steps, {', '.join('any' if n < 0 else str(n) for n in shape)})".replace(", )", ",)")
     if data is None:
@@ -266,7 +269,7 @@ def bind_feeds(feeds: dict[Variable, Any]) -> tuple[dict[Variable, np.ndarray], 
     """Arrays, concrete types and rows of the row spaces of fed variables. Raises `ValueError` where row spaces disagree.
 
     A row space of the batch has a number of rows; one of sequences is a `Space`, and its arrays lie in its order; ("begins", row space):
-    which of its sequences are new, where that was said.
+    which of its sequences are new, where that was said, and ("slots", row space) which line each is a piece of.
     """
     arrays: dict[Variable, np.ndarray] = {}
     types: dict[Variable, Type] = {}
@@ -284,6 +287,7 @@ def bind_feeds(feeds: dict[Variable, Any]) -> tuple[dict[Variable, np.ndarray], 
             first.setdefault(axes, v)
             if value.begins is not None:
                 sizes["begins", axes] = value.begins
+                sizes["slots", axes] = np.arange(len(value.begins)) if value.slots is None else value.slots
             arrays[v] = a = pack(v, value, space)
             types[v] = Type(a.shape[1:], v._dtype, axes)
             continue

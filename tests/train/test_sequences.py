@@ -5,6 +5,8 @@ import pytest
 
 import cogkit as C
 import cogkit.layers as L
+from cogkit.data import CTFDeserializer, MinibatchSource, StreamDef, StreamDefs
+from cogkit.data.ctf import write_ctf
 from cogkit.errors import ModelFileError
 
 RNG = np.random.default_rng(0)
@@ -62,3 +64,20 @@ def test_a_damaged_state_is_refused(tmp_path):
     with pytest.raises(ModelFileError):
         t.trainer.restore_from_checkpoint(tmp_path / "c")
     assert all(np.array_equal(a, b) for a, b in zip(t.pieces(2, 2), before, strict=True))
+
+
+def test_pieces_of_a_reader_are_the_whole(tmp_path):
+    """Slots of a truncating source run out one by one, and others begin in them."""
+    whole = [RNG.standard_normal((n, 2)).astype(np.float32) for n in (11, 3, 7, 15, 2, 9, 4)]
+    write_ctf(tmp_path / "x.ctf", [{"x": s} for s in whole])
+    x = C.sequence.input_variable(2)
+    f = L.Recurrence(L.LSTM(3))(x)
+    want = f.eval({x: whole})
+    reader = CTFDeserializer(str(tmp_path / "x.ctf"), StreamDefs(x=StreamDef(field="x", shape=2)))
+    source = MinibatchSource(reader, max_sweeps=1, randomize=False, truncation_length=4)
+    found = {i: [] for i in range(len(whole))}
+    while minibatch := source.next_minibatch(12, input_map={x: source.streams.x}):
+        for i, y in zip(minibatch[x].sequences, f.eval({x: minibatch[x]}), strict=True):
+            found[int(i)].append(y)
+    for i, y in enumerate(want):
+        np.testing.assert_allclose(np.concatenate(found[i]), y, rtol=1e-5, atol=1e-6)
