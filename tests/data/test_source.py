@@ -270,11 +270,11 @@ import numpy as np
 from cogkit.data import ArrayDeserializer, MinibatchSource
 class Slow(ArrayDeserializer):
     def read(self, *a):
-        time.sleep(.3)
+        time.sleep(1)
         return super().read(*a)
 source = MinibatchSource(Slow({'x': np.arange(9.)}))
-threading.Timer(.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 try:
+    threading.Timer(.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     source.next_minibatch(3)
 except KeyboardInterrupt:
     print('interrupted', source.current_position['minibatchSourcePosition'], len(source.next_minibatch(3)))
