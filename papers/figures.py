@@ -88,7 +88,9 @@ def draw_curves(paper: Paper, done: list[dict], folder: Path) -> list[str]:
             panel.set_title(paper.metrics.get(name, name.replace("_", " ")))
             panel.set_xlabel(x_name)
             panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, 2 * len(names), len(groups)))
+        figure.legend(
+            *panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, 2 * len(names), len(groups))
+        )
         _save(figure, folder / "curves")
     return ["curves"]
 
