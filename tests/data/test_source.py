@@ -273,6 +273,7 @@ class Slow(ArrayDeserializer):
         time.sleep(1)
         return super().read(*a)
 source = MinibatchSource(Slow({'x': np.arange(9.)}))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background has it ignored
 try:
     threading.Timer(.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     source.next_minibatch(3)
