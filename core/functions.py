@@ -1,456 +1,29 @@
-"""Functions: the nodes of a graph, and graphs of nodes seen as one.
+"""Functions: graphs of nodes seen as one.
 
-A `Primitive` is one op over operands; a `Block` is a primitive whose meaning is a graph of its own; a `Function` is the graph that
-ends in a primitive. Ops return functions. Nothing runs here: `runtime`, set by the engine, computes values.
+A `Function` is the graph that ends in a node (`nodes.py`). Ops return functions. Nothing runs here: `runtime`, set by the engine, computes values.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from enum import Enum
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from cogkit import variables
 from cogkit.axis import Axis
+from cogkit.cloning import CloneMethod, clone
 from cogkit.default_options import default_override_or, get_default_override
-from cogkit.errors import Misfit, here, sentence, user_line
-from cogkit.op import FREE, INFERRED, OPS, Op, Type, broadcast, row_space, shown
-from cogkit.variables import Constant, Input, Operators, Output, Parameter, Placeholder, Variable
+from cogkit.errors import here, sentence
+from cogkit.nodes import Block, Combined, Primitive, refresh, substitute
+from cogkit.op import OPS
+from cogkit.variables import BoundPlaceholder, Constant, Input, Operators, Parameter, Variable
+from cogkit.walks import inner_leaves, leaves_of, nodes_of
 
 __all__ = ["BlockFunction", "CloneMethod", "Function", "apply"]
 
 runtime: Any = None  # set by the engine: evaluates functions; functions never import it
-
-
-class CloneMethod(Enum):
-    """What `clone` does with parameters: share them, copy them, or freeze copies as constants."""
-
-    share = "share"
-    clone = "clone"
-    freeze = "freeze"
-
-
-def told(error: ValueError, node: Primitive) -> ValueError:
-    """What an op's record says of a misfit, (wish, fact, way), as a sentence about the node; other errors as they are."""
-    if len(error.args) != 1 or not isinstance(error.args[0], tuple):
-        return error
-    wish, fact, way, *clash = error.args[0]
-    if clash:  # row spaces of two operands: say whose
-        a, b = (node.operands[i] for i in clash[0])
-        fact = f"{row_space(a.type.axes)} of '{a.name or a.uid}' and {row_space(b.type.axes)} of '{b.name or b.uid}'"
-    return Misfit(node.label, node.name, node.where, wish, fact, way)
-
-
-class _Guess(NamedTuple):
-    """While the types of a cycle are being found: what is taken to be true, by node; what was in the round before.
-
-    bold: operands that are not known are no larger than those that are.
-    """
-
-    known: dict[int, list[Type]]
-    before: dict[int, list[Type]]
-    bold: bool
-
-
-_guesses: list[_Guess] = []
-_UNKNOWN = Type(None, None, None)
-
-
-class Primitive:
-    """One op over operands. `types` and `outputs` follow from the op's record; `attributes` are its settings.
-
-    In a cycle a delay's type is that of the value it delays, which depends on it: it is guessed from what is known of the other
-    operands on the way, and must then come out of the inference again.
-    """
-
-    composite: Function | None = None  # the inner graph, for a block
-
-    def __init__(
-        self, op: Op, operands: Sequence[Variable], attributes: dict[str, Any], name: str = "", outputs: int = 1, where: str = ""
-    ):
-        self.op = op
-        self.operands = list(operands)
-        self.attributes = attributes
-        self.name = name
-        self.where = where or user_line()
-        self._types: list[Type] | None = None
-        self._unknown: tuple[int, list[Type]] = (
-            -1,
-            [],
-        )  # what is known while placeholders are open, and the edit it was found at
-        self.outputs: list[Variable] = [Output(self, i, name) for i in range(outputs)]
-        _ = self.types  # infer now, so that an error shows where the node is made
-
-    @property
-    def label(self) -> str:
-        """CNTK's name of the op."""
-        return self.op.label
-
-    @property
-    def uid(self) -> str:
-        """A name that is unique in this process."""
-        return f"{self.label}{self.outputs[0].serial}"
-
-    @property
-    def types(self) -> list[Type]:
-        """The output types; unknown parts are None until placeholders are replaced."""
-        if self._types is None:
-            if _guesses:
-                return self._guessed(_guesses[-1])
-            if self._unknown[0] == variables.edits:
-                return self._unknown[1]
-            if self.op.delays:
-                self._types = self._of_delay()
-                if self._types is not None:
-                    return self._types
-                types = [_UNKNOWN]
-            else:
-                types = self._operand_types()
-            if any(t.shape is None or t.axes is None for t in types):
-                dtype = next((t.dtype for t in types if t.dtype is not None), None)
-                self._unknown = variables.edits, [Type(None, dtype, None)] * len(self.outputs)
-                return self._unknown[1]
-            self._types = self._infer(types)
-        return self._types
-
-    def _of_delay(self) -> list[Type] | None:
-        """The type of a delay, also in a cycle; None while it is not known."""
-        if not _in_cycle(self):
-            types = self._operand_types()
-            return None if any(t.shape is None or t.axes is None for t in types) else self._infer(types)
-        found = self._guess(False)
-        for v in self.operands[1:]:
-            if isinstance(v, Constant) and v.given is not None and found.dtype is not None:
-                v.take_type(found.dtype)
-        rest = [v.type for v in self.operands[1:]]
-        if found.axes is None or any(t.shape is None or t.axes is None for t in rest):
-            return None
-        if not any(a.is_sequence_axis for a in found.axes) and any(v.type.axes is None for v in leaves_of(self)):
-            return None  # what is still to come may bring the sequence axis
-        if found.shape is not None:
-            return self._around([found, *rest])
-        # nothing on the way says the shape: that of the initial state may fit, else that of values which may stretch
-        for shape in [t.shape for t in rest[:1]] + [self._guess(True).shape]:
-            if shape is not None:
-                try:
-                    return self._around([Type(shape, found.dtype or next((t.dtype for t in rest), None), found.axes), *rest])
-                except Misfit:
-                    self._forget_cycle()
-        return None
-
-    def _forget_cycle(self) -> None:
-        self._types = None
-        for node in nodes_of(self):
-            node.forget()
-
-    def _around(self, types: list[Type]) -> list[Type]:
-        """The type of a delay that is taken to delay a value of a type, where that type comes out again; raises `Misfit` where it does not."""
-        for _ in range(3):
-            self._types = self._infer(types)
-            again = self.operands[0].type
-            if again.shape is None or again == types[0]:
-                return self._types
-            types = [again, *types[1:]]
-            self._forget_cycle()
-        raise Misfit(
-            self.label, self.name, self.where, "a value of one type around its cycle", f"{self._infer(types)[0]} and {types[0]}",
-            "the state of a recurrence keeps its shape from step to step",
-        )  # fmt: skip
-
-    def _guess(self, bold: bool) -> Type:
-        """The type of the value that this delay delays, as far as the other operands on the way say it."""
-        before: dict[int, list[Type]] = {}
-        while True:
-            guess = _Guess({}, before, bold)
-            _guesses.append(guess)
-            try:
-                found = self.operands[0].type
-            except Misfit:
-                if not bold:
-                    raise
-                return _UNKNOWN
-            finally:
-                _guesses.pop()
-            if found.shape is not None and found.axes is not None or guess.known == before:
-                return found
-            before = guess.known
-
-    def _guessed(self, guess: _Guess) -> list[Type]:
-        """What can be said of the types; a node that is asked for again meanwhile knows what it did in the round before."""
-        known = guess.known
-        if id(self) in known:
-            return known[id(self)]
-        known[id(self)] = guess.before.get(id(self), [_UNKNOWN] * len(self.outputs))
-        types = [v.type for v in self.operands]
-        if self.op.delays:
-            known[id(self)] = types[:1]
-        elif all(t.shape is not None and t.axes is not None for t in types) and not any(
-            n == INFERRED for t in types for n in t.shape
-        ):
-            known[id(self)] = self._infer(self._operand_types())
-        else:
-            known[id(self)] = self._partial(types, guess.bold)
-        return known[id(self)]
-
-    def _partial(self, types: list[Type], bold: bool) -> list[Type]:
-        """A guess from the operands that are known: their row space, and where the op's shape rule allows it a shape."""
-        known = [t for t in types if t.axes]
-        axes = max((t.axes for t in known), key=len) if known else None
-        typed = [t for t, v in zip(types, self.operands, strict=True) if not (isinstance(v, Constant) and v.given is not None)]
-        dtype = next((t.dtype for t in typed if t.dtype is not None), None)  # a number has none of its own
-        shape = None
-        if self.op.kernel == "pointwise":
-            shapes = [t for t in types if t.shape is not None]
-            try:
-                shape = broadcast([t._replace(dtype=None, axes=()) for t in shapes]).shape if shapes else None
-            except ValueError:
-                shape = None
-            if shape is not None and not bold and len(shapes) < len(types) and all(n == 1 for n in shape):
-                shape = None  # the operand that is not known may be larger
-        elif self.op.name == "times" and types[1].shape is not None:
-            shape = types[1].shape[len(types[1].shape) - self.attributes["output_rank"] :]
-        return [Type(shape, dtype, axes)] * len(self.outputs)
-
-    def _operand_types(self) -> list[Type]:
-        types = [v.type for v in self.operands]
-        numbers = [isinstance(v, Constant) and v.given is not None for v in self.operands]
-        if len({t.dtype for t in types if t.dtype is not None}) > 1 and any(t.dtype == np.float64 for t in types):
-            for i, v in enumerate(self.operands):  # a float32 constant beside float64 operands is widened, as in CNTK
-                if v.is_constant and not numbers[i] and not v.assigned and types[i].dtype == np.float32:
-                    self.operands[i] = Primitive(OPS["cast"], [v], {"dtype": "float64"}, "", 1, self.where).outputs[0]
-                    types[i] = self.operands[i].type
-        if any(numbers) and not all(numbers):  # numbers take the element type of the others; unknown until that is known
-            dtype = next((t.dtype for t, n in zip(types, numbers, strict=True) if not n and t.dtype is not None), None)
-            for i, v in enumerate(self.operands):
-                if numbers[i]:
-                    if dtype is not None:
-                        v.take_type(dtype)
-                    types[i] = types[i]._replace(dtype=dtype)
-        return types
-
-    def _infer(self, types: list[Type]) -> list[Type]:
-        try:
-            if self.op.bind is not None and any(n == -1 for t in types for n in t.shape):
-                for v, shape in zip(self.operands, self.op.bind(types, self.attributes), strict=True):
-                    if isinstance(v, (Parameter, Constant)) and shape != v.shape:
-                        if FREE in shape:
-                            raise ValueError(
-                                (f"a known size for '{v.name or v.uid}' to take", f"{shown(shape)}", "a free size is no size yet")
-                            )
-                        v.bind_shape(shape)
-                types = self._operand_types()
-            return self.op.infer(types, self.attributes)
-        except ValueError as e:
-            raise told(e, self) from None
-
-    def copy(self, operands: Sequence[Variable], method: CloneMethod, known: dict) -> Primitive:
-        """The same op over other operands, made at the same line."""
-        return Primitive(self.op, operands, dict(self.attributes), self.name, len(self.outputs), self.where)
-
-    def forget(self) -> None:
-        """Drops the inferred types after an edit."""
-        self._types, self._unknown = None, (-1, [])
-
-
-class Combined(Primitive):
-    """Several values seen as the outputs of one function: the outputs are the operands themselves."""
-
-    def __init__(self, operands: Sequence[Variable], name: str = ""):
-        super().__init__(OPS["combine"], operands, {}, name, 0)
-        self.outputs = self.operands
-
-    @property
-    def uid(self) -> str:
-        return f"Combine{self.operands[0].serial}"
-
-    @property
-    def types(self) -> list[Type]:
-        return [v.type for v in self.operands]
-
-    def copy(self, operands, method, known):
-        return Combined(operands, self.name)
-
-
-class Block(Primitive):
-    """A node whose meaning is a graph of its own over placeholders, each standing for one operand."""
-
-    def __init__(
-        self,
-        label: str,
-        composite: Function,
-        arguments: Sequence[tuple[Placeholder, Variable]],
-        name: str = "",
-        attributes=None,
-        where: str = "",
-    ):
-        self.composite = composite
-        self.inner = [p for p, _ in arguments]
-        self._label = label
-        for p, v in arguments:
-            p.stands_for = v
-        if any(
-            v.type.shape is not None for _, v in arguments
-        ):  # the inner graph was made before its placeholders stood for these
-            for node in nodes_of(composite.root):
-                node.forget()
-            try:
-                refresh(composite)
-            except Misfit as e:
-                raise e.inside(label, name, where or user_line()) from None
-        super().__init__(OPS["block"], [v for _, v in arguments], attributes or {}, name, len(composite.outputs), where)
-
-    @property
-    def label(self) -> str:
-        return self._label
-
-    @property
-    def types(self) -> list[Type]:
-        if self._types is None:
-            if _guesses:
-                return [v.type for v in self.composite.outputs]
-            if self._unknown[0] == variables.edits:
-                return self._unknown[1]
-            try:
-                types = [v.type for v in self.composite.outputs]
-            except Misfit as e:
-                raise e.inside(self.label, self.name, self.where) from None
-            if any(t.shape is None or t.axes is None for t in types):
-                self._unknown = variables.edits, types
-                return types
-            self._types = types
-        return self._types
-
-    def copy(self, operands, method, known):
-        inner = [_bound_placeholder(p) for p in self.inner]
-        composite = _clone(self.composite, method, dict(zip(self.inner, inner, strict=True)), known)
-        return Block(
-            self._label, composite, list(zip(inner, operands, strict=True)), self.name, dict(self.attributes), self.where
-        )
-
-    def forget(self):
-        super().forget()
-        for node in nodes_of(self.composite.root):
-            node.forget()
-
-
-class BoundPlaceholder(Placeholder):
-    """A block's placeholder: its type is that of the operand it stands for."""
-
-    stands_for: Variable | None = None
-
-    @property
-    def type(self) -> Type:
-        return super().type if self.stands_for is None else self.stands_for.type
-
-    @property
-    def needs_gradient(self) -> bool:
-        """Whether a gradient can flow through this value."""
-        return True if self.stands_for is None else self.stands_for.needs_gradient
-
-    @needs_gradient.setter
-    def needs_gradient(self, value):
-        pass
-
-
-def _bound_placeholder(like: Variable | None = None, name: str = "") -> BoundPlaceholder:
-    return BoundPlaceholder(None if like is None else like._shape, None, True, False, None, name if like is None else like.name)
-
-
-def _in_cycle(delay: Primitive) -> bool:
-    """Whether the value that a delay delays depends on the delay, through blocks too."""
-    stack, seen = [delay.operands[0]], set()
-    while stack:
-        v = stack.pop()
-        if id(v) in seen:
-            continue
-        seen.add(id(v))
-        if isinstance(v, BoundPlaceholder) and v.stands_for is not None:
-            stack.append(v.stands_for)
-        if not v.is_output:
-            continue
-        node = v.owner
-        if node is delay:
-            return True
-        stack.extend(node.operands)
-        if isinstance(node, Block):
-            stack.extend(node.composite.outputs)
-    return False
-
-
-def nodes_of(*roots: Primitive, without: Container[Variable] = ()) -> list[Primitive]:
-    """All primitives that the roots need, producers first; blocks are not entered, nor what makes the variables `without`."""
-    order: list[Primitive] = []
-    done: set[int] = set()
-    stack: list[tuple[Primitive, bool]] = [(r, False) for r in reversed(roots)]
-    while stack:
-        node, leaving = stack.pop()
-        if leaving:
-            order.append(node)
-            continue
-        if id(node) in done:
-            continue
-        done.add(id(node))
-        stack.append((node, True))
-        for v in reversed(node.operands):
-            if v.is_output and id(v.owner) not in done and v not in without:
-                stack.append((v.owner, False))
-    return order
-
-
-def substitute(nodes: Sequence[Primitive], mapping: dict[int, Variable]) -> None:
-    """Puts other variables in the place of some operands, by their id; what was inferred is forgotten."""
-    for node in nodes:
-        node.operands[:] = [mapping.get(id(v), v) for v in node.operands]
-        if isinstance(node, Block):
-            for p, v in zip(node.inner, node.operands, strict=True):
-                p.stands_for = v
-        node.forget()
-
-
-def leaves_of(root: Primitive, right_first: bool = False) -> list[Variable]:
-    """Inputs, parameters, constants and placeholders that the root needs, depth first in the order of operands, as CNTK lists them.
-
-    A block's own parameters come before its operands. right_first: a matrix product's right operand before its left one, as CNTK
-    lists parameters and constants, but not inputs and arguments.
-    """
-    found: dict[int, Variable] = {}
-    done: set[int] = set()
-    stack: list[Variable | Primitive] = [root]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, Variable) and not item.is_output:
-            found.setdefault(id(item), item)
-            continue
-        node = item.owner if isinstance(item, Variable) else item
-        if id(node) in done:
-            continue
-        done.add(id(node))
-        if isinstance(node, Block):
-            for v in inner_leaves(node, True):  # so inputs too, as CNTK lists them
-                found.setdefault(id(v), v)
-        operands = node.operands[::-1] if right_first and node.op.name in ("times", "times_transpose") else node.operands
-        stack.extend(operands[::-1])
-    return list(found.values())
-
-
-def inner_leaves(block: Block, right_first: bool = False) -> list[Variable]:
-    """The parameters, constants and inputs inside a block."""
-    inner = {id(p) for p in block.inner}
-    return [v for v in leaves_of(block.composite.root, right_first) if id(v) not in inner]
-
-
-def refresh(function: Function) -> None:
-    """Infers the types of a graph again, producers first."""
-    for node in nodes_of(function.root):
-        if isinstance(node, Block):
-            try:
-                refresh(node.composite)
-            except Misfit as e:
-                raise e.inside(node.label, node.name, node.where) from None
-        _ = node.types
 
 
 def to_variable(value: Any, dtype: Any = None) -> Variable:
@@ -750,7 +323,7 @@ class Function(Operators):
 
     def _substituted(self, method: CloneMethod, mapping: dict[Variable, Variable], known: dict[Variable, Variable]) -> Function:
         known.update((k, v) for k, v in mapping.items() if not k.is_output)  # inside blocks too
-        made = _clone(self, method, mapping, known)
+        made = Function(*clone(self.root, self._signature, method, mapping, known))
         refresh(made)
         return made
 
@@ -990,65 +563,6 @@ class Node(Function):
         return list(zip(self.root.inner, self.root.operands, strict=True))
 
 
-def _clone(function: Function, method: CloneMethod, mapping: dict[Variable, Variable], known: dict) -> Function:
-    """Copies a graph; `mapping` is of this level only, `known` pairs old leaves with new ones on all levels."""
-
-    def leaf(v: Variable) -> Variable:
-        if v in mapping:
-            return mapping[v]
-        if v in known:
-            return known[v]
-        new = v
-        if isinstance(v, Parameter) and method is not CloneMethod.share:
-            if v._data is None and hasattr(v._init, "pinned"):
-                v._init = v._init.pinned()
-            if method is CloneMethod.freeze:
-                new = Constant(v.data, dtype=v.dtype, name=v.name)
-            else:
-                new = Parameter(v.shape, v._init if v._data is None else v.data, v.dtype, name=v.name)
-        elif isinstance(v, Constant) and v.given is not None:
-            new = Constant.of_number(v.given)
-        elif isinstance(v, Constant) and method is not CloneMethod.share:
-            new = Constant(v._init if v._data is None else v.data, v._shape, v.dtype, name=v.name)
-            new.assigned = v.assigned
-        elif v.is_placeholder:
-            new = type(v)(v._shape, v._dtype, True, v.is_sparse, v._axes, v.name)
-        known[v] = new
-        return new
-
-    made: dict[Variable, Variable] = {}
-    root = function.root
-    nodes = nodes_of(function.root, without=mapping)
-    mine = {id(node) for node in nodes}
-    later: dict[Variable, Variable] = {}  # what a cycle reads before it is made: old value -> what stands for it meanwhile
-
-    def operand(v: Variable) -> Variable:
-        if v in mapping:
-            return mapping[v]
-        if v in made:
-            return made[v]
-        if v.is_output and id(v.owner) in mine:
-            return later.setdefault(v, Placeholder(name=v.name))
-        return leaf(v)
-
-    copies = []
-    for node in nodes:
-        copy = node.copy([operand(v) for v in node.operands], method, known)
-        copies.append(copy)
-        for old, new in zip(node.outputs, copy.outputs, strict=True):
-            if old.owner is node:
-                made[old] = new
-        if node is function.root:
-            root = copy
-    if later:
-        substitute(copies, {id(p): made[v] for v, p in later.items()})
-    signature = None
-    if function._signature:
-        signature = [mapping.get(v, known.get(v, v)) for v in function._signature]
-        signature = [v for v in signature if v.is_placeholder or v.is_input]
-    return Function(root, signature)
-
-
 def _from_python(f: Callable, name: str = "", label: str | None = None, attributes: dict | None = None) -> Function:
     """The graph of a Python function over placeholders named as its arguments; a block where `label` is given."""
     if isinstance(f, Function):
@@ -1057,7 +571,7 @@ def _from_python(f: Callable, name: str = "", label: str | None = None, attribut
         raise TypeError(here(f"Function: expected a Python function, got {type(f).__name__}"))
     taken = [p for p in _signature(f) if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     types = [p.annotation if isinstance(p.annotation, variables.Record) else None for p in taken]
-    arguments = [_bound_placeholder(name=p.name) for p in taken]
+    arguments = [BoundPlaceholder(needs_gradient=True, name=p.name) for p in taken]
     result = f(*arguments)
     if isinstance(result, (tuple, list)):
         result = combine(result)
@@ -1070,7 +584,7 @@ def _from_python(f: Callable, name: str = "", label: str | None = None, attribut
             )
         )
     if label is not None:
-        outer = [_bound_placeholder(p) for p in arguments]
+        outer = [BoundPlaceholder.like(p) for p in arguments]
         made = as_block(result, list(zip(arguments, outer, strict=True)), label, name, attributes)
     else:
         if name and len(result.outputs) > 1:
@@ -1115,12 +629,12 @@ def as_block(
     own = list(block_arguments_map)
     swap: dict[Variable, Variable] = {}
     for p, v in own:
-        bound = p if isinstance(p, BoundPlaceholder) else _bound_placeholder(p)
+        bound = p if isinstance(p, BoundPlaceholder) else BoundPlaceholder.like(p)
         if bound is not p:
             swap[p] = bound
         pairs.append((bound, to_variables(v)[0]))
     if swap:
-        composite = _clone(composite, CloneMethod.share, swap, {})
+        composite = Function(*clone(composite.root, composite._signature, CloneMethod.share, swap, {}))
     node = Block(block_op_name, composite, pairs, block_instance_name, attributes)
     signature = [v for _, v in pairs if v.is_placeholder or v.is_input]
     return Function(node, signature)

@@ -226,6 +226,30 @@ class Placeholder(Variable):
     kind = "Placeholder"
 
 
+class BoundPlaceholder(Placeholder):
+    """A block's placeholder: its type is that of the operand it stands for."""
+
+    stands_for: Variable | None = None
+
+    @property
+    def type(self) -> Type:
+        return super().type if self.stands_for is None else self.stands_for.type
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether a gradient can flow through this value."""
+        return True if self.stands_for is None else self.stands_for.needs_gradient
+
+    @needs_gradient.setter
+    def needs_gradient(self, value):
+        pass
+
+    @classmethod
+    def like(cls, v: Variable) -> BoundPlaceholder:
+        """One of the name and shape of a variable."""
+        return cls(v._shape, None, True, False, None, v.name)
+
+
 class Output(Variable):
     """An output of a function; its type follows from the function's inputs."""
 

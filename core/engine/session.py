@@ -12,12 +12,14 @@ from cogkit.engine import ENGINES, current_engine
 from cogkit.engine.spaces import space_made
 from cogkit.engine.values import Value, as_sequences, bind_feeds
 from cogkit.errors import sentence
-from cogkit.functions import Block, Function, Primitive, leaves_of, nodes_of
+from cogkit.functions import Function
 from cogkit.lowering.ir import Graph
 from cogkit.lowering.lower import Request, lower, stages
+from cogkit.nodes import Block, Primitive
 from cogkit.op import row_space
 from cogkit.ops.sequence import has_steps
 from cogkit.variables import Constant, Input, Variable
+from cogkit.walks import leaves_of, nodes_of
 
 __all__ = ["Executable", "Run", "random_state", "set_seed"]
 

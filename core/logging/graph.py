@@ -9,9 +9,11 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from cogkit.functions import Block, Function, Node, nodes_of
+from cogkit.functions import Function, Node
+from cogkit.nodes import Block
 from cogkit.op import row_space
 from cogkit.variables import Variable
+from cogkit.walks import nodes_of
 
 __all__ = ["depth_first_search", "find_all_with_name", "find_by_name", "find_by_uid", "get_node_outputs", "plot"]
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cogkit.errors import Misfit, sentence
-from cogkit.functions import Block, Primitive, told
+from cogkit.inference import told
 from cogkit.lowering.components import components
 from cogkit.lowering.ir import Graph, Node, Value
+from cogkit.nodes import Block, Primitive
 from cogkit.op import Type
 from cogkit.ops.sequence import delayed as delayed_value
 from cogkit.variables import Constant, Variable

@@ -18,10 +18,12 @@ import numpy as np
 
 from cogkit.axis import Axis
 from cogkit.errors import ModelFileError
-from cogkit.functions import Block, BoundPlaceholder, Combined, Function, Primitive, leaves_of, nodes_of, refresh, substitute
+from cogkit.functions import Function
+from cogkit.nodes import Block, Combined, Primitive, refresh, substitute
 from cogkit.op import OPS, Type
 from cogkit.store.tensors import read_json, read_tensors, write_tensors
-from cogkit.variables import Constant, Input, Parameter, Placeholder, Variable
+from cogkit.variables import BoundPlaceholder, Constant, Input, Parameter, Placeholder, Variable
+from cogkit.walks import leaves_of, nodes_of
 
 __all__ = ["ModelFormat", "graph_from_json", "graph_to_json", "load_model", "restore", "save"]
 

@@ -16,12 +16,13 @@ import numpy as np
 
 from cogkit.engine.session import Executable, Run, random_state
 from cogkit.engine.values import bind_feeds
-from cogkit.functions import Function, nodes_of
+from cogkit.functions import Function
 from cogkit.learners.learner import Learner
 from cogkit.ops import combine
 from cogkit.ops.sequence import has_steps
 from cogkit.train.checkpoint import read_checkpoint, write_checkpoint
 from cogkit.variables import Parameter, Variable
+from cogkit.walks import nodes_of
 
 __all__ = ["Evaluator", "Trainer"]
 

@@ -1,0 +1,86 @@
+"""Walks over a graph: its nodes, its leaves, and whether a delay stands in a cycle. None recurses into operands: chains may be long."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import TYPE_CHECKING
+
+from cogkit.variables import BoundPlaceholder, Variable
+
+if TYPE_CHECKING:
+    from cogkit.nodes import Block, Primitive
+
+__all__ = ["in_cycle", "inner_leaves", "leaves_of", "nodes_of"]
+
+
+def nodes_of(*roots: Primitive, without: Container[Variable] = ()) -> list[Primitive]:
+    """All primitives that the roots need, producers first; blocks are not entered, nor what makes the variables `without`."""
+    order: list[Primitive] = []
+    done: set[int] = set()
+    stack: list[tuple[Primitive, bool]] = [(r, False) for r in reversed(roots)]
+    while stack:
+        node, leaving = stack.pop()
+        if leaving:
+            order.append(node)
+            continue
+        if id(node) in done:
+            continue
+        done.add(id(node))
+        stack.append((node, True))
+        for v in reversed(node.operands):
+            if v.is_output and id(v.owner) not in done and v not in without:
+                stack.append((v.owner, False))
+    return order
+
+
+def leaves_of(root: Primitive, right_first: bool = False) -> list[Variable]:
+    """Inputs, parameters, constants and placeholders that the root needs, depth first in the order of operands, as CNTK lists them.
+
+    A block's own parameters come before its operands. right_first: a matrix product's right operand before its left one, as CNTK
+    lists parameters and constants, but not inputs and arguments.
+    """
+    found: dict[int, Variable] = {}
+    done: set[int] = set()
+    stack: list[Variable | Primitive] = [root]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Variable) and not item.is_output:
+            found.setdefault(id(item), item)
+            continue
+        node = item.owner if isinstance(item, Variable) else item
+        if id(node) in done:
+            continue
+        done.add(id(node))
+        if node.composite is not None:
+            for v in inner_leaves(node, True):  # so inputs too, as CNTK lists them
+                found.setdefault(id(v), v)
+        operands = node.operands[::-1] if right_first and node.op.name in ("times", "times_transpose") else node.operands
+        stack.extend(operands[::-1])
+    return list(found.values())
+
+
+def inner_leaves(block: Block, right_first: bool = False) -> list[Variable]:
+    """The parameters, constants and inputs inside a block."""
+    inner = {id(p) for p in block.inner}
+    return [v for v in leaves_of(block.composite.root, right_first) if id(v) not in inner]
+
+
+def in_cycle(delay: Primitive) -> bool:
+    """Whether the value that a delay delays depends on the delay, through blocks too."""
+    stack, seen = [delay.operands[0]], set()
+    while stack:
+        v = stack.pop()
+        if id(v) in seen:
+            continue
+        seen.add(id(v))
+        if isinstance(v, BoundPlaceholder) and v.stands_for is not None:
+            stack.append(v.stands_for)
+        if not v.is_output:
+            continue
+        node = v.owner
+        if node is delay:
+            return True
+        stack.extend(node.operands)
+        if node.composite is not None:
+            stack.extend(node.composite.outputs)
+    return False
