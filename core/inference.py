@@ -6,7 +6,7 @@ operands on the way, and must then come out of the inference again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,13 +16,10 @@ from cogkit.op import FREE, INFERRED, Op, Type, broadcast, row_space, shown
 from cogkit.variables import Constant, Parameter, Variable
 from cogkit.walks import in_cycle, leaves_of, nodes_of
 
-if TYPE_CHECKING:
-    from cogkit.nodes import Primitive
-
 __all__ = ["Typed", "told", "guesses"]
 
 
-def told(error: ValueError, node: Primitive) -> ValueError:
+def told(error: ValueError, node: Typed) -> ValueError:
     """What an op's record says of a misfit, (wish, fact, way), as a sentence about the node; other errors as they are."""
     if len(error.args) != 1 or not isinstance(error.args[0], tuple):
         return error

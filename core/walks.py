@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cogkit.variables import BoundPlaceholder, Variable
 
 if TYPE_CHECKING:
+    from cogkit.inference import Typed
     from cogkit.nodes import Block, Primitive
 
 __all__ = ["in_cycle", "inner_leaves", "leaves_of", "nodes_of"]
 
 
-def nodes_of(*roots: Primitive, without: Container[Variable] = ()) -> list[Primitive]:
+def nodes_of(*roots: Typed, without: Container[Variable] = ()) -> list[Primitive]:
     """All primitives that the roots need, producers first; blocks are not entered, nor what makes the variables `without`."""
     order: list[Primitive] = []
     done: set[int] = set()
-    stack: list[tuple[Primitive, bool]] = [(r, False) for r in reversed(roots)]
+    stack: list[tuple[Any, bool]] = [(r, False) for r in reversed(roots)]
     while stack:
         node, leaving = stack.pop()
         if leaving:
@@ -33,7 +34,7 @@ def nodes_of(*roots: Primitive, without: Container[Variable] = ()) -> list[Primi
     return order
 
 
-def leaves_of(root: Primitive, right_first: bool = False) -> list[Variable]:
+def leaves_of(root: Typed, right_first: bool = False) -> list[Variable]:
     """Inputs, parameters, constants and placeholders that the root needs, depth first in the order of operands, as CNTK lists them.
 
     A block's own parameters come before its operands. right_first: a matrix product's right operand before its left one, as CNTK
@@ -41,7 +42,7 @@ def leaves_of(root: Primitive, right_first: bool = False) -> list[Variable]:
     """
     found: dict[int, Variable] = {}
     done: set[int] = set()
-    stack: list[Variable | Primitive] = [root]
+    stack: list[Any] = [root]
     while stack:
         item = stack.pop()
         if isinstance(item, Variable) and not item.is_output:
@@ -65,7 +66,7 @@ def inner_leaves(block: Block, right_first: bool = False) -> list[Variable]:
     return [v for v in leaves_of(block.composite.root, right_first) if id(v) not in inner]
 
 
-def in_cycle(delay: Primitive) -> bool:
+def in_cycle(delay: Typed) -> bool:
     """Whether the value that a delay delays depends on the delay, through blocks too."""
     stack, seen = [delay.operands[0]], set()
     while stack:
