@@ -25,7 +25,7 @@ class Axis:
             name, index = index, _NO_INDEX
         self._index: int = index  # type: ignore[assignment]
         self.is_ordered = is_ordered
-        self.name = name or f"staticAxis_{index}"
+        self.name = name or f"staticAxisIdx={index}"
 
     @property
     def is_static_axis(self) -> bool:
@@ -105,7 +105,7 @@ class Axis:
         return hash((self._index, self.name))
 
     def __repr__(self) -> str:
-        return f"Axis('{self.name}')" if not self.is_static_axis else f"Axis({self._index})"
+        return f"Axis('{self.name}')"
 
     __str__ = __repr__
 

@@ -86,7 +86,9 @@ def use_default_device() -> DeviceDescriptor:
 
 
 def try_set_default_device(new_default_device: DeviceDescriptor, acquire_device_lock: bool = False) -> bool:
-    """Makes a device the default; False where it is excluded."""
+    """Makes a device the default; False where it is excluded, or where a lock is asked for on the CPU, which has none."""
+    if acquire_device_lock and new_default_device.type() is DeviceKind.CPU:
+        return False
     return new_default_device in all_devices() and new_default_device not in _excluded
 
 

@@ -370,6 +370,18 @@ def _own(f: Function, wanted: list[Variable]) -> list[Variable]:
     return wanted
 
 
+def _assigns(f: Function) -> bool:
+    """Whether the user's graph assigns: `backward` computes anew what `forward` did, so it is the one that writes, as CNTK's does."""
+    stack = [f.root]
+    while stack:
+        for n in nodes_of(stack.pop()):
+            if n.op.name == "assign":
+                return True
+            if isinstance(n, Block):
+                stack.append(n.composite.root)
+    return False
+
+
 class _State(NamedTuple):
     feeds: dict
     step: int
@@ -400,7 +412,7 @@ class Runtime:
         training = keep is not None and len(list(keep)) > 0
         e = _cache(f).get(
             ("forward", tuple(map(id, wanted)), training, current_engine()),
-            lambda: Executable(_own(f, wanted), training=training),
+            lambda: Executable(_own(f, wanted), training=training, effects=not (training and _assigns(f))),
         )
         values = dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
         return (_State(feeds, random_state.step) if training else None), values
@@ -416,7 +428,7 @@ class Runtime:
         fed = [_gradient_input(f, v) for v in outs]
         e = _cache(f).get(
             ("backward", tuple(map(id, outs)), tuple(map(id, wrt)), current_engine()),
-            lambda: Executable(roots=dict(zip(outs, fed, strict=True)), wrt=wrt, training=True, effects=False),
+            lambda: Executable(roots=dict(zip(outs, fed, strict=True)), wrt=wrt, training=True, effects=_assigns(f)),
         )
         feeds = dict(state.feeds)
         feeds.update(zip(fed, roots.values(), strict=True))
