@@ -77,8 +77,8 @@ def executor() -> dict[str, float]:
     import cogkit as C
     from cogkit.engine.cpu import movement
     from cogkit.engine.executor import Executor
+    from cogkit.engine.feeds import bind_feeds
     from cogkit.engine.session import Executable, Run
-    from cogkit.engine.values import bind_feeds
 
     place = np.zeros(16, np.float32)
     calls = [movement.Fill(1, "f4", 0.0) for _ in range(5000)]
@@ -149,7 +149,7 @@ def lengths(name: str) -> dict[str, Any]:
     """Milliseconds of a set of lengths that is new to a training plan, and of one that it has met; whether anything was lowered again."""
     import cogkit as C
     from cogkit.engine import session
-    from cogkit.engine.values import bind_feeds
+    from cogkit.engine.feeds import bind_feeds
 
     lowered = [0]
     lower = session.lower
@@ -214,8 +214,8 @@ def lowering(name: str) -> dict[str, float]:
     """Milliseconds from a graph of a workload to a bound training plan, pass by pass."""
     import cogkit as C
     from cogkit.engine.cpu.kernels import choose_formats
+    from cogkit.engine.feeds import bind_feeds
     from cogkit.engine.plan import CpuPlan
-    from cogkit.engine.values import bind_feeds
     from cogkit.lowering.fuse import fuse
     from cogkit.lowering.layout import assign_layouts
     from cogkit.lowering.lower import lower
@@ -280,8 +280,8 @@ def _moved(step: Any, sizes: dict) -> float:
 def profile(name: str) -> dict[str, Any]:
     """Every instruction of a workload's training plan: milliseconds (median), operations, bytes, formats, implementation."""
     import cogkit as C
+    from cogkit.engine.feeds import bind_feeds
     from cogkit.engine.session import Run
-    from cogkit.engine.values import bind_feeds
 
     trainer, feed = build(C, name)
     step = trainer._make(())
@@ -337,8 +337,8 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
 def pointwise() -> dict[str, Any]:
     """GB/s of typical programs over tensors that no cache holds."""
     import cogkit as C
+    from cogkit.engine.feeds import bind_feeds
     from cogkit.engine.session import Executable, Run
-    from cogkit.engine.values import bind_feeds
 
     shape, rows = (64, 1024), 128  # 32 MiB
     rng = np.random.RandomState(0)

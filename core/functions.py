@@ -65,13 +65,6 @@ AUTO_SEED = 18446744073709551613  # `SentinelValueForAutoSelectRandomSeed` of th
 _ATTRIBUTES = {"dropoutRate": "dropout_rate", "rngSeed": "seed"}  # CNTK's names of settings that may be changed
 
 
-def _values(found: Any, as_numpy: bool) -> Any:
-    """Results as they are, or as `Value`s."""
-    if as_numpy:
-        return found
-    return {v: runtime.wrapped(a) for v, a in found.items()} if isinstance(found, dict) else runtime.wrapped(found)
-
-
 class Function(Operators):
     """A graph of nodes seen as one function of its free inputs.
 
@@ -442,19 +435,18 @@ class Function(Operators):
 
         arguments: {variable: data}, or the data of the only argument. Raises `ValueError` for missing or ill-shaped feeds.
         """
-        values = _values(runtime.evaluate(self._graph(), arguments, outputs, training=False), as_numpy)
+        values = runtime.evaluate(self._graph(), arguments, outputs, False, as_numpy)
         return next(iter(values.values())) if len(values) == 1 else values
 
     def forward(
         self, arguments: Any, outputs: Any = None, keep_for_backward: Any = None, device=None, as_numpy: bool = True
     ) -> tuple[Any, dict]:
         """Computes outputs and keeps what `backward` needs: (state, {output: array}); state is None when nothing is kept."""
-        state, values = runtime.forward(self._graph(), arguments, outputs, keep_for_backward)
-        return state, _values(values, as_numpy)
+        return runtime.forward(self._graph(), arguments, outputs, keep_for_backward, as_numpy)
 
     def backward(self, state: Any, root_gradients: Any, variables: Any, as_numpy: bool = True) -> dict:
         """Gradients of the kept outputs with respect to `variables`, as {variable: array}."""
-        return _values(runtime.backward(self._graph(), state, root_gradients, variables), as_numpy)
+        return runtime.backward(self._graph(), state, root_gradients, variables, as_numpy)
 
     def grad(
         self, at: Any, wrt: Any = None, outputs: Any = None, device=None, as_numpy: bool = True, grad_root: Any = None
@@ -463,8 +455,7 @@ class Function(Operators):
 
         Returns an array for one variable, else {variable: array}; with `outputs`, a pair (gradients, {output: value}).
         """
-        found = runtime.grad(self._graph(), at, wrt, outputs, grad_root)
-        return tuple(_values(v, as_numpy) for v in found) if isinstance(found, tuple) else _values(found, as_numpy)
+        return runtime.grad(self._graph(), at, wrt, outputs, grad_root, as_numpy)
 
     def explain(self, feed: Any = None) -> str:
         """What will run: each pass, instructions, formats, fused groups, buffers, peak memory."""

@@ -384,6 +384,10 @@ class _Valued(Variable):
             global edits
             edits += 1  # plans may have folded a scalar constant
 
+    def set_value(self, value: Any) -> None:
+        """Takes a number, an array, a view or a value: the same as `value = ...`."""
+        self.value = value
+
     def asarray(self) -> np.ndarray:
         """The value, as a copy."""
         return self.value

@@ -623,7 +623,7 @@ wrong(
 )
 wrong(
     "lengths that do not fit",
-    lambda: C.Value(np.ones((3, 3), F4), [1, 1]),
+    lambda: C.Value.of_steps(np.ones((3, 3), F4), [1, 1]),
     "Value (@): expected lengths that sum to the 3 steps, got [1, 1]",
 )
 wrong(

@@ -9,8 +9,10 @@ import numpy as np
 
 from cogkit import functions, variables
 from cogkit.engine import ENGINES, current_engine
+from cogkit.engine.arrays import Lease
+from cogkit.engine.feeds import as_sequences, bind_feeds
 from cogkit.engine.spaces import space_made
-from cogkit.engine.values import Value, as_sequences, bind_feeds
+from cogkit.engine.values import Value
 from cogkit.errors import sentence
 from cogkit.functions import Function
 from cogkit.lowering.ir import Graph
@@ -57,8 +59,8 @@ class _Sequences:
     may go on from one minibatch to the next: `carried` is kept from run to run.
     """
 
-    def __init__(self, plan: Any, graph: Graph, made: dict[int, Any], carried: list):
-        self.inner, self.graph, self.made, self.carried = plan, graph, made, carried
+    def __init__(self, plan: Any, graph: Graph, made: dict[int, Any], carried: list, lend: bool):
+        self.inner, self.graph, self.made, self.carried, self.lend = plan, graph, made, carried, lend
         self.sizes: dict = {}  # of the last run, with those of row spaces made in it
         self.again: Any = None  # lowers the graph for given sizes, those of row spaces made in a run included
         self.exact: dict[tuple, Any] = {}  # plans by the longest sequences of such row spaces, where shapes depend on them
@@ -82,7 +84,7 @@ class _Sequences:
         return sizes
 
     def run(self, feeds: dict, sizes: dict, run: Run) -> list[Any]:
-        """What the plan gives, values over sequences as lists in the caller's order."""
+        """What the plan gives, values over sequences as lists in the caller's order, or with `lend` as values."""
         carries = self.graph.carries
         if carries:
             feeds = {**feeds, **self.before(sizes)}
@@ -101,7 +103,7 @@ class _Sequences:
             self.keep(found[-len(carries) :], sizes)
             found = found[: -len(carries)]
         for i, axes in self.over:
-            found[i] = as_sequences(found[i], sizes[axes])
+            found[i] = Value.of_rows(found[i], sizes[axes]) if self.lend else as_sequences(found[i], sizes[axes])
         return found
 
     def before(self, sizes: dict) -> dict[Variable, np.ndarray]:
@@ -153,6 +155,7 @@ class Executable:
 
     `run` gives a list of arrays: outputs, then sums (scalars), then gradients. Arrays of gradients and sums belong to the plan
     when `reuse` is set: the next run overwrites them. effects_of: variables that are computed for what they write alone.
+    lend: all results are `Value`s over the plan's own memory, which tell when the next run has overwritten them.
     """
 
     def __init__(
@@ -166,13 +169,15 @@ class Executable:
         effects_of: Sequence[Variable] = (),
         reuse: bool = False,
         engine: str | None = None,
+        lend: bool = False,
     ):
         if isinstance(roots, Variable):
             roots = {roots: None}
         self.request = Request(
             tuple(outputs), tuple(sums), tuple((roots or {}).items()), tuple(wrt), training, effects, tuple(effects_of)
         )
-        self.reuse = reuse
+        self.reuse, self.lend = reuse, lend
+        self.runs = 0
         self.engine = engine or current_engine()
         wanted = [*outputs, *sums, *(roots or {}), *effects_of]
         self.roots: list[Primitive] = list({id(v.owner): v.owner for v in wanted if v.is_output}.values())
@@ -200,7 +205,7 @@ class Executable:
                     stack.append(n.composite.root)
         return tuple(found)
 
-    def run(self, feeds: dict[Variable, Any], step: int | None = None, sample: int = 0) -> list[np.ndarray]:
+    def run(self, feeds: dict[Variable, Any], step: int | None = None, sample: int = 0) -> list[Any]:
         """Runs the plan for these feeds. step: what random numbers depend on; None takes the process' counter.
 
         Raises `ValueError` for missing, unknown or ill-shaped feeds.
@@ -210,7 +215,21 @@ class Executable:
         if step is None:
             random_state.step += 1
             step = random_state.step
-        return plan.run(arrays, sizes, Run(random_state.seed, step, sample))
+        if not self.lend:
+            return plan.run(arrays, sizes, Run(random_state.seed, step, sample))
+        for v, data in feeds.items():
+            lease = getattr(data, "_lease", None)
+            if lease is not None and lease.owner is self:  # what this run writes over
+                arrays[v] = arrays[v].copy()
+        self.runs += 1
+        found = plan.run(arrays, sizes, Run(random_state.seed, step, sample))
+        return [self._lent(a) for a in found]
+
+    def _lent(self, result: Any) -> Value:
+        if not isinstance(result, Value):
+            return Value.of_array(result, Lease(self))
+        result._lease = Lease(self)
+        return result
 
     def plan(self, types: dict, sizes: dict | None = None) -> Any:
         """The plan for feeds of these types. sizes: rows of their row spaces, for graphs in which a shape depends on them."""
@@ -234,7 +253,7 @@ class Executable:
                 key += tuple(graph.longest.values())
             made = {i: None if g is None else self._engine(g, False) for i, g in stages(graph).items()}
             if made or graph.carries or any(has_steps(v.type.axes) for v in graph.outputs):
-                plan = _Sequences(plan, graph, made, self.carried)
+                plan = _Sequences(plan, graph, made, self.carried, self.lend)
                 plan.again = lambda known: self._lowered(types, known)
             while len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
@@ -247,8 +266,8 @@ class Executable:
 
     def _engine(self, graph: Graph, main: bool) -> Any:
         plan = ENGINES[self.engine](graph)
-        if main and self.reuse and hasattr(plan, "keep_outputs"):
-            plan.keep_outputs(len(self.request.outputs))
+        if main and (self.reuse or self.lend) and hasattr(plan, "keep_outputs"):
+            plan.keep_outputs(0 if self.lend else len(self.request.outputs))
         return plan
 
     def _check(self, types: dict) -> None:
@@ -390,12 +409,12 @@ class _State(NamedTuple):
 class Runtime:
     """What `Function` asks of the engine."""
 
-    def evaluate(self, f: Function, arguments: Any, outputs: Any, training: bool) -> dict[Variable, np.ndarray]:
-        """The values of outputs, as {variable: array}."""
+    def evaluate(self, f: Function, arguments: Any, outputs: Any, training: bool, as_numpy: bool = True) -> dict[Variable, Any]:
+        """The values of outputs, as {variable: array}, or without `as_numpy` {variable: Value} in memory of the plan."""
         wanted = _variables(f, outputs)
         feeds = feed_map(f, arguments)
-        key = ("eval", tuple(map(id, wanted)), current_engine())
-        e = _cache(f).get(key, lambda: Executable(_own(f, wanted), training=training))
+        key = ("eval", tuple(map(id, wanted)), as_numpy, current_engine())
+        e = _cache(f).get(key, lambda: Executable(_own(f, wanted), training=training, lend=not as_numpy))
         return dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
 
     @staticmethod
@@ -405,7 +424,7 @@ class Runtime:
             return feeds
         return {v: d for v, d in feeds.items() if id(v) in e._set or not v.is_input}
 
-    def forward(self, f: Function, arguments: Any, outputs: Any, keep: Any) -> tuple[Any, dict]:
+    def forward(self, f: Function, arguments: Any, outputs: Any, keep: Any, as_numpy: bool = True) -> tuple[Any, dict]:
         """Values in training mode, and the state that `backward` takes."""
         wanted = _variables(f, outputs)
         feeds = feed_map(f, arguments)
@@ -417,7 +436,7 @@ class Runtime:
         values = dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
         return (_State(feeds, random_state.step) if training else None), values
 
-    def backward(self, f: Function, state: _State, roots: Any, wrt: Any) -> dict[Variable, np.ndarray]:
+    def backward(self, f: Function, state: _State, roots: Any, wrt: Any, as_numpy: bool = True) -> dict[Variable, Any]:
         """Gradients for given gradients of outputs."""
         if state is None:
             raise ValueError(sentence(f.op_name, f.name, f.root.where, "the state of a forward with keep_for_backward", "None"))
@@ -434,7 +453,7 @@ class Runtime:
         feeds.update(zip(fed, roots.values(), strict=True))
         return dict(zip(wrt, e.run(self._used(e, feeds, f), step=state.step), strict=True))
 
-    def grad(self, f: Function, at: Any, wrt: Any, outputs: Any, root: Any) -> Any:
+    def grad(self, f: Function, at: Any, wrt: Any, outputs: Any, root: Any, as_numpy: bool = True) -> Any:
         """Gradient of the sum of one output."""
         feeds = feed_map(f, at)
         root = f.output if root is None else root.output if isinstance(root, Function) else root
@@ -478,8 +497,8 @@ class Runtime:
                         )
                     )
         outs = [] if outputs is None else _variables(f, outputs)
-        key = ("grad", id(root), tuple(map(id, wanted)), tuple(map(id, outs)), current_engine())
-        e = _cache(f).get(key, lambda: Executable(_own(f, outs), roots=root, wrt=wanted, training=True))
+        key = ("grad", id(root), tuple(map(id, wanted)), tuple(map(id, outs)), as_numpy, current_engine())
+        e = _cache(f).get(key, lambda: Executable(_own(f, outs), roots=root, wrt=wanted, training=True, lend=not as_numpy))
         found = e.run(self._used(e, feeds, f))
         gradients: Any = dict(zip(wanted, found[len(outs) :], strict=True))
         if len(gradients) == 1:
@@ -488,12 +507,6 @@ class Runtime:
             return gradients
         values: Any = dict(zip(outs, found, strict=False))
         return gradients, next(iter(values.values())) if len(values) == 1 else values
-
-    def wrapped(self, value: Any) -> Value:
-        """A result as a `Value`, as asked for with as_numpy=False."""
-        if not isinstance(value, list):
-            return Value(value)
-        return Value(np.concatenate(value) if value else np.zeros((0,), np.float32), [len(s) for s in value])
 
     def purpose(self, seed: int) -> int:
         """What keeps the random numbers of a node with this seed apart from others."""

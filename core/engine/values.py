@@ -1,321 +1,366 @@
-"""Values on their way in and out: from what a user feeds to contiguous arrays with rows first, and rows back to sequences."""
+"""`Value`: what a variable is fed with and what a run gives, with its sequences."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from cogkit.engine.arrays import ArrayMixin, Lease, NDArrayView
 from cogkit.engine.spaces import Space
 from cogkit.errors import here, sentence
-from cogkit.op import Type, row_space
-from cogkit.ops.sequence import BATCH, has_steps
-from cogkit.variables import Variable, aligned_empty
+from cogkit.variables import Variable
 
-__all__ = ["Value", "as_rows", "as_sequences", "bind_feeds"]
+__all__ = ["Value", "asarray", "asvalue"]
 
 
-class Value:
-    """The sequences of a minibatch, written one after the other: what a variable over sequences is fed with, without copies.
+class _Erased:
+    """The owner of memory that nobody may read."""
 
-    value: all steps, an array (steps, *shape) or a SciPy CSR matrix (steps, size); lengths: of the sequences, int64 (n,), None for
-    values without a sequence axis, one a row. begins: for
-    each sequence whether it is a new one; one that is not goes on where the sequence of the same place in the minibatch before
-    ended (None: all are new). slots: where sequences that go on are not in the places of those before, the number of the line that each
-    is a piece of. Raises `ValueError` where they do not fit.
+    runs = 0
+
+
+class Value(ArrayMixin):
+    """A minibatch of one variable: an array, or sequences of different lengths.
+
+    batch: an `NDArrayView`, array or CSR matrix, samples along the first axis. seq_starts: a flag for each entry of the first axis, which
+    then is a sequence: whether it is a new one; one that is not goes on where the sequence of the same place in the minibatch before ended.
+    Raises `TypeError` for other kinds of data (lists become values with `Value.create`), `ValueError` where flags do not fit.
     """
 
-    __slots__ = ("begins", "lengths", "slots", "value")
+    ONE_HOT_SKIP = 0xFFFFFFFF  # the class number that `one_hot` makes a row of zeros of
 
-    def __init__(self, value: Any, lengths: Any = None, begins: Any = None, slots: Any = None):
-        self.value = value
-        self.lengths = lengths
+    __slots__ = ("_lease", "_read_only", "_rows", "_space", "_view", "begins", "lengths", "slots")
+
+    def __init__(self, batch: Any, seq_starts: Sequence[bool] | None = None, device: Any = None):
+        if isinstance(batch, Value):
+            raise TypeError(here("Value: expected an NDArrayView or an array, got a Value; it is one already"))
+        view = batch if isinstance(batch, NDArrayView) else None
+        if view is None:
+            if not (isinstance(batch, np.ndarray) or hasattr(batch, "tocsr")):
+                raise TypeError(
+                    here(
+                        f"Value: expected an NDArrayView, an array or a CSR matrix, got {type(batch).__name__};"
+                        " Value.create(variable, [...]) takes lists of sequences"
+                    )
+                )
+            view = NDArrayView.from_data(batch, device)
+        self._set(view)
+        if seq_starts is not None:
+            shape = view.shape
+            if len(shape) < 2:
+                raise ValueError(here(f"Value: expected sequences of steps beside flags, got an array of shape {shape}"))
+            steps = view.as_shape((shape[0] * shape[1], *shape[2:]))
+            self._set(steps, np.full(shape[0], shape[1], np.int64), seq_starts)
+
+    def _set(self, view: NDArrayView | None, lengths: Any = None, begins: Any = None, slots: Any = None) -> None:
+        self._view, self._rows, self._space, self._read_only = view, None, None, False
+        self._lease: Lease | None = None if view is None else view._lease
+        self.lengths = None if lengths is None else np.asarray(lengths, np.int64)
         self.begins = None if begins is None else np.asarray(begins, bool)
         self.slots = None if slots is None else np.asarray(slots, np.int64)
-        if lengths is None:
-            return
-        self.lengths = np.asarray(lengths, np.int64)
-        if self.lengths.ndim != 1 or self.lengths.sum() != value.shape[0] or (self.lengths < 0).any():
-            raise ValueError(
-                here(f"Value: expected lengths that sum to the {value.shape[0]} steps, got {self.lengths.tolist()[:20]}")
-            )
-        if self.begins is not None and self.begins.shape != self.lengths.shape:
-            raise ValueError(here(f"Value: expected one flag a sequence, got {self.begins.size} for {self.lengths.size}"))
+        if self.begins is not None and (self.lengths is None or self.begins.shape != self.lengths.shape):
+            have = 0 if self.lengths is None else self.lengths.size
+            raise ValueError(here(f"Value: expected one flag a sequence, got {self.begins.size} for {have}"))
+
+    @classmethod
+    def of_steps(cls, steps: Any, lengths: Any, begins: Any = None, slots: Any = None) -> Value:
+        """Of sequences written one after the other, without a copy.
+
+        steps: all of them, an array (steps, *shape), a CSR matrix (steps, size) or a view; lengths: of the sequences, (n,). begins: which are
+        new ones (None: all). slots: where sequences that go on are not in the places of those before, the number of the line that each
+        is a piece of. Raises `ValueError` where they do not fit.
+        """
+        view = steps if isinstance(steps, NDArrayView) else NDArrayView._over(steps, steps.shape)
+        lengths = np.asarray(lengths, np.int64)
+        if lengths.ndim != 1 or lengths.sum() != view.shape[0] or (lengths < 0).any():
+            raise ValueError(here(f"Value: expected lengths that sum to the {view.shape[0]} steps, got {lengths.tolist()[:20]}"))
+        made = cls.__new__(cls)
+        made._set(view, lengths, begins, slots)
+        return made
+
+    @classmethod
+    def of_rows(cls, rows: np.ndarray, space: Space, lease: Lease | None = None) -> Value:
+        """Of sequences in the order of their row space, as plans hold them."""
+        made = cls.__new__(cls)
+        made._set(None, space.lengths)
+        made._rows, made._space, made._lease = rows, space, lease
+        return made
+
+    @classmethod
+    def of_array(cls, array: Any, lease: Lease | None = None) -> Value:
+        """Of an array without sequences, without a copy."""
+        made = cls.__new__(cls)
+        made._set(NDArrayView._over(array, array.shape, lease=lease))
+        return made
 
     @classmethod
     def create(cls, var: Variable, data: Any, seq_starts: Any = None, device: Any = None, read_only: bool = False) -> Value:
-        """The value of a list of sequences for a variable; seq_starts: for each whether it is a new one."""
-        made = _steps_of(var, data)
-        return made if seq_starts is None else cls(made.value, made.lengths, seq_starts)
+        """The value that a variable would be fed with.
+
+        data: an array or view as it is; a list of one array a sequence (steps, *shape), of any lengths, a sample standing for a sequence of
+        one step. seq_starts: for each sequence whether it is a new one. Raises `ValueError` for data that does not fit the variable.
+        """
+        if isinstance(data, cls):
+            if seq_starts is not None:
+                raise ValueError(here("Value.create: expected flags of new sequences beside arrays, got them beside a Value"))
+            made = data.alias()
+        elif isinstance(data, (list, tuple)) and var._axes:
+            made = sequences(var, data, seq_starts)
+        else:
+            if isinstance(data, (list, tuple)):
+                data = _joined(var, data)
+            if not isinstance(data, NDArrayView):
+                if not hasattr(data, "tocsr"):
+                    data = np.ascontiguousarray(data, var._dtype) if np.ndim(data) else np.asarray(data, var._dtype)
+                data = NDArrayView._over(data, data.shape)
+            if seq_starts is None:
+                made = cls(data)
+            else:
+                each = data if len(data.shape) > len(var._shape) + 1 else data.as_shape((data.shape[0], 1, *data.shape[1:]))
+                made = cls(each, seq_starts)
+        made._read_only = read_only
+        return made
 
     @classmethod
-    def one_hot(cls, batch: Any, num_classes: int, dtype: Any = np.float32, device: Any = None) -> Value:
-        """Sequences of one-hot rows, of lists of class numbers; raises `ValueError` for a number that is no class."""
+    def one_hot(cls, batch: Any, num_classes: Any, dtype: Any = None, device: Any = None) -> Value:
+        """Rows of zeros with a 1 each, of class numbers: a list of lists, one a sequence, or one list, one a sample.
+
+        num_classes: size of a row, or the shape of a sample, its last axis being the classes: then so many numbers make a sample. The number
+        `Value.ONE_HOT_SKIP` makes a row of zeros. Raises `ValueError` for what is no class, `TypeError` for other types than float32, float64.
+        """
         import scipy.sparse
 
-        lengths = [len(s) for s in batch]
-        index = np.asarray([i for s in batch for i in s], np.int64)
-        if ((index < 0) | (index >= num_classes)).any():
+        shape = (num_classes,) if np.isscalar(num_classes) else tuple(num_classes)
+        classes, each = shape[-1], math.prod(shape[:-1])
+        dtype = np.dtype(np.float32 if dtype is None else dtype)
+        if dtype not in (np.float32, np.float64):
+            raise TypeError(here(f"Value.one_hot: expected float32 or float64, got {dtype.name}"))
+        flat = len(batch) > 0 and np.ndim(batch[0]) == 0
+        lists = [np.asarray(s) for s in ([batch] if flat else batch)]
+        index = np.concatenate(lists) if lists else np.zeros(0, np.int64)
+        if index.size and index.dtype.kind not in "iu":
+            raise ValueError(here(f"Value.one_hot: expected whole numbers of classes, got {index.dtype}"))
+        index = index.astype(np.int64)
+        kept = index != cls.ONE_HOT_SKIP
+        wrong = kept & ((index < 0) | (index >= classes))
+        if wrong.any():
+            raise ValueError(here(f"Value.one_hot: expected classes in [0, {classes}), got {index[wrong][0]}"))
+        sizes = np.asarray([len(s) for s in lists], np.int64)
+        if each < 1 or (sizes % each).any():
             raise ValueError(
-                here(
-                    f"Value.one_hot: expected classes in [0, {num_classes}), got {index[(index < 0) | (index >= num_classes)][0]}"
-                )
+                here(f"Value.one_hot: expected sequences of a multiple of {each} numbers for {shape}, got {sizes.tolist()[:20]}")
             )
-        n = len(index)
-        return cls(scipy.sparse.csr_matrix((np.ones(n, dtype), index, np.arange(n + 1)), (n, num_classes)), lengths)
+        ends = np.concatenate([[0], np.cumsum(kept)])
+        rows = scipy.sparse.csr_matrix((np.ones(ends[-1], dtype), index[kept], ends), (len(index), classes))
+        view = NDArrayView._over(rows, (len(index) // max(each, 1), *shape))
+        return cls(view) if flat else cls.of_steps(view, sizes // each)
+
+    # what it holds -----------------------------------------------------------------------------------------------------------------
+
+    def _held(self) -> Any:
+        return self._rows if self._view is None else self._view._array
+
+    def _steps(self) -> NDArrayView:
+        """The steps of all sequences, one sequence after the other; all samples where there are none."""
+        self._check()
+        if self._view is None:
+            steps = self._rows[self._space.row]  # type: ignore[index,union-attr]
+            if self._lease is not None:
+                return NDArrayView._over(steps, steps.shape)  # another run may change the rows
+            self._view = NDArrayView._over(steps, steps.shape)
+        return self._view
+
+    @property
+    def value(self) -> Any:
+        """All steps, an array or a CSR matrix, not a copy where that can be."""
+        view = self._steps()
+        return view._array if view.is_sparse else view._whole()
+
+    def _sample(self) -> tuple[int, ...]:
+        return self._rows.shape[1:] if self._view is None else self._view.shape[1:]  # type: ignore[union-attr]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(sequences, steps of the longest, *shape), or that of the value where it has no sequences."""
+        """(sequences, steps of the longest, *shape), or that of the array where there are no sequences."""
         if self.lengths is None:
-            return tuple(self.value.shape)
-        return (len(self.lengths), int(self.lengths.max(initial=0)), *self.value.shape[1:])
-
-    @property
-    def is_sparse(self) -> bool:
-        """Whether `value` is a CSR matrix."""
-        return hasattr(self.value, "toarray")
+            return self._view.shape  # type: ignore[union-attr]
+        return (len(self.lengths), int(self.lengths.max(initial=0)), *self._sample())
 
     @property
     def mask(self) -> np.ndarray | None:
-        """(sequences, steps of the longest): 2 at a new sequence's first step, 1 at other steps, 0 beyond the end, as CNTK's.
+        """(sequences, steps of the longest) int8: 2 at a new sequence's first step, 1 at other steps, 0 beyond the end, as CNTK's.
 
         None where there are no sequences.
         """
         if self.lengths is None:
             return None
-        mask = (np.arange(self.shape[1]) < self.lengths[:, None]).astype(np.uint8)
+        mask = (np.arange(self.shape[1]) < self.lengths[:, None]).astype(np.int8)
         if mask.shape[1]:
             mask[:, 0] += (self.lengths > 0) & (True if self.begins is None else self.begins)
         return mask
 
-    def as_sequences(self, variable: Any = None) -> list[Any]:
-        """One array (steps, *shape), or CSR matrix, a sequence; without sequences one of a single step a row."""
-        if self.lengths is None:
-            return [self.value[i : i + 1] for i in range(self.value.shape[0])]
-        ends = np.cumsum(self.lengths)
-        return [self.value[end - n : end] for end, n in zip(ends, self.lengths, strict=True)]
+    def masked_count(self) -> int:
+        """Steps beyond the ends of sequences in `data`."""
+        return 0 if self.lengths is None else self.shape[0] * self.shape[1] - int(self.lengths.sum())
 
-    def asarray(self, dtype: Any = None) -> Any:
-        """One padded array (sequences, longest, *shape), 0 beyond the end; without sequences the value."""
+    @property
+    def data(self) -> NDArrayView:
+        """All in one view: sequences padded with 0 to the longest, else the memory itself."""
+        steps = self._steps()
         if self.lengths is None:
-            return self.value.toarray() if self.is_sparse else np.asarray(self.value, dtype)
-        out = np.zeros(self.shape, dtype or self.value.dtype)
-        for row, s in zip(out, self.as_sequences(), strict=True):
-            row[: s.shape[0]] = s.toarray() if self.is_sparse else s
-        return out
+            return steps.alias(self._read_only)
+        shape, there = self.shape, np.arange(self.shape[1]) < self.lengths[:, None]
+        if not steps.is_sparse:
+            out = np.zeros(shape, steps.dtype)
+            out[there] = steps._whole()
+            return NDArrayView._over(out, shape, self._read_only)
+        csr = steps._array
+        counts = np.zeros((*there.shape, math.prod(shape[2:-1])), np.int64)
+        counts[there] = np.diff(csr.indptr).reshape(-1, counts.shape[2])
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        made = type(csr)((csr.data, csr.indices, ends), (counts.size, csr.shape[1]), copy=False)
+        return NDArrayView._over(made, shape, self._read_only)
+
+    def _whole(self) -> Any:
+        return self.data._whole()
+
+    def as_sequences(self, variable: Any = None) -> list[Any]:
+        """One array (steps, *shape), or CSR matrix, a sequence; without sequences one entry of the first axis each."""
+        view = self._steps()
+        count = len(self)
+        lengths = np.ones(count, np.int64) if self.lengths is None else self.lengths
+        ends = np.cumsum(lengths)
+        if view.is_sparse:
+            k = math.prod(view.shape[1:-1])
+            return [view._array[(end - n) * k : end * k] for end, n in zip(ends, lengths, strict=True)]
+        whole = view._whole() if view._lease is None else view._whole().copy()
+        if self.lengths is None:
+            return list(whole)
+        return [whole[end - n : end] for end, n in zip(ends, lengths, strict=True)]
 
     def __len__(self) -> int:
-        return self.value.shape[0] if self.lengths is None else len(self.lengths)
+        if self.lengths is None and not self._view.shape:  # type: ignore[union-attr]
+            raise TypeError(here("Value: expected an array with axes to count along the first one, got a number"))
+        return self.shape[0]
+
+    # copies ------------------------------------------------------------------------------------------------------------------------
+
+    def _like(self, view: NDArrayView | None) -> Value:
+        made = type(self).__new__(type(self))
+        made._set(view, self.lengths, self.begins, self.slots)
+        return made
+
+    def alias(self, read_only: bool = False) -> Value:
+        """The same memory."""
+        made = self._like(self._view)
+        made._rows, made._space, made._lease = self._rows, self._space, self._lease
+        made._read_only = read_only or self._read_only
+        return made
+
+    def deep_clone(self, read_only: bool = False) -> Value:
+        """A copy in memory of its own, which no run changes."""
+        made = self._like(self._steps().deep_clone())
+        made._read_only = read_only
+        return made
+
+    def copy_from(self, source: Value) -> None:
+        """Takes the numbers of another value of the same type and sequences. Raises `ValueError` or `TypeError` where they differ."""
+        self._writable()
+        same = source.shape == self.shape and (
+            source.lengths is self.lengths
+            or (self.lengths is not None and source.lengths is not None and (source.lengths == self.lengths).all())
+        )
+        if not same:
+            raise ValueError(here(f"copy_from: expected a Value of shape {self.shape} and the same lengths, got {source.shape}"))
+        steps = self._steps()
+        steps.copy_from(source._steps())
+        self._view, self._rows, self._space = steps, None, None
+
+    def erase(self) -> None:
+        """Lets go of the memory: it cannot be read any more."""
+        self._lease = Lease(_Erased())
+        self._lease.number = -1
 
 
-def as_sequences(array: np.ndarray, space: Space) -> list[np.ndarray]:
-    """The rows of a sequence space as one array a sequence, in the caller's order."""
-    flat = array[space.row]
-    return np.split(flat, np.cumsum(space.lengths)[:-1]) if len(space.lengths) else []
-
-
-def _steps_of(v: Variable, data: Any) -> Value:
-    """What is fed to a variable over sequences, as one value."""
-    begins = None
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], (list, tuple, np.ndarray)) and _flags(data[1]):
-        data, begins = data
-    if getattr(data, "lengths", None) is None:
-        inner = getattr(data, "data", None)
-        if getattr(inner, "lengths", None) is not None:
-            data = inner
-        elif hasattr(data, "as_sequences"):
-            data = data.as_sequences(v)
-    lengths = getattr(data, "lengths", None)
-    if lengths is not None:
-        slots = getattr(data, "slots", None)
-        return Value(data.value, lengths, getattr(data, "begins", None) if begins is None else begins, slots)
-    shape, rank = v._shape, len(v._shape)
+def sequences(var: Variable, data: Any, begins: Any = None) -> Value:
+    """The value of a list of sequences. Raises `ValueError` or `TypeError` for what does not fit the variable, which it names."""
+    shape, rank = var._shape, len(var._shape)
     wish = f"sequences of shape (steps, {', '.join('any' if n < 0 else str(n) for n in shape)})".replace(", )", ",)")
-    if data is None:
-        raise ValueError(sentence("Input", v.name, v.where, "data for this input", "None", "feed it: {variable: [array, ...]}"))
-    if hasattr(data, "asarray"):
-        data = data.asarray()
-    if hasattr(data, "toarray") or isinstance(data, np.ndarray) and data.ndim <= rank + 1:
-        data = [data]
-    items = []
     try:
-        for s in data:
-            if not hasattr(s, "toarray"):
-                s = np.asarray(s) if isinstance(s, np.ndarray) else np.asarray(s, v._dtype)
-                if s.ndim == rank:
-                    one_each = not _fits(s.shape, shape) and _fits((*s.shape[1:], 1), shape)
-                    s = s[..., None] if one_each else s[None]  # numbers in a row: steps of shape (1,), as CNTK takes them
-                elif s.ndim == rank + 2 and s.shape[0] == 1:
-                    s = s[0]
-            items.append(s)
+        items = [_steps_of_one(var, s) for s in data]
     except (TypeError, ValueError):
-        raise ValueError(
-            sentence("Input", v.name, v.where, wish, f"{type(data).__name__} that holds no arrays of numbers")
-        ) from None
+        fact = f"{type(data).__name__} that holds no arrays of numbers"
+        raise ValueError(sentence("Input", var.name, var.where, wish, fact)) from None
     if not items:
-        raise ValueError(sentence("Input", v.name, v.where, "at least one sequence", "none"))
+        raise ValueError(sentence("Input", var.name, var.where, "at least one sequence", "none"))
     for i, s in enumerate(items):
-        if s.dtype.kind not in "fiub":
-            raise TypeError(sentence("Input", v.name, v.where, "numbers", f"an array of {s.dtype} as sequence {i}"))
-        if not _fits(s.shape[1:], shape) or s.ndim != rank + 1 or s.shape[1:] != items[0].shape[1:]:
-            raise ValueError(sentence("Input", v.name, v.where, wish, f"{s.shape} as sequence {i}"))
+        if s._array.dtype.kind not in "fiub":
+            raise TypeError(sentence("Input", var.name, var.where, "numbers", f"an array of {s._array.dtype} as sequence {i}"))
+        if not fits(s.shape[1:], shape) or len(s.shape) != rank + 1 or s.shape[1:] != items[0].shape[1:]:
+            raise ValueError(sentence("Input", var.name, var.where, wish, f"{s.shape} as sequence {i}"))
     lengths = np.asarray([s.shape[0] for s in items], np.int64)
-    if all(hasattr(s, "toarray") for s in items):
+    if len(items) == 1:
+        return Value.of_steps(items[0], lengths, begins)
+    sample = items[0].shape[1:]
+    if all(s.is_sparse for s in items):
         import scipy.sparse
 
-        return Value(items[0] if len(items) == 1 else scipy.sparse.vstack(items, format="csr"), lengths, begins)
-    dense = [s.toarray() if hasattr(s, "toarray") else s for s in items]
-    return Value(dense[0] if len(dense) == 1 else np.concatenate(dense), lengths, begins)
+        steps = scipy.sparse.vstack([s._stored() for s in items], format="csr")
+    else:
+        steps = np.concatenate([s._stored().toarray().reshape(s.shape) if s.is_sparse else s._whole() for s in items])
+    return Value.of_steps(NDArrayView._over(steps, (int(lengths.sum()), *sample)), lengths, begins)
 
 
-def _flags(x: Any) -> bool:
-    return len(x) > 0 and all(isinstance(f, (bool, np.bool_)) for f in x)
+def _steps_of_one(var: Variable, s: Any) -> NDArrayView:
+    """One sequence as a view (steps, *shape)."""
+    shape, rank = var._shape, len(var._shape)
+    if isinstance(s, Value):
+        s = s.data
+    if hasattr(s, "tocsr"):
+        s = s.tocsr()
+        each = math.prod(shape[:-1])  # rows of a step
+        more = rank > 1 and each > 0 and s.shape[0] % each == 0
+        return NDArrayView._over(s, (s.shape[0] // each, *shape[:-1], s.shape[1]) if more else s.shape)
+    if not isinstance(s, NDArrayView):
+        array = np.asarray(s) if isinstance(s, np.ndarray) else np.asarray(s, var._dtype)
+        s = NDArrayView._over(array, array.shape)
+    got = s.shape
+    if len(got) == rank:
+        # numbers in a row: steps of shape (1,), as CNTK takes them
+        one_each = not fits(got, shape) and fits((*got[1:], 1), shape)
+        got = (*got, 1) if one_each else (1, *got)
+    elif len(got) == rank + 2 and got[0] == 1:
+        got = got[1:]
+    return s if got == s.shape else s.as_shape(got)
 
 
-def pack(v: Variable, value: Value, space: Space) -> np.ndarray:
-    """The rows of a value in the order of its row space."""
-    x = value.value
-    if not _fits(x.shape[1:], v._shape):
-        raise ValueError(sentence("Input", v.name, v.where, f"steps of shape {v._shape}", f"{tuple(x.shape[1:])}"))
-    if hasattr(x, "toarray"):
-        x = x.toarray()
-    if x.dtype != v._dtype:
-        x = x.astype(v._dtype)
-    out = aligned_empty((int(space), *x.shape[1:]), v._dtype)
-    return np.take(x, space.flat, axis=0, out=out, mode="clip")
-
-
-def as_rows(v: Variable, data: Any) -> np.ndarray:
-    """The array of one fed variable: (rows, *shape), or of the shape itself where it has no batch axis.
-
-    A single sample is a batch of one. Raises `ValueError` for another shape, `TypeError` for what is no array of numbers.
-    """
-    dtype = v._dtype
-    shape = v._shape
-    if (
-        type(data) is np.ndarray
-        and data.dtype == dtype
-        and data.flags.c_contiguous
-        and data.ndim == len(shape) + 1
-        and data.shape[1:] == shape
-        and v._axes
-    ):
-        return data
-    if data is None:
-        raise ValueError(sentence("Input", v.name, v.where, "data for this input", "None", "feed it: {variable: array}"))
-    if hasattr(data, "asarray"):
-        data = data.asarray()
-    elif hasattr(data, "data") and not isinstance(data, (np.ndarray, memoryview)) and hasattr(data.data, "asarray"):
-        data = data.data.asarray()
-    if hasattr(data, "toarray"):
-        data = data.toarray()
+def _joined(var: Variable, data: Any) -> np.ndarray:
+    """The array of a list that feeds a variable without dynamic axes. Raises `ValueError` where it is none."""
+    wish = f"an array of shape {var._shape}, as it has no batch axis"
+    if any(hasattr(s, "tocsr") for s in data):
+        raise ValueError(sentence("Input", var.name, var.where, wish, "a list of sparse matrices"))
     try:
-        if isinstance(data, (list, tuple)) and data and hasattr(data[0], "toarray"):
-            data = [d.toarray() for d in data]
-        array = np.ascontiguousarray(data, dtype=None if isinstance(data, np.ndarray) else dtype)
-        if isinstance(data, np.ndarray) and data.ndim == 0:
-            array = array.reshape(())
-    except (ValueError, TypeError):
-        first = data
-        while isinstance(first, (list, tuple)) and first:
-            first = first[0]
-        if not isinstance(first, (bool, int, float, np.ndarray, np.generic)):
-            raise TypeError(
-                sentence("Input", v.name, v.where, f"an array of numbers of shape {_wish(v)}", f"{type(first).__name__}")
-            ) from None
-        raise ValueError(
-            sentence(
-                "Input",
-                v.name,
-                v.where,
-                f"an array of shape {_wish(v)}",
-                "samples of different shapes",
-                "sequences need a sequence axis: C.sequence.input_variable",
-            )
-        ) from None
-    if array.dtype.kind not in "fiub":
-        raise TypeError(sentence("Input", v.name, v.where, "numbers", f"an array of {array.dtype}"))
-    if array.dtype != dtype:
-        array = array.astype(dtype)
-    has_rows = bool(v._axes)
-    if np.isscalar(data) or (array.ndim == 1 and array.size == 1 and np.ndim(data) == 0):
-        array = array.reshape(())
-    got = array.shape
-    if has_rows and _fits(got[1:], shape) and array.ndim == len(shape) + 1:
-        return array
-    if _fits(got, shape):
-        return array[None] if has_rows else array
-    if has_rows and array.ndim == len(shape) + 2 and got[1] == 1 and _fits(got[2:], shape):  # a batch of sequences of length 1
-        return array.reshape(got[:1] + got[2:])
-    if not has_rows and got[:1] == (1,) and _fits(got[1:], shape):
-        return array.reshape(got[1:])
-    way = ""
-    if has_rows and sorted(got[1:]) == sorted(shape) and len(shape) == 3:
-        way = "move channels first with x.transpose(0, 3, 1, 2)"
-    raise ValueError(sentence("Input", v.name, v.where, f"data of shape {_wish(v)}", str(got), way))
+        return np.asarray(data, var._dtype)
+    except (TypeError, ValueError):
+        raise ValueError(sentence("Input", var.name, var.where, wish, "a list of different shapes")) from None
 
 
-def _fits(got: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+def fits(got: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether a shape is one that a variable may have, whose free sizes are negative."""
     return len(got) == len(shape) and all(b < 0 or a == b for a, b in zip(got, shape, strict=True))
 
 
-def _wish(v: Variable) -> str:
-    sizes = (["batch"] if v._axes else []) + ["any" if n < 0 else str(n) for n in v._shape]
-    return "(" + ", ".join(sizes) + (",)" if len(sizes) == 1 else ")")
+def asvalue(variable: Variable, data_array: Any) -> Value:
+    """The value that a variable would be fed with; see `Value.create`."""
+    return Value.create(variable, data_array)
 
 
-def bind_feeds(feeds: dict[Variable, Any]) -> tuple[dict[Variable, np.ndarray], dict[Variable, Type], dict]:
-    """Arrays, concrete types and rows of the row spaces of fed variables. Raises `ValueError` where row spaces disagree.
-
-    A row space of the batch has a number of rows; one of sequences is a `Space`, and its arrays lie in its order; ("begins", row space):
-    which of its sequences are new, where that was said, and ("slots", row space) which line each is a piece of.
-    """
-    arrays: dict[Variable, np.ndarray] = {}
-    types: dict[Variable, Type] = {}
-    sizes: dict = {}
-    first: dict = {}
-    for v, data in feeds.items():
-        axes = v._axes
-        if axes and len(axes) > 1 and has_steps(axes):
-            value = _steps_of(v, data)
-            space = Space.of(value.lengths)
-            known = sizes.setdefault(axes, space)
-            if known is not space and known.key != space.key:
-                raise ValueError(_unlike(v, first[axes], known, space))
-            _count(sizes, first, v, BATCH, len(space.lengths))
-            first.setdefault(axes, v)
-            if value.begins is not None:
-                sizes["begins", axes] = value.begins
-                sizes["slots", axes] = np.arange(len(value.begins)) if value.slots is None else value.slots
-            arrays[v] = a = pack(v, value, space)
-            types[v] = Type(a.shape[1:], v._dtype, axes)
-            continue
-        a = as_rows(v, data)
-        arrays[v] = a
-        if axes:
-            _count(sizes, first, v, axes, a.shape[0])
-            types[v] = Type(a.shape[1:], v._dtype, axes)
-        else:
-            types[v] = Type(a.shape, v._dtype, axes)
-    return arrays, types, sizes
-
-
-def _count(sizes: dict, first: dict, v: Variable, axes: tuple, rows: int) -> None:
-    if sizes.setdefault(axes, rows) != rows:
-        w = first[axes]
-        raise ValueError(
-            sentence(
-                "Input", v.name, v.where, f"{sizes[axes]} samples in {row_space(axes)}, as fed to '{w.name or w.uid}'", f"{rows}"
-            )
-        )
-    first.setdefault(axes, v)
-
-
-def _unlike(v: Variable, w: Variable, have: Space, got: Space) -> str:
-    place = f"sequences of the lengths fed to '{w.name or w.uid}' in {row_space(v._axes)}"
-    if len(have.lengths) != len(got.lengths):
-        return sentence("Input", v.name, v.where, f"{len(have.lengths)} {place}", f"{len(got.lengths)}")
-    i = int(np.flatnonzero(have.lengths != got.lengths)[0])
-    way = "lengths of its own need an axis of its own: C.sequence.input_variable(..., sequence_axis=C.Axis('name'))"
-    return sentence("Input", v.name, v.where, place, f"{got.lengths[i]} steps in sequence {i}, not {have.lengths[i]}", way)
+def asarray(value: Any, dtype: Any = None) -> Any:
+    """The NumPy array (or CSR matrix) of a value, view, parameter or data. Raises `ValueError` for what has none."""
+    found = value.asarray() if hasattr(value, "asarray") else np.asarray(value)
+    if not hasattr(found, "toarray") and found.dtype.kind not in "fiub":
+        raise ValueError(here(f"asarray: expected numbers, got {type(value).__name__}"))
+    return found if dtype is None else found.astype(dtype)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.engine.feeds import bind_feeds
 from cogkit.engine.session import Executable, Run, random_state
-from cogkit.engine.values import bind_feeds
 from cogkit.functions import Function
 from cogkit.learners.learner import Learner
 from cogkit.ops import combine
@@ -75,6 +75,7 @@ class _Step:
 
     def __init__(self, place: str, executable: Executable, axes: tuple[Any, ...], known: Sequence[Variable], training: bool):
         self.place, self.executable, self.axes, self.known, self.training = place, executable, axes, known, training
+        self.rank = 0  # ranks draw other random numbers for their samples
         self.keys: tuple[Any, ...] | None = None
         self.used: list[tuple[Any, Variable]] = []
         self.rows = next((v for v in executable.arguments if v._axes == axes), None)
@@ -133,7 +134,7 @@ class _Step:
         samples = int(sizes.get(self.axes, 1))
         if self.training and samples < 1:
             raise ValueError(f"{self.place}: expected at least one sample, got none")
-        found = plan.run(arrays, sizes, Run(random_state.seed, step, 0))
+        found = plan.run(arrays, sizes, Run(random_state.seed, step, self.rank << 32))
         if self.axes and self.axes not in sizes:  # samples of a row space that the graph makes
             samples = int(plan.sizes.get(self.axes, 1))
         return found, samples, sweep

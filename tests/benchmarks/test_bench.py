@@ -214,7 +214,7 @@ LIVE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import cogkit as C, workloads
-from cogkit.engine.values import bind_feeds
+from cogkit.engine.feeds import bind_feeds
 for name in ("mlp", "resnet20", "vgg13_fer"):
     trainer, feed = workloads.build(C, name)
     _, types, sizes = bind_feeds(feed(0))
