@@ -22,7 +22,12 @@ const double cg_powers_of_ten[2 * CG_POWERS + 1] = {
     1e48, 1e49, 1e50, 1e51, 1e52, 1e53, 1e54, 1e55, 1e56, 1e57, 1e58, 1e59, 1e60, 1e61, 1e62, 1e63, 1e64,
 };
 
-static const int64_t PAD = 64;  // bytes after what was read that may be looked at
+static const int64_t PAD = CG_CTF_PAD;
+
+void cg_close_text(char *text, int64_t size) {
+    text[size] = '\n';
+    std::memset(text + size + 1, 0, (size_t)PAD);
+}
 
 static inline bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 
@@ -160,8 +165,7 @@ static void scan_chunk(int fd, int64_t size, int64_t begin, int64_t end, bool id
         const char *line_end = (const char *)std::memchr(text.data() + filled, '\n', (size_t)n);
         filled = line_end ? line_end + 1 - text.data() : filled + n;
     }
-    text[(size_t)filled] = '\n';
-    std::memset(text.data() + filled + 1, 0, (size_t)PAD);
+    cg_close_text(text.data(), filled);
     scan_lines(text.data() + skipped, from + skipped, end, ids, scan);
 }
 
@@ -251,9 +255,10 @@ static const bool has_sse41 = false;
 namespace sse41 = plain;
 #endif
 
-void cg_ctf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, int threads, std::vector<cg_ctf_stream> &streams,
-                 std::vector<std::vector<cg_ctf_sparse>> &sparse, bool every, std::vector<cg_ctf_fault> &faults, bool &sorted) {
-    (has_sse41 ? sse41::read : plain::read)(fd, n, begin, end, threads, streams, sparse, every, faults, sorted);
+void cg_ctf_read(int fd, const char *whole, int64_t whole_size, int64_t n, const int64_t *begin, const int64_t *end, int threads,
+                 std::vector<cg_ctf_stream> &streams, std::vector<std::vector<cg_ctf_sparse>> &sparse, bool every,
+                 std::vector<cg_ctf_fault> &faults, bool &sorted) {
+    (has_sse41 ? sse41::read : plain::read)(fd, whole, whole_size, n, begin, end, threads, streams, sparse, every, faults, sorted);
 }
 
 int cg_float_of_text(const char *text, int64_t size, bool any_processor, float *out) {

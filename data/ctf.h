@@ -20,7 +20,10 @@ enum cg_ctf_code {
     CG_CTF_CHANGED,     // not as many samples as the index says
     CG_CTF_STREAMS,     // more than CG_CTF_NAMES names: no such file
 };
-enum { CG_CTF_NAMES = 1024 };
+enum {
+    CG_CTF_NAMES = 1024,
+    CG_CTF_PAD = 64,  // bytes after a text and a line end that may be looked at
+};
 
 struct cg_ctf_fault {
     int64_t item, offset, code, stream, got;
@@ -53,10 +56,14 @@ struct cg_ctf_sparse {
     std::vector<float> value;
 };
 
-// Parses n sequences at begin[i]..end[i] of the file; `sparse`: [part][stream]; at most one fault a sequence, unless `every` one is wanted. `sorted`: whether
+// Puts what the parser wants behind a text: a line end and zeros, CG_CTF_PAD + 1 bytes.
+void cg_close_text(char *text, int64_t size);
+
+// Parses n sequences at begin[i]..end[i] of the file, or of its closed text `whole` in memory (else null); `sparse`: [part][stream]; at most one fault a sequence, unless `every` one is wanted. `sorted`: whether
 // the indices of every sparse sample rise.
-void cg_ctf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, int threads, std::vector<cg_ctf_stream> &streams,
-                 std::vector<std::vector<cg_ctf_sparse>> &sparse, bool every, std::vector<cg_ctf_fault> &faults, bool &sorted);
+void cg_ctf_read(int fd, const char *whole, int64_t whole_size, int64_t n, const int64_t *begin, const int64_t *end, int threads,
+                 std::vector<cg_ctf_stream> &streams, std::vector<std::vector<cg_ctf_sparse>> &sparse, bool every,
+                 std::vector<cg_ctf_fault> &faults, bool &sorted);
 
 // The float32 that a decimal text stands for: 0 well, 1 no number, 2 out of range. `any_processor`: by the code that needs none
 // in particular.

@@ -37,6 +37,7 @@ MAGIC = b"cogkit\x00I"
 VERSION = 1
 MAX_HEADER = 1 << 20
 ALIGN = 64
+IN_MEMORY = 1 << 27  # bytes: the text of a file that is no larger is kept, so that a random order costs no system calls
 
 
 def write_ctf(path: str | os.PathLike[str], sequences: Iterable[Mapping[str, Any]], sparse: Iterable[str] = ()) -> None:
@@ -181,6 +182,8 @@ class CTFDeserializer(SequenceDeserializer):
             slots=StreamDef(field='S2', shape=129, is_sparse=True)))
     """
 
+    concurrent = True
+
     def __init__(
         self,
         filename: str | os.PathLike[str],
@@ -194,6 +197,7 @@ class CTFDeserializer(SequenceDeserializer):
         self._lines = Lines(self._fd)
         state = os.fstat(self._fd)
         self._size = state.st_size
+        self._text = ctf_native.text_of(self._fd, self._size) if self._size <= IN_MEMORY else None
         self._index = self._find_index([self._size, state.st_mtime_ns], cache_index)
         self.count = self._index.count
         ends = os.pread(self._fd, 1 << 16, 0) + os.pread(self._fd, 1 << 16, max(0, self._size - (1 << 16)))
@@ -270,7 +274,9 @@ class CTFDeserializer(SequenceDeserializer):
             names.append((self._specs[name].field or name).encode())
             dims.append(math.prod(info.shape))
             rows.append(None if info.storage_format == "sparse" else take((int(firsts[-1][-1]), dims[-1]), np.float32))
-        sparse, found, rising = ctf_native.read(self._fd, begin, end, names, dims, rows, firsts, threads, self.every_fault)
+        sparse, found, rising = ctf_native.read(
+            self._fd, begin, end, names, dims, rows, firsts, threads, self.every_fault, self._text
+        )
         out: Rows = {}
         for (name, info), dense, triple, length in zip(self.streams.items(), rows, sparse, lengths, strict=True):
             if dense is not None:

@@ -278,7 +278,7 @@ struct Parser {
     }
 };
 
-static void read(int fd, int64_t n, const int64_t *begin, const int64_t *end, int threads, std::vector<cg_ctf_stream> &streams,
+static void read(int fd, const char *whole, int64_t whole_size, int64_t n, const int64_t *begin, const int64_t *end, int threads, std::vector<cg_ctf_stream> &streams,
                  std::vector<std::vector<cg_ctf_sparse>> &sparse, bool every, std::vector<cg_ctf_fault> &faults, bool &sorted) {
     std::vector<int64_t> total((size_t)n + 1, 0);
     for (int64_t i = 0; i < n; ++i) total[(size_t)i + 1] = total[(size_t)i] + end[i] - begin[i];
@@ -297,16 +297,15 @@ static void read(int fd, int64_t n, const int64_t *begin, const int64_t *end, in
                 int64_t after = i + 1;  // neighbours in the file are read at once
                 while (after < last && begin[after] == end[after - 1] && end[after] - begin[i] <= BLOCK) ++after;
                 const int64_t size = end[after - 1] - begin[i];
-                if (size > room) {
+                if (!whole && size > room) {
                     room = std::max(size + size / 4, BLOCK);
                     buffer.reset(new char[(size_t)(room + PAD + 1)]);
                 }
-                char *const text = buffer.get();
-                const bool there = cg_read_all(fd, begin[i], size, text);
+                const char *const text = whole ? whole + begin[i] : buffer.get();
+                const bool there = whole || cg_read_all(fd, begin[i], size, buffer.get());
                 const int64_t error = there ? 0 : errno;
-                text[size] = '\n';
-                std::memset(text + size + 1, 0, (size_t)PAD);
-                parser.limit = text + size + 1;
+                if (!whole) cg_close_text(buffer.get(), size);
+                parser.limit = whole ? whole + whole_size + 1 : text + size + 1;
                 for (int64_t k = i; k < after; ++k) {
                     const char *p = text + (begin[k] - begin[i]);
                     for (size_t s = 0; s < streams.size(); ++s) parser.filled[s] = parser.sparse[s].index.size();

@@ -1,8 +1,10 @@
 # sources: ctf.cpp
 """CTF text: its index, its parser, its numbers; all in threads and without the GIL."""
+import os
+
 import numpy as np
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 from libcpp cimport bool as cbool
 from libcpp.string cimport string
@@ -29,15 +31,17 @@ cdef extern from "ctf.h" nogil:
     struct cg_ctf_sparse:
         vector[int32_t] index
         vector[float] value
-    void cg_ctf_read(int fd, int64_t n, const int64_t *begin, const int64_t *end, int threads, vector[cg_ctf_stream] &streams,
-                     vector[vector[cg_ctf_sparse]] &sparse, cbool every, vector[cg_ctf_fault] &faults, cbool &sorted)
+    void cg_close_text(char *text, int64_t size)
+    void cg_ctf_read(int fd, const char *whole, int64_t whole_size, int64_t n, const int64_t *begin, const int64_t *end,
+                     int threads, vector[cg_ctf_stream] &streams, vector[vector[cg_ctf_sparse]] &sparse, cbool every,
+                     vector[cg_ctf_fault] &faults, cbool &sorted)
     int cg_float_of_text(const char *text, int64_t size, cbool any_processor, float *out)
     void cg_ctf_format(const float *rows, int64_t n, int64_t dim, cbool sparse, const string &head, string &out)
     enum:
         CG_CTF_READ, CG_CTF_TEXT, CG_CTF_NUMBER, CG_CTF_NOT_FINITE, CG_CTF_FEW, CG_CTF_MANY, CG_CTF_INDEX, CG_CTF_PAIR
-        CG_CTF_TWICE, CG_CTF_EMPTY, CG_CTF_UTF8, CG_CTF_CHANGED, CG_CTF_STREAMS
+        CG_CTF_TWICE, CG_CTF_EMPTY, CG_CTF_UTF8, CG_CTF_CHANGED, CG_CTF_STREAMS, CG_CTF_PAD
 
-__all__ = ['CODES', 'float_of_text', 'format_rows', 'read', 'scan']
+__all__ = ['CODES', 'float_of_text', 'format_rows', 'read', 'scan', 'text_of']
 
 CODES = {'read': CG_CTF_READ, 'text': CG_CTF_TEXT, 'number': CG_CTF_NUMBER, 'not finite': CG_CTF_NOT_FINITE, 'few': CG_CTF_FEW,
          'many': CG_CTF_MANY, 'index': CG_CTF_INDEX, 'pair': CG_CTF_PAIR, 'twice': CG_CTF_TWICE, 'empty': CG_CTF_EMPTY,
@@ -81,9 +85,24 @@ def scan(int fd, int64_t size, int threads, int64_t chunk=1 << 20):
     return offsets, ids, columns, faults
 
 
+def text_of(int fd, int64_t size):
+    """All `size` bytes of an open file, as `read` takes them, (size + padding,) uint8; None where it has fewer."""
+    text = np.empty(size + CG_CTF_PAD + 1, np.uint8)
+    cdef int64_t done = 0
+    while done < size:
+        part = os.pread(fd, min(size - done, 1 << 20), done)
+        if not part:
+            return None
+        text[done:done + len(part)] = np.frombuffer(part, np.uint8)
+        done += len(part)
+    cdef char[::1] t = text.view(np.int8)
+    cg_close_text(&t[0], size)
+    return text
+
+
 def read(int fd, const int64_t[::1] begin, const int64_t[::1] end, list names, list dims, list rows, list firsts, int threads,
-         bint every_fault=False):
-    """Parses the sequences at begin..end (n,) of an open file; returns (sparse, faults, sorted).
+         bint every_fault=False, const uint8_t[::1] text=None):
+    """Parses the sequences at begin..end (n,) of an open file, or of its `text_of`; returns (sparse, faults, sorted).
 
     For each stream: its name (bytes), its dimension, the first samples (n + 1,) of the sequences, and the array (samples, dim)
     float32 to fill, or None for a sparse stream; `sparse` has (row sizes (samples,) int32, indices int32, values float32).
@@ -99,6 +118,12 @@ def read(int fd, const int64_t[::1] begin, const int64_t[::1] end, list names, l
     cdef float[:, ::1] dense
     cdef int32_t[::1] sizes, indices
     cdef float[::1] values
+    cdef const char *whole = NULL
+    cdef int64_t whole_size = 0
+    if text is not None:
+        whole, whole_size = <const char *> &text[0], text.shape[0] - CG_CTF_PAD - 1
+        if n and (np.asarray(end).max() > whole_size or np.asarray(begin).min() < 0):
+            raise ValueError('read: expected sequences inside the text')
     if end.shape[0] != n or threads < 1:
         raise ValueError('read: expected as many ends as beginnings, and a thread')
     row_sizes = [None] * S
@@ -125,7 +150,7 @@ def read(int fd, const int64_t[::1] begin, const int64_t[::1] end, list names, l
         streams.push_back(stream)
     if n:
         with nogil:
-            cg_ctf_read(fd, n, &begin[0], &end[0], threads, streams, sparse, every_fault, faults, rising)
+            cg_ctf_read(fd, whole, whole_size, n, &begin[0], &end[0], threads, streams, sparse, every_fault, faults, rising)
     out = []
     for s in range(S):
         if rows[s] is not None:

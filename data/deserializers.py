@@ -29,6 +29,7 @@ class Deserializer:
     streams: dict[str, StreamInformation]
     count: int
     identity: str  # of the data: a checkpoint of a source on other data is refused
+    concurrent = False  # whether several threads may read at once
 
     @cached_property
     def parts(self) -> Sequence[Deserializer]:

@@ -5,7 +5,7 @@ that source.py promises, as a function of the position alone: `make(key)`, key =
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -121,18 +121,25 @@ class Samples:
         """What must be the same when a position is restored."""
         return {"sweepSize": self.per_sweep}
 
-    def make(self, key: tuple[Any, int, int, int]) -> tuple[Made, Any]:
+    def make(self, key: tuple[Any, int, int, int]) -> tuple[Made | Callable[[], Made], Any]:
+        """A minibatch, or a function that reads it, and the key that comes next."""
         position, size, partitions, partition = key
         places, sweeps, after, ends = self.plan(position, size)
         mine = np.arange(len(places))[self.mine(position, partitions, partition)]
-        try:
-            data, faults = self.read(places[mine], sweeps[mine], ends)
-        except Exception as e:
-            first, last = (p if isinstance(p, int) else p[0] for p in (position, after))
-            some = ", ".join(map(str, places[mine][:5])) + (", ..." if len(mine) > 5 else "")
-            e.add_note(f"while reading places {first} to {last} of the timeline (sweep {first // self.count}, samples {some})")
-            raise
-        return (data, after, faults), (None if self.ended(after) else (after, size, partitions, partition))
+
+        def read() -> Made:
+            try:
+                data, faults = self.read(places[mine], sweeps[mine], ends)
+            except Exception as e:
+                first, last = (p if isinstance(p, int) else p[0] for p in (position, after))
+                some = ", ".join(map(str, places[mine][:5])) + (", ..." if len(mine) > 5 else "")
+                e.add_note(
+                    f"while reading places {first} to {last} of the timeline (sweep {first // self.count}, samples {some})"
+                )
+                raise
+            return data, after, faults
+
+        return read, (None if self.ended(after) else (after, size, partitions, partition))
 
     def mine(self, position: Any, partitions: int, partition: int) -> slice:
         """Which of the places from a position on are one rank's."""

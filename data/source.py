@@ -176,11 +176,12 @@ class MinibatchSource(_Streams):
             if isinstance(d, UserDeserializer):
                 d.keep = window + 1 if self._randomize else 2
         by = Order(joined.count, self._seed, self._randomize, chunks, window)
-        self._packing: Samples = kind(joined, by, len(self._infos), limit, sweeps, threads, **options)
+        workers = min(2, threads) if all(d.concurrent for d in parts) else 1  # two: more would hold more minibatches ahead
+        self._packing: Samples = kind(joined, by, len(self._infos), limit, sweeps, max(1, threads // workers), **options)
         if not self._packing.per_sweep:
             raise DataError("MinibatchSource: expected data, got sequences without a sample")
         self._position = self._packing.start
-        self._ahead = Prefetcher(self._packing.make, _whole(prefetch, 1, "prefetch")) if prefetch else None
+        self._ahead = Prefetcher(self._packing.make, _whole(prefetch, 1, "prefetch"), workers) if prefetch else None
 
     def _note(self, faults: list[Fault]) -> None:
         """Lists new faults; DataError if there are more than max_errors."""
@@ -216,7 +217,11 @@ class MinibatchSource(_Streams):
         if self._packing.ended(self._position):
             return {}
         key = (self._position, size, partitions, partition)
-        data, position, faults = self._packing.make(key)[0] if self._ahead is None else self._ahead.get(key)
+        if self._ahead is None:
+            made = self._packing.make(key)[0]
+            data, position, faults = made() if callable(made) else made
+        else:
+            data, position, faults = self._ahead.get(key)
         if faults:
             self._note(faults)
         self._position = position

@@ -16,11 +16,20 @@ from cogkit.data import (
     StreamConfiguration,
     StreamDef,
     StreamDefs,
+    ctf,
     ctf_native,
     sequence_to_cntk_text_format,
     write_ctf,
 )
 from cogkit.errors import DataError
+
+
+@pytest.fixture(params=["text in memory", "text in its file"])
+def either_text(request, monkeypatch):
+    """Small files are kept in memory, large ones are not: here neither, or all."""
+    if request.param == "text in its file":
+        monkeypatch.setattr(ctf, "IN_MEMORY", -1)
+
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -101,6 +110,7 @@ CNTK = [
 ]
 
 
+@pytest.mark.usefixtures("either_text")
 @pytest.mark.parametrize(("content", "a", "b"), CNTK)
 def test_files_are_read_as_cntk_reads_them(tmp_path, content, a, b):
     path = tmp_path / "x.ctf"
@@ -114,6 +124,7 @@ def test_files_are_read_as_cntk_reads_them(tmp_path, content, a, b):
     assert [x.ravel().tolist() for x in got["a"]] == a and [x.ravel().tolist() for x in got["b"]] == b
 
 
+@pytest.mark.usefixtures("either_text")
 def test_what_is_written_is_read_back(tmp_path):
     items, d = text(tmp_path / "x.ctf")
     got = read_all(
@@ -237,6 +248,7 @@ FAULTS = [  # (what is put in place of "|f 4 5 6" in line 3, sequence 1; what is
 ]
 
 
+@pytest.mark.usefixtures("either_text")
 @pytest.mark.parametrize(("piece", "reason", "at"), FAULTS)
 def test_faults_are_named_by_file_byte_line_and_sequence(tmp_path, piece, reason, at):
     path = tmp_path / "x.ctf"
@@ -287,7 +299,8 @@ def test_what_a_whole_file_may_lack(tmp_path):
             CTFDeserializer(tmp_path / "x.ctf", streams)
 
 
-def test_a_file_that_shrinks_or_changes_while_it_is_read(tmp_path):
+def test_a_file_that_shrinks_or_changes_while_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(ctf, "IN_MEMORY", -1)
     path = tmp_path / "x.ctf"
     for now, message in [
         (b"0 |S0 1 |S1 1\n", "it was cut after its index was made"),
@@ -298,6 +311,15 @@ def test_a_file_that_shrinks_or_changes_while_it_is_read(tmp_path):
         path.write_bytes(now)
         with pytest.raises(DataError, match=message), MinibatchSource(d, max_sweeps=1) as source:
             source.next_minibatch(10)
+
+
+def test_small_files_are_read_as_they_were_when_they_were_opened(tmp_path):
+    path = tmp_path / "x.ctf"
+    path.write_bytes(b"0 |S0 1 |S1 1\n1 |S0 1 |S1 1")
+    d = CTFDeserializer(path, F)
+    path.write_bytes(b"")
+    with MinibatchSource(d, max_sweeps=1) as source:
+        assert source.next_minibatch(10)[source["a"]].num_samples == 2
 
 
 def test_writers_refuse_what_cannot_be_read_back(tmp_path):
