@@ -267,6 +267,28 @@ def _scatter_add(n, sizes, run, idx, dy):
     return out
 
 
+@kernel("top_k_axis")
+def _top_k(n, sizes, run, x):
+    axis, k = n.attrs["axis"] + (1 if n.inputs[0].type.axes else 0), n.attrs["k"]
+    index = np.argsort(-x, axis=axis, kind="stable").take(range(k), axis=axis)
+    return np.take_along_axis(x, index, axis), index.astype(x.dtype)
+
+
+@kernel("take_along")
+def _take_along(n, sizes, run, x, index):
+    return np.take_along_axis(x, index.astype(np.int64), n.attrs["axis"] + (1 if n.inputs[0].type.axes else 0))
+
+
+@kernel("put_along")
+def _put_along(n, sizes, run, dy, index):
+    axis = n.attrs["axis"] + (1 if n.inputs[0].type.axes else 0)
+    out = np.zeros(rows_of(n.outputs[0], sizes) + n.outputs[0].type.shape, dy.dtype)
+    place = list(np.indices(dy.shape, sparse=True))
+    place[axis] = index.astype(np.int64)
+    np.add.at(out, tuple(place), dy)
+    return out
+
+
 @kernel("matmul")
 def _matmul(n, sizes, run, a, b):
     a = np.swapaxes(a, -1, -2) if n.attrs["ta"] else a
@@ -585,6 +607,50 @@ def _avg_pool_dx(n, sizes, run, dy):
     part = (dy / _counts(np.empty((1, 1, *shape[1:]), dy.dtype), n)).astype(dy.dtype)
     dx = _unwindow(np.repeat(part[:, :, None], math.prod(n.attrs["window"]), axis=2), shape, n)
     return dx if has else dx[0]
+
+
+def _bins(n: Node, roi: np.ndarray, image: tuple[int, ...]):
+    """((row, column) of the bin, the slice of the image that it covers) for each bin of a region."""
+    with np.errstate(invalid="ignore"):
+        scaled = np.nan_to_num(np.clip(roi.astype(np.float64) * n.attrs["scale"], -(1 << 30), 1 << 30))
+    x1, y1, x2, y2 = (int(np.sign(v) * np.floor(np.abs(v) + 0.5)) for v in scaled)
+    for bin_ in itertools.product(*map(range, n.attrs["bins"])):
+        cut = []
+        for k, count, first, last, size in zip(bin_, n.attrs["bins"], (y1, x1), (y2, x2), image, strict=True):
+            cells = max(last - first + 1, 1)
+            lo, hi = first + k * cells // count, first - (-(k + 1) * cells // count)
+            cut.append(slice(min(max(lo, 0), size), min(max(hi, 0), size)))
+        yield bin_, tuple(cut)
+
+
+@kernel("roi_pool", "roi_pool_dx", "roi_pool_pick")
+def _roi_pool(n, sizes, run, *inputs):
+    *first, x, rois = inputs
+    out = np.zeros(rows_of(n.outputs[0], sizes) + n.outputs[0].type.shape, x.dtype)
+    rows = out.shape[0] if n.outputs[0].type.axes else 1
+
+    def row(i, a, v):
+        return a[i] if v.type.axes else a
+
+    for i in range(rows):
+        y, image = (out[i] if n.outputs[0].type.axes else out), row(i, x, n.inputs[-2])
+        for r, roi in enumerate(row(i, rois, n.inputs[-1])):
+            for bin_, cut in _bins(n, roi, image.shape[1:]):
+                for c, plane in enumerate(image):
+                    cells = plane[cut]
+                    if not cells.size:
+                        continue
+                    at = np.unravel_index(cells.argmax(), cells.shape)
+                    a = row(i, first[0], n.inputs[0]) if first else None
+                    if n.name == "roi_pool":
+                        y[(r, c, *bin_)] = cells[at] if n.attrs["mode"] == "max" else cells.mean()
+                    elif n.name == "roi_pool_pick":
+                        y[(r, c, *bin_)] = a[c][cut][at]
+                    elif n.attrs["mode"] == "max":
+                        y[c][cut][at] += a[(r, c, *bin_)]
+                    else:
+                        y[c][cut] += a[(r, c, *bin_)] / cells.size
+    return out
 
 
 # running -------------------------------------------------------------------------------------------------------------------------

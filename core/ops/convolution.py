@@ -1,25 +1,14 @@
-"""Convolution, transposed convolution and pooling over 1 to 3 spatial axes, channels first."""
+"""Convolution and transposed convolution over 1 to 3 spatial axes, channels first."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from cogkit.errors import here
-from cogkit.functions import Function, apply, to_variables
+from cogkit.functions import Function, apply
 from cogkit.op import FREE, INFERRED, Op, Type, common_dtype, join_axes, shown
 
-__all__ = [
-    "AVG_POOLING",
-    "MAX_POOLING",
-    "MAX_UNPOOLING",
-    "convolution",
-    "convolution_transpose",
-    "global_pooling",
-    "pooling",
-    "unpooling",
-]
-
-MAX_POOLING, AVG_POOLING, MAX_UNPOOLING = 0, 1, 0
+__all__ = ["convolution", "convolution_transpose"]
 
 
 def same_pads(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int, int]:
@@ -101,63 +90,10 @@ Op(
 )
 
 
-def _pool_type(types, attrs):
-    x = types[0]
-    spatial = [
-        (n + lo + hi - k) // s + 1
-        for n, k, s, (lo, hi) in zip(x.shape[1:], attrs["window"], attrs["strides"], attrs["pads"], strict=True)
-    ]
-    return [Type((x.shape[0], *spatial), x.dtype, x.axes)]
-
-
-def _pool_gradient(n, dy):
-    g = dy.graph
-    if n.attrs["mode"] == "max":
-        return [g.node("max_pool_dx", [dy, n.inputs[0], n.outputs[0]], **n.attrs)]
-    return [g.node("avg_pool_dx", [dy], shape=n.inputs[0].type.shape, **n.attrs)]
-
-
-def _max_dx_gradient(n, ddx):
-    dy, x, y = n.inputs
-    return [ddx.graph.node("max_pool_pick", [ddx, x, y], **n.attrs), None, None]
-
-
-def _max_pick_gradient(n, dy):
-    _, x, y = n.inputs
-    return [dy.graph.node("max_pool_dx", [dy, x, y], **n.attrs), None, None]
-
-
-Op("pool", "Pooling", _pool_type, _pool_gradient, "pool", "definition; attrs mode max, avg_exclude_pad or avg_include_pad")
-Op(
-    "max_pool_dx",
-    "Pooling",
-    lambda types, attrs: [types[1]],
-    _max_dx_gradient,
-    "pool",
-    "the gradient goes to the first largest entry of a window",
-)
-Op(
-    "max_pool_pick",
-    "Pooling",
-    lambda types, attrs: [types[2]],
-    _max_pick_gradient,
-    "pool",
-    "the entry of another tensor where x is largest",
-)
-Op(
-    "avg_pool_dx",
-    "Pooling",
-    lambda types, attrs: [Type(attrs["shape"], types[0].dtype, types[0].axes)],
-    lambda n, ddx: [ddx.graph.node("pool", [ddx], **{k: v for k, v in n.attrs.items() if k != "shape"})],
-    "pool",
-    "the transpose of average pooling",
-)
-
-
 # the ops of the graph ------------------------------------------------------------------------------------------------------------
 
 
-def _spread(value, rank, what):
+def spread(value, rank, what):
     """One value an axis from one for all, or from a shorter list that is aligned at the last axis."""
     value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     if what != "auto_padding" and any(v < 1 for v in value):
@@ -191,7 +127,7 @@ def _conv_plan(types, attrs):
     if rank > 3:
         raise ValueError(("a kernel of at most 3 spatial axes", shown(w.shape), "the kernel is (filters, channels, spatial...)"))
     groups = attrs["groups"]
-    _spread(w.shape[1 + channels :] or 1, rank, "kernel sizes")
+    spread(w.shape[1 + channels :] or 1, rank, "kernel sizes")
     if channels:
         c = w.shape[1]
         if c not in (INFERRED, FREE) and x.shape[0] not in (INFERRED, FREE) and c * groups != x.shape[0]:
@@ -200,13 +136,13 @@ def _conv_plan(types, attrs):
             raise ValueError((wish, str(x.shape), way))
     if w.shape[0] % groups:
         raise ValueError((f"a number of filters divisible by groups = {groups}", str(w.shape[0]), ""))
-    strides = _spread(attrs["strides"], rank, "strides")
-    dilation = _spread(attrs["dilation"], rank, "dilation")
-    auto = _spread(attrs["auto_padding"], rank, "auto_padding")
+    strides = spread(attrs["strides"], rank, "strides")
+    dilation = spread(attrs["dilation"], rank, "dilation")
+    auto = spread(attrs["auto_padding"], rank, "auto_padding")
     return w, channels, rank, groups, strides, dilation, auto
 
 
-def _convolution_type(types, attrs):
+def convolution_type(types, attrs):
     w, x = types
     w, channels, rank, _, strides, dilation, auto = _conv_plan(types, attrs)
     spatial = []
@@ -226,7 +162,7 @@ def _convolution_bind(types, attrs):
     return [w, x]
 
 
-def _crop(x, pads, first):
+def crop(x, pads, first):
     """Takes away what negative pads cut off; gives the pads that remain."""
     out = []
     for i, (lo, hi) in enumerate(pads):
@@ -240,7 +176,7 @@ def _crop(x, pads, first):
 def _convolution_expand(g, inputs, attrs, training):
     w, x = inputs
     types = [w.type, x.type]
-    out = _convolution_type(types, attrs)[0]
+    out = convolution_type(types, attrs)[0]
     kernel, channels, rank, groups, strides, dilation, auto = _conv_plan(types, attrs)
     w = w.reshape(shape=kernel.shape)
     if not channels:
@@ -259,12 +195,12 @@ def _convolution_expand(g, inputs, attrs, training):
             pads.append((lo, hi))
         else:  # what the last step leaves over is not read
             pads.append((0, (valid_size(n, k, s, d) - 1) * s + (k - 1) * d + 1 - n))
-    x, pads = _crop(x, [(lo, hi if a else 0) for (lo, hi), a in zip(pads, auto, strict=True)], 1)
+    x, pads = crop(x, [(lo, hi if a else 0) for (lo, hi), a in zip(pads, auto, strict=True)], 1)
     y = g.node("conv", [x, w], strides=strides, dilation=dilation, pads=pads, groups=groups)
     return y.reshape(shape=out.shape)
 
 
-Op("convolution", "Convolution", _convolution_type, None, "expand", "CNTK v2", expand=_convolution_expand, bind=_convolution_bind)
+Op("convolution", "Convolution", convolution_type, None, "expand", "CNTK v2", expand=_convolution_expand, bind=_convolution_bind)
 
 
 def _transpose_plan(types, attrs):
@@ -287,9 +223,9 @@ def _transpose_plan(types, attrs):
         raise ValueError(
             (f"{w.shape[0]} channels", f"{x.shape[0]} in {x.shape}", "the kernel is (channels in, filters, spatial...)")
         )
-    strides = _spread(attrs["strides"], rank, "strides")
-    dilation = _spread(attrs["dilation"], rank, "dilation")
-    auto = _spread(attrs["auto_padding"], rank, "auto_padding")
+    strides = spread(attrs["strides"], rank, "strides")
+    dilation = spread(attrs["dilation"], rank, "dilation")
+    auto = spread(attrs["auto_padding"], rank, "auto_padding")
     wished = attrs["output_shape"]
     if wished is not None:
         if len(wished) < rank:
@@ -361,117 +297,14 @@ Op(
 )
 
 
-def _pooling_plan(types, attrs):
-    x = types[0]
-    window = attrs["window"]
-    rank = len(window)
-    if rank > len(x.shape):
-        raise ValueError((f"an operand of at least {rank} axes for the window {tuple(window)}", shown(x.shape), ""))
-    _spread(window, rank, "window sizes")
-    lead = len(x.shape) - rank
-    strides = _spread(attrs["strides"], rank, "strides")
-    auto = _spread(attrs["auto_padding"], rank, "auto_padding")
-    spatial, pads = [], []
-    for n, k, s, a in zip(x.shape[lead:], window, strides, auto, strict=True):
-        if n < 0:
-            spatial.append(n)
-            pads.append((0, 0))
-        elif a:
-            out, lo, hi = same_pads(n, k, s)
-            spatial.append(out)
-            pads.append((lo, hi))
-        else:
-            out = valid_size(n, k, s, ceil=attrs["ceil"])
-            spatial.append(out)
-            pads.append((0, max(0, (out - 1) * s + k - n)))
-    return lead, strides, spatial, pads
-
-
-def _pooling_type(types, attrs):
-    lead, _, spatial, _ = _pooling_plan(types, attrs)
-    return [Type((*types[0].shape[:lead], *spatial), types[0].dtype, types[0].axes)]
-
-
-def _unit_lead(window, strides, pads):
-    """Leading window axes of size 1 are no spatial axes."""
-    n = 0
-    while n < len(window) - 1 and window[n] == 1 and strides[n] == 1 and pads[n] == (0, 0):
-        n += 1
-    return n
-
-
-def _pooling_expand(g, inputs, attrs, training):
-    x = inputs[0]
-    out = _pooling_type([x.type], attrs)[0]
-    lead, strides, _, pads = _pooling_plan([x.type], attrs)
-    window = tuple(attrs["window"])
-    skip = _unit_lead(window, strides, pads)
-    lead, window, strides, pads = lead + skip, window[skip:], strides[skip:], pads[skip:]
-    channels = 1
-    for n in x.type.shape[:lead]:
-        channels *= n
-    x = x.reshape(shape=(channels, *x.type.shape[lead:]))
-    x, pads = _crop(x, pads, 1)
-    mode = "max" if attrs["mode"] == MAX_POOLING else "avg_include_pad" if attrs["include_pad"] else "avg_exclude_pad"
-    y = g.node("pool", [x], mode=mode, window=window, strides=tuple(strides), pads=pads)
-    return y.reshape(shape=out.shape)
-
-
-Op("pooling", "Pooling", _pooling_type, None, "expand", "CNTK v2", expand=_pooling_expand)
-
-
-def _unpooling_type(types, attrs):
-    return [types[1]]
-
-
-def _unpooling_expand(g, inputs, attrs, training):
-    v, x = inputs
-    lead, strides, _, pads = _pooling_plan([x.type], attrs)
-    channels = 1
-    for n in x.type.shape[:lead]:
-        channels *= n
-    flat = x.reshape(shape=(channels, *x.type.shape[lead:]))
-    v = v.reshape(shape=(channels, *v.type.shape[lead:]))
-    geometry = {"mode": "max", "window": tuple(attrs["window"]), "strides": tuple(strides), "pads": tuple(pads)}
-    y = g.node("pool", [flat], **geometry)
-    return g.node("max_pool_dx", [v, flat, y], **geometry).reshape(shape=x.type.shape)
-
-
-Op("unpooling", "Unpooling", _unpooling_type, None, "expand", "CNTK v2", expand=_unpooling_expand)
-
-
-def _global_type(types, attrs):
-    t = types[0]
-    return [Type((*t.shape[:1], *(1 for _ in t.shape[1:])), t.dtype, t.axes)]
-
-
-def _global_expand(g, x, attrs, training):
-    x = x[0]
-    axes = tuple(range(1, len(x.type.shape)))
-    if attrs["mode"] == MAX_POOLING:
-        return x.node("reduce_max", axes=axes, rows=False)
-    size = 1.0
-    for n in x.type.shape[1:]:
-        size *= n
-    return x.node("reduce_sum", axes=axes, rows=False) / size
-
-
-Op("global_pooling", "Pooling", _global_type, None, "expand", "CNTK v2: pooling over an unknown window", expand=_global_expand)
-
-
-def global_pooling(operand: Any, pooling_type: int, name: str = "") -> Function:
-    """Largest value or mean of each channel over all spatial axes, which stay with size 1."""
-    return apply("global_pooling", [operand], name, mode=int(pooling_type))
-
-
 # the public face -----------------------------------------------------------------------------------------------------------------
 
 
-def _numbers(value: Any) -> tuple:
+def numbers(value: Any) -> tuple:
     return tuple(int(v) for v in value) if isinstance(value, (list, tuple)) else (int(value),)
 
 
-def _flags(value: Any) -> tuple:
+def flags(value: Any) -> tuple:
     return tuple(bool(v) for v in value) if isinstance(value, (list, tuple)) else (bool(value),)
 
 
@@ -497,7 +330,7 @@ def convolution(
     lose the steps at which the kernel does not fit, and a sequence shorter than it all (CNTK refuses it); their axis is then a new one.
     Raises `ValueError` where shapes do not fit.
     """
-    if not all(_flags(sharing)):
+    if not all(flags(sharing)):
         raise ValueError(
             here("Convolution: expected sharing = True, got False; kernels that differ from place to place are not supported")
         )
@@ -505,9 +338,9 @@ def convolution(
         "sequence_convolution" if sequential else "convolution",
         [convolution_map, operand],
         name,
-        strides=_numbers(strides),
-        auto_padding=_flags(auto_padding),
-        dilation=_numbers(dilation),
+        strides=numbers(strides),
+        auto_padding=flags(auto_padding),
+        dilation=numbers(dilation),
         reduction_rank=int(reduction_rank),
         groups=int(groups),
     )
@@ -531,68 +364,16 @@ def convolution_transpose(
     without it (input - 1) * stride + 1 with auto_padding, else (input - 1) * stride + kernel. Raises `ValueError` where shapes do not fit.
     """
     if output_shape is not None:
-        output_shape = _numbers(output_shape)
+        output_shape = numbers(output_shape)
         if not any(output_shape):
             output_shape = None
     return apply(
         "convolution_transpose",
         [convolution_map, operand],
         name,
-        strides=_numbers(strides),
-        auto_padding=_flags(auto_padding),
+        strides=numbers(strides),
+        auto_padding=flags(auto_padding),
         output_shape=output_shape,
-        dilation=_numbers(dilation),
+        dilation=numbers(dilation),
         reduction_rank=int(reduction_rank),
-    )
-
-
-def pooling(
-    operand: Any,
-    pooling_type: int,
-    pooling_window_shape: Any,
-    strides: Any = (1,),
-    auto_padding: Any = (False,),
-    ceil_out_dim: bool = False,
-    include_pad: bool = False,
-    name: str = "",
-) -> Function:
-    """Largest value (`C.MAX_POOLING`) or mean (`C.AVG_POOLING`) of windows over the last axes.
-
-    ceil_out_dim: a last window that begins inside and hangs over the edge counts (CNTK 2.7 counts one that begins outside too, and reads past
-    its memory). include_pad: pads count in the mean. At a tie of the largest values the
-    gradient goes to the first. Raises `ValueError` for a window that does not fit.
-    """
-    if pooling_type not in (MAX_POOLING, AVG_POOLING):
-        raise ValueError(here(f"Pooling: expected C.MAX_POOLING or C.AVG_POOLING, got {pooling_type!r}"))
-    return apply(
-        "pooling",
-        [operand],
-        name,
-        mode=int(pooling_type),
-        window=_numbers(pooling_window_shape),
-        strides=_numbers(strides),
-        auto_padding=_flags(auto_padding),
-        ceil=bool(ceil_out_dim),
-        include_pad=bool(include_pad),
-    )
-
-
-def unpooling(
-    operand: Any,
-    pooling_input: Any,
-    unpooling_type: int,
-    unpooling_window_shape: Any,
-    strides: Any = (1,),
-    auto_padding: Any = (False,),
-    name: str = "",
-) -> Function:
-    """Puts `operand` where max pooling of `pooling_input` found the largest values, zeros elsewhere."""
-    return apply(
-        "unpooling",
-        to_variables(operand, pooling_input),
-        name,
-        window=_numbers(unpooling_window_shape),
-        strides=_numbers(strides),
-        auto_padding=_flags(auto_padding),
-        ceil=False,
     )

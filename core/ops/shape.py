@@ -1,4 +1,4 @@
-"""Ops that move values: views, slices, pads, splices, permutations, one-hot and gather."""
+"""Ops that move values: views, slices, pads, splices and permutations."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from cogkit.axis import Axis
 from cogkit.errors import here
-from cogkit.functions import Function, apply, to_variable, to_variables
-from cogkit.op import INFERRED, Op, Type, common_dtype, constant_gradient, join_axes, shown, size_of
+from cogkit.functions import Function, apply, to_variable
+from cogkit.op import INFERRED, Op, Type, common_dtype, join_axes, shown, size_of
 from cogkit.ops.reduction import static_axis
 from cogkit.variables import sanitize_shape
 
@@ -18,9 +18,7 @@ __all__ = [
     "SYMMETRIC_PAD",
     "expand_dims",
     "flatten",
-    "gather",
     "getitem",
-    "one_hot",
     "pad",
     "reshape",
     "slice",
@@ -330,92 +328,14 @@ def _pad_expand(g, x, attrs, training):
 Op("pad", "Pad", _pad_type, None, "expand", "CNTK v2", expand=_pad_expand)
 
 
-def _one_hot_type(types, attrs):
-    t = types[0]
-    at = static_axis(attrs["axis"], len(t.shape), 1)
-    return [Type(t.shape[:at] + (attrs["num_class"],) + t.shape[at:], t.dtype, t.axes)]
-
-
-def _one_hot_expand(g, x, attrs, training):
-    x = x[0]
-    shape = x.type.shape
-    at = static_axis(attrs["axis"], len(shape), 1)
-    return x.reshape(shape=shape[:at] + (1,) + shape[at:]).node("one_hot", classes=attrs["num_class"], axis=at)
-
-
-def _one_hot_primitive(types, attrs):
-    t = types[0]
-    at = attrs["axis"]
-    return [Type(t.shape[:at] + (attrs["classes"],) + t.shape[at + 1 :], t.dtype, t.axes)]
-
-
-Op("one_hot_op", "OneHotOp", _one_hot_type, constant_gradient, "expand", "CNTK v2", expand=_one_hot_expand)
-Op(
-    "one_hot",
-    "OneHotOp",
-    _one_hot_primitive,
-    constant_gradient,
-    "one_hot",
-    "classes in place of an axis of size 1 that holds indices",
-)
-
-
-def _gather_type(types, attrs):
-    ref, idx = types
-    if ref.axes:
-        raise ValueError(("a reference without rows (a parameter or constant)", str(ref), ""))
-    if not ref.shape:
-        raise ValueError(("a reference with an axis to take entries of", "a number", ""))
-    at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], len(ref.shape))
-    return [Type(ref.shape[:at] + idx.shape + ref.shape[at + 1 :], ref.dtype, idx.axes)]
-
-
-def _gather_expand(g, x, attrs, training):
-    ref, idx = x
-    at = 0 if attrs["axis"] is None else static_axis(attrs["axis"], len(ref.type.shape))
-    if not at:
-        return g.node("gather", [ref, idx])
-    rank, k = len(ref.type.shape), len(idx.type.shape)
-    y = g.node("gather", [ref.node("transpose", perm=(at, *(i for i in range(rank) if i != at))), idx])
-    # the axes of the indices come where the axis was
-    return y.node("transpose", perm=(*range(k, k + at), *range(k), *range(k + at, k + rank - 1)))
-
-
-def _gather_primitive(types, attrs):
-    return [Type(types[1].shape + types[0].shape[1:], types[0].dtype, types[1].axes)]
-
-
-def _scatter_type(types, attrs):
-    return [Type(attrs["shape"], types[1].dtype, ())]
-
-
-Op("gather_op", "GatherOp", _gather_type, None, "expand", "CNTK v2", expand=_gather_expand)
-Op(
-    "gather",
-    "GatherOp",
-    _gather_primitive,
-    lambda n, dy: [dy.graph.node("scatter_add", [n.inputs[1], dy], shape=n.inputs[0].type.shape), None],
-    "gather",
-    "entries of the first axis",
-)
-Op(
-    "scatter_add",
-    "ScatterAdd",
-    _scatter_type,
-    lambda n, dy: [None, dy.graph.node("gather", [dy, n.inputs[0]])],
-    "scatter_add",
-    "the transpose of gather: sums into the first axis",
-)
-
-
 # the public face -----------------------------------------------------------------------------------------------------------------
 
 
-def _axis_index(axis: Any) -> Any:
+def axis_index(axis: Any) -> Any:
     return (
         None
         if axis is None or axis == Axis.new_leading_axis()
-        else axis.static_axis_index()
+        else axis.staticaxis_index()
         if isinstance(axis, Axis)
         else int(axis)
     )
@@ -427,36 +347,36 @@ def reshape(x: Any, shape: Any, begin_axis: Any = None, end_axis: Any = None, na
     begin_axis, end_axis: reshape only the static axes [begin, end). Raises `ValueError` when the number of elements differs.
     """
     last = (Axis.end_static_axis(), Axis.new_leading_axis())  # CNTK takes either for the place behind the last axis
-    begin = None if begin_axis is None else "end" if begin_axis in last else _axis_index(begin_axis)
-    end = None if end_axis is None or end_axis in last else _axis_index(end_axis)
+    begin = None if begin_axis is None else "end" if begin_axis in last else axis_index(begin_axis)
+    end = None if end_axis is None or end_axis in last else axis_index(end_axis)
     return apply("reshape", [x], name, shape=sanitize_shape(shape), begin=begin, end=end)
 
 
 def expand_dims(x: Any, axis: Any, name: str = "") -> Function:
     """x with a new static axis of size 1 behind `axis`, as in CNTK (NumPy puts it before); in front for `Axis.new_leading_axis()`."""
-    return apply("expand_dims", [x], name, axis=_axis_index(axis))
+    return apply("expand_dims", [x], name, axis=axis_index(axis))
 
 
 def squeeze(x: Any, axes: Any = None, name: str = "") -> Function:
     """x without static axes of size 1: the named ones, or all. Raises `ValueError` for an axis of another size."""
     if axes is not None:
-        axes = tuple(_axis_index(a) for a in (axes if isinstance(axes, (list, tuple)) else (axes,)))
+        axes = tuple(axis_index(a) for a in (axes if isinstance(axes, (list, tuple)) else (axes,)))
     return apply("squeeze", [x], name, axes=axes)
 
 
 def flatten(x: Any, axis: Any = None, name: str = "") -> Function:
     """x as a matrix: the static axes before `axis`, and those from it on."""
-    return apply("flatten", [x], name, axis=_axis_index(axis))
+    return apply("flatten", [x], name, axis=axis_index(axis))
 
 
 def transpose(x: Any, perm: Any, name: str = "") -> Function:
     """x with its static axes in another order. perm: a permutation of them."""
-    return apply("transpose", [x], name, perm=tuple(_axis_index(a) for a in perm))
+    return apply("transpose", [x], name, perm=tuple(axis_index(a) for a in perm))
 
 
 def swapaxes(x: Any, axis1: Any = 0, axis2: Any = 1, name: str = "") -> Function:
     """x with two static axes swapped."""
-    return apply("swapaxes", [x], name, axis1=_axis_index(axis1), axis2=_axis_index(axis2))
+    return apply("swapaxes", [x], name, axis1=axis_index(axis1), axis2=axis_index(axis2))
 
 
 def slice(x: Any, axis: Any, begin_index: Any, end_index: Any, strides: Any = None, name: str = "") -> Function:
@@ -465,7 +385,7 @@ def slice(x: Any, axis: Any, begin_index: Any, end_index: Any, strides: Any = No
     def many(v):
         return tuple(v) if isinstance(v, (list, tuple)) else (v,)
 
-    axes = tuple(_axis_index(a) for a in many(axis))
+    axes = tuple(axis_index(a) for a in many(axis))
     begin, end = (tuple(int(b) for b in many(v)) for v in (begin_index, end_index))
     strides = (1,) * len(axes) if strides is None else tuple(int(s) for s in many(strides))
     if not len(axes) == len(begin) == len(end) == len(strides):
@@ -508,7 +428,7 @@ builtin_slice = builtins.slice
 def splice(*inputs: Any, axis: Any = -1, name: str = "") -> Function:
     """The operands one after another along a static axis; a new leading axis may be named too."""
     flat = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], (list, tuple)) else inputs
-    return apply("splice", list(flat), name, axis=_axis_index(axis))
+    return apply("splice", list(flat), name, axis=axis_index(axis))
 
 
 def pad(x: Any, pattern: Any, mode: int = CONSTANT_PAD, constant_value: float = 0, name: str = "") -> Function:
@@ -520,15 +440,3 @@ def pad(x: Any, pattern: Any, mode: int = CONSTANT_PAD, constant_value: float = 
     if mode not in (CONSTANT_PAD, REFLECT_PAD, SYMMETRIC_PAD):
         raise ValueError(here(f"Pad: expected a mode among CONSTANT_PAD, REFLECT_PAD and SYMMETRIC_PAD, got {mode!r}"))
     return apply("pad", [x], name, pattern=pairs, mode=int(mode), value=float(constant_value))
-
-
-def one_hot(x: Any, num_classes: int, sparse_output: bool = False, axis: Any = -1, name: str = "") -> Function:
-    """Indices as vectors with one 1, along a new static axis. Indices outside [0, num_classes) give zeros."""
-    if num_classes < 1:
-        raise ValueError(here(f"OneHotOp: expected at least one class, got {num_classes}"))
-    return apply("one_hot_op", [x], name, num_class=int(num_classes), axis=_axis_index(axis))
-
-
-def gather(reference: Any, indices: Any, axis: Any = None, name: str = "") -> Function:
-    """Entries of `reference` (a parameter or constant) along a static axis (the first) at `indices`, whose shape takes the axis' place."""
-    return apply("gather_op", to_variables(reference, indices), name, axis=_axis_index(axis))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cogkit.axis import Axis
 from cogkit.op import INFERRED, Op, shown
-from cogkit.ops.convolution import _convolution_type, _spread
+from cogkit.ops.convolution import convolution_type, spread
 from cogkit.ops.sequence import BATCH, needs_steps
 
 __all__: list[str] = []
@@ -25,7 +25,7 @@ def _plan(types, attrs):
                 "steps are (channels, spatial...); reduction_rank = 0 where they have no channels",
             )
         )
-    strides, dilation, auto = (list(_spread(attrs[k], rank, k)) for k in ("strides", "dilation", "auto_padding"))
+    strides, dilation, auto = (list(spread(attrs[k], rank, k)) for k in ("strides", "dilation", "auto_padding"))
     more = len(x.shape) - rank  # space that the kernel does not name is mapped over
     w = w._replace(shape=(*w.shape, *(1,) * more))
     window = x._replace(shape=(*x.shape[:1], w.shape[2], *x.shape[1:]))
@@ -60,7 +60,7 @@ def _axes(axes, size, stride, dilation, pad):
 
 def _type(types, attrs):
     w, window, over_steps, space = _plan(types, attrs)
-    t = _convolution_type([w, window], space)[0]
+    t = convolution_type([w, window], space)[0]
     return [t._replace(shape=(t.shape[0], *t.shape[2:]), axes=_axes(window.axes, *over_steps)[0])]
 
 

@@ -347,6 +347,16 @@ def _pool(s: Step, sizes: dict) -> Made:
     return call, _io(s)
 
 
+@kernel("roi_pool", "roi_pool_dx", "roi_pool_pick")
+def _roi_pool(s: Step, sizes: dict) -> Made:
+    n = s.node
+    x, rois = n.inputs[-2:]
+    kind = {"roi_pool": "forward", "roi_pool_dx": "backward", "roi_pool_pick": "pick"}[n.name]
+    call = native.RoiPooling(kind, n.attrs["mode"], code(x), rows(n.outputs[0].type, sizes), rois.type.shape[0], x.type.shape, n.attrs["bins"],
+                             n.attrs["scale"], bool(x.type.axes), bool(rois.type.axes), bool(n.inputs[0].type.axes))  # fmt: skip
+    return call, _io(s)
+
+
 # reductions ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -457,6 +467,26 @@ def _scatter_add(s: Step, sizes: dict) -> Made:
     index = s.inputs[0]
     d = s.node.attrs["shape"]
     return movement.ScatterAdd(math.prod(shape(index, sizes)), math.prod(d[1:]), d[0], code(s.outputs[0])), _io(s)
+
+
+def _around(v: Value, sizes: dict, axis: int) -> tuple[int, int, int]:
+    """Elements before an axis, along it and behind it."""
+    d = shape(v, sizes)
+    return math.prod(d[: axis + 1]), d[axis + 1], math.prod(d[axis + 2 :])
+
+
+@kernel("top_k_axis")
+def _top_k(s: Step, sizes: dict) -> Made:
+    outer, n, inner = _around(s.inputs[0], sizes, s.node.attrs["axis"])
+    return reduce.TopK(outer, n, inner, s.node.attrs["k"], code(s.inputs[0])), _io(s)
+
+
+@kernel("take_along", "put_along")
+def _along(s: Step, sizes: dict) -> Made:
+    n = s.node
+    put = n.name == "put_along"
+    outer, size, inner = _around(n.outputs[0] if put else n.inputs[0], sizes, n.attrs["axis"])
+    return movement.Along(put, outer, size, inner, n.inputs[1].type.shape[n.attrs["axis"]], code(n.outputs[0])), _io(s)
 
 
 # sequences -----------------------------------------------------------------------------------------------------------------------

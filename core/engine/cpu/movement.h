@@ -1,4 +1,4 @@
-/* Kernels that move data: strided copies, fills, gathers, scatters, one-hot. */
+/* Kernels that move data: strided copies, fills, gathers, scatters, one-hot, entries by index. */
 #ifndef COGKIT_MOVEMENT_H
 #define COGKIT_MOVEMENT_H
 
@@ -19,6 +19,7 @@ Kernel *make_cast(int64_t size, const std::string &from, const std::string &to);
 Kernel *make_gather(int64_t rows, int64_t row_size, int64_t table_rows, const std::string &dtype);
 Kernel *make_scatter_add(int64_t rows, int64_t row_size, int64_t table_rows, const std::string &dtype, bool accumulate);
 Kernel *make_one_hot(int64_t n, int64_t classes, int64_t inner, const std::string &dtype);
+Kernel *make_along(bool put, int64_t outer, int64_t n, int64_t inner, int64_t k, const std::string &dtype);
 
 } // namespace cg
 #endif

@@ -1,11 +1,11 @@
-# sources: movement.cpp
+# sources: movement.cpp indexing.cpp
 """Kernels that move data: strided copies (transpose, slice, pad, splice, layouts), fills, gathers and their gradients.
 
 Float indices as in CNTK: truncated towards zero; one that names no row gives zeros and is reported by `error()`.
 """
 include "kernel.pxi"
 
-__all__ = ["Cast", "Copies", "Copy", "Fill", "Gather", "OneHot", "ScatterAdd"]
+__all__ = ["Along", "Cast", "Copies", "Copy", "Fill", "Gather", "OneHot", "ScatterAdd"]
 
 
 cdef extern from "movement.h" namespace "cg":
@@ -23,6 +23,7 @@ cdef extern from "movement.h" namespace "cg":
     Kernel *make_gather(int64_t rows, int64_t row_size, int64_t table_rows, string dtype) except +
     Kernel *make_scatter_add(int64_t rows, int64_t row_size, int64_t table_rows, string dtype, cbool accumulate) except +
     Kernel *make_one_hot(int64_t n, int64_t classes, int64_t inner, string dtype) except +
+    Kernel *make_along(cbool put, int64_t outer, int64_t n, int64_t inner, int64_t k, string dtype) except +
 
 
 cdef Piece piece_of(dims, in_strides, out_strides, in_offset, out_offset, input=0, output=0):
@@ -89,3 +90,12 @@ cdef class OneHot(BoundKernel):
     """y[i, c, j] = (x[i, j] == c), x (n, inner), y (n, classes, inner); buffers x, y."""
     def __init__(self, n, classes, inner, dtype):
         self.own(make_one_hot(n, classes, inner, text(dtype)))
+
+
+cdef class Along(BoundKernel):
+    """y[o, j, i] = x[o, index[o, j, i], i], x (outer, n, inner), y and index (outer, k, inner); buffers x, index, y.
+
+    put: the transpose, x[o, index[o, j, i], i] += y[o, j, i] onto zeros; buffers y, index, x.
+    """
+    def __init__(self, put, outer, n, inner, k, dtype):
+        self.own(make_along(put, outer, n, inner, k, text(dtype)))

@@ -25,9 +25,16 @@ struct PoolArgs {
     std::string layout = "plain"; /* or "c16" */
 };
 
+struct RoiArgs {
+    int64_t rows = 1, regions = 0, channels = 0, h = 0, w = 0, out_h = 1, out_w = 1;
+    double scale = 1;
+    bool x_rows = true, roi_rows = true, v_rows = true; /* whether x, the regions, the picked tensor differ from row to row */
+};
+
 Kernel *make_matmul(const std::string &dtype, const MatMulArgs &args);
 Kernel *make_convolution(const std::string &kind, const std::string &dtype, const ConvArgs &args);
 Kernel *make_pooling(const std::string &kind, const std::string &mode, const std::string &dtype, const PoolArgs &args);
+Kernel *make_roi_pooling(const std::string &kind, const std::string &mode, const std::string &dtype, const RoiArgs &args);
 
 } // namespace cg
 #endif

@@ -1,11 +1,11 @@
-# sources: native.cpp pooling.cpp
+# sources: native.cpp pooling.cpp roi.cpp
 """Matrix products, convolutions and pooling in plain layouts, float32 and float64.
 
 For what oneDNN does not do (float64), and for machines without it.
 """
 include "kernel.pxi"
 
-__all__ = ["Convolution", "MatMul", "POOL_C16", "Pooling", "get_num_threads", "set_num_threads"]
+__all__ = ["Convolution", "MatMul", "POOL_C16", "Pooling", "RoiPooling", "get_num_threads", "set_num_threads"]
 
 POOL_C16 = True  # Pooling takes layout="c16"
 
@@ -49,9 +49,22 @@ cdef extern from "native.h" namespace "cg":
         vector[int64_t] pad_lo
         vector[int64_t] pad_hi
         string layout
+    cdef cppclass RoiArgs "cg::RoiArgs":
+        int64_t rows
+        int64_t regions
+        int64_t channels
+        int64_t h
+        int64_t w
+        int64_t out_h
+        int64_t out_w
+        double scale
+        cbool x_rows
+        cbool roi_rows
+        cbool v_rows
     Kernel *make_matmul(string dtype, const MatMulArgs &args) except +
     Kernel *make_convolution(string kind, string dtype, const ConvArgs &args) except +
     Kernel *make_pooling(string kind, string mode, string dtype, const PoolArgs &args) except +
+    Kernel *make_roi_pooling(string kind, string mode, string dtype, const RoiArgs &args) except +
 
 
 def get_num_threads() -> int:
@@ -110,3 +123,19 @@ cdef class Pooling(BoundKernel):
         args.x, args.y, args.window, args.strides, args.pad_lo, args.pad_hi = x_shape, y_shape, window, strides, pad_lo, pad_hi
         args.layout = text(layout)
         self.own(make_pooling(text(kind), text(mode), text(dtype), args))
+
+
+cdef class RoiPooling(BoundKernel):
+    """Largest values or means of bins of regions: x (rows, C, H, W), rois (rows, R, 4), y (rows, R, C, out_h, out_w).
+
+    A region is x1, y1, x2, y2, times `scale` and rounded the first and last cells; a bin's cells are those that it touches, 0 where there
+    are none. Buffers of kind 'forward': x, rois, y; 'backward': dy, x, rois, dx; 'pick' (of 'max'): v, x, rois, y, v at the places of the
+    maxima of x. mode 'max' or 'avg'. x_rows, roi_rows, v_rows: False where one is the same for all rows. Ties as in `Pooling`.
+    """
+    def __init__(self, kind, mode, dtype, rows, regions, image, bins, scale, x_rows=True, roi_rows=True, v_rows=True):
+        cdef RoiArgs args
+        args.rows, args.regions, args.scale = rows, regions, scale
+        args.channels, args.h, args.w = image
+        args.out_h, args.out_w = bins
+        args.x_rows, args.roi_rows, args.v_rows = x_rows, roi_rows, v_rows
+        self.own(make_roi_pooling(text(kind), text(mode), text(dtype), args))
