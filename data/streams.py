@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.engine.values import Value
 from cogkit.variables import Record
 
 __all__ = [
@@ -82,7 +83,7 @@ class StreamInformation:
 
 
 class MinibatchData:
-    """One stream of one minibatch. `value`: the rows of all its sequences, one after the other, (num_samples, *shape) or CSR.
+    """One stream of one minibatch. `value`: the rows of all its sequences, one after the other, (num_samples, *shape) or CSR; or a `Value`.
 
     `lengths` (num_sequences,) int64: samples of each sequence; None where the stream has no sequence axis: one row a sequence.
     `sequences`: their numbers in the first deserialiser. With truncation_length, `slots` and `begins`: sequence i goes on where the
@@ -104,6 +105,8 @@ class MinibatchData:
         slots: np.ndarray | None = None,
         begins: np.ndarray | None = None,
     ):
+        if isinstance(value, Value):
+            lengths, slots, begins, value = value.lengths, value.slots, value.begins, value.value
         self.value, self.num_sequences, self.num_samples, self.end_of_sweep = value, num_sequences, num_samples, sweep_end
         self.lengths, self.sequences, self.slots, self.begins = lengths, sequences, slots, begins
 

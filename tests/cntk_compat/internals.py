@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,14 @@ def sanitize_input(arg: Any, fallback_dtype: Any = np.float32, reshape: Any = No
     return C.constant(value if reshape is None else value.reshape(reshape), dtype=value.dtype)
 
 
-def sanitize_value(shape: Any, value: Any, dtype: Any, device: Any) -> np.ndarray:
-    """An array of the given shape: zeros, or the value."""
+def sanitize_value(shape: Any, value: Any, dtype: Any, device: Any) -> C.NDArrayView:
+    """A view: of zeros of the given shape, of one filled with a number, or of an array."""
     dtype = np.float32 if dtype is None else sanitize_dtype_numpy(dtype)
-    return np.zeros(shape, dtype) if value is None else np.asarray(value, dtype)
+    if value is not None and not np.isscalar(value):
+        return C.NDArrayView.from_dense(np.array(value, dtype), device)
+    made = C.NDArrayView(shape, dtype, device)
+    made.set_value(0 if value is None else value)
+    return made
 
 
 def sanitize_batch(var: Variable, batch: Any, seq_starts: Any = None, device: Any = None) -> Any:
@@ -54,6 +59,8 @@ def sanitize_batch(var: Variable, batch: Any, seq_starts: Any = None, device: An
         if seq_starts is not None:
             raise ValueError("sanitize_batch: expected flags of new sequences beside arrays, got them beside a Value")
         return batch
+    if isinstance(batch, list) and any(isinstance(a, np.ndarray) and not a.flags.c_contiguous for a in batch):
+        warnings.warn("sanitize_batch: an array that does not lie row by row is copied", RuntimeWarning, stacklevel=2)
     return C.Value.create(var, batch, seq_starts, device)
 
 

@@ -16,6 +16,7 @@ DataType_Float = np.float32
 DataType_Double = np.float64
 DataType_Int8 = np.int8
 DataType_Int16 = np.int16
+Value, NDArrayView = C.Value, C.NDArrayView
 DeviceKind_GPU = C.device.DeviceKind.GPU
 
 
