@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+from types import FrameType
 
-__all__ = ["DataError", "DeviceError", "ModelFileError", "RankError"]
+__all__ = ["DataError", "DeviceError", "ModelFileError", "RankError", "UserFunctionError"]
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _HOUSES = tuple(os.path.join(os.path.dirname(_PACKAGE), d) + os.sep for d in ("layers", "data", "parallel")) + (
@@ -32,9 +33,13 @@ class RankError(RuntimeError):
     """A rank of a parallel training is gone, late, or disagrees with the others."""
 
 
-def user_line() -> str:
-    """`file.py:12` of the innermost caller outside cogkit, '' when there is none."""
-    frame = sys._getframe(1)
+class UserFunctionError(RuntimeError):
+    """A function of the user's own failed while a graph was built or run; the exception it raised is the cause."""
+
+
+def user_line(frame: FrameType | None = None) -> str:
+    """`file.py:12` of the innermost caller outside cogkit, from this frame outwards; '' when there is none."""
+    frame = frame or sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(_HOUSES) and not name.startswith("<frozen"):

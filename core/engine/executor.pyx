@@ -25,20 +25,38 @@ cdef class Executor:
 
     cdef vector[const cg_call *] calls
     cdef object keep
+    cdef list checked  # (calls up to and with it, it) of those that may fail
 
     def __init__(self, calls):
         self.keep = list(calls)
+        self.checked = [(i + 1, c) for i, c in enumerate(self.keep) if hasattr(c, "check")]
         for c in self.keep:
             self.calls.push_back(<const cg_call *> <size_t> c.address)
 
     def run(self, uint64_t seed, int64_t step, int64_t sample):
-        """Runs them all."""
+        """Runs them all; raises what a user's function raises, without running what follows."""
         cdef cg_context context
-        cdef size_t i, n = self.calls.size()
+        cdef size_t i, begin = 0, end, n = self.calls.size()
+        context.seed, context.step, context.sample = seed, step, sample
+        for last, call in self.checked:
+            end = last
+            with nogil:
+                for i in range(begin, end):
+                    self.calls[i].run(self.calls[i], &context)
+            call.check()
+            begin = end
+        with nogil:
+            for i in range(begin, n):
+                self.calls[i].run(self.calls[i], &context)
+
+    def run_one(self, size_t i, uint64_t seed, int64_t step, int64_t sample):
+        """Runs one of them."""
+        cdef cg_context context
         context.seed, context.step, context.sample = seed, step, sample
         with nogil:
-            for i in range(n):
-                self.calls[i].run(self.calls[i], &context)
+            self.calls[i].run(self.calls[i], &context)
+        if hasattr(self.keep[i], "check"):
+            self.keep[i].check()
 
     def profile(self, uint64_t seed, int64_t step, int64_t sample, clock=time.perf_counter):
         """Runs them all and gives the seconds of each, by a clock: wall time, or `time.process_time` on a busy machine."""

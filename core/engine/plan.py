@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cogkit.engine.cpu import loops  # noqa: F401  (the kernel of recurrences)
+from cogkit.engine.cpu import loops, users  # noqa: F401  (the kernels of recurrences and user functions)
 from cogkit.engine.cpu.kernels import choose_formats, fit, make
 from cogkit.engine.executor import Executor, place_buffers
+from cogkit.engine.user import calls_of
 from cogkit.lowering.fuse import fuse
 from cogkit.lowering.ir import Graph, Value
 from cogkit.lowering.layout import PLAIN, assign_layouts, holder, root_of
@@ -160,6 +161,7 @@ class CpuPlan:
         self.all_outputs = True
         # variables that are wanted: their values from before the run, which may write them
         self.early = [i for i, v in enumerate(graph.outputs) if self.stores[root_of(v), PLAIN].kind == "variable"]
+        self.users = calls_of(graph)
         self.lock = threading.Lock()
 
     def keep_outputs(self, first: int) -> None:
@@ -191,6 +193,8 @@ class CpuPlan:
         with self.lock:
             b = self.binding(sizes)
             b.bind(self.arena, feeds)
+            for call in self.users:
+                call.begin()
             early = [self.fetch(b, self.graph.outputs[i], feeds, sizes, False) for i in self.early]
             b.executor.run(run.seed, run.step, run.sample)
             found = [self.fetch(b, v, feeds, sizes, False) for v in self.graph.outputs[: self.kept]]

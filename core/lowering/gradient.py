@@ -18,6 +18,9 @@ def gradients(graph: Graph, roots: Mapping[Value, Value], wanted: Sequence[Value
     nodes = list(graph.nodes)
     useful = ancestors(list(roots))
     varies = {id(v) for v in wanted}
+    for n in nodes:  # a user function's backward is called wherever its operands want a gradient, as in CNTK
+        if "needs" in n.attrs:
+            varies.update(id(v) for v, need in zip(n.inputs, n.attrs["needs"], strict=True) if need)
     changed = True
     while changed:  # which values depend on a wanted one; around cycles until no more are found
         before = len(varies)

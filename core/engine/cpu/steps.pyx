@@ -90,6 +90,7 @@ cdef class Loop(BoundKernel):
     """
     cdef LoopKernel *loop
     cdef object kept, before, programs
+    cdef list checked
     cdef dict bound
     cdef public int64_t most, room
     cdef size_t at
@@ -97,7 +98,7 @@ cdef class Loop(BoundKernel):
     def __init__(self, buffers, places, scratch, before, carries, bound):
         self.loop = new LoopKernel(buffers, places, scratch)
         self.own(self.loop)
-        self.programs, self.bound, self.kept = {}, bound, ()
+        self.programs, self.bound, self.kept, self.checked = {}, bound, (), []
         self.at = 0
         self.before = before
         for call, _ in before:
@@ -117,6 +118,12 @@ cdef class Loop(BoundKernel):
             self.loop.add_call(<const cg_call *><size_t>call.address, bases, row_bytes, offsets)
         self.loop.end_program(rows)
         self.programs[rows] = calls
+        self.checked += [call for call, _ in calls if hasattr(call, "check")]
+
+    def check(self) -> None:
+        """Raises what a user's function raised at a step."""
+        for call in self.checked:
+            call.check()
 
     def layout(self, alive, offset, forward) -> None:
         """Says how many rows each step has, and where they start."""

@@ -1,0 +1,156 @@
+"""User functions at run time: what the user's Python is given, and what is made of what it gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cogkit.engine.device import use_default_device
+from cogkit.engine.feeds import as_sequences
+from cogkit.engine.spaces import Space
+from cogkit.engine.values import Value
+from cogkit.errors import Misfit
+from cogkit.lowering.ir import Graph, Node
+from cogkit.op import FREE, Type, shown
+from cogkit.ops.sequence import has_steps
+from cogkit.ops.user import UserCall, UserNode, failure
+
+__all__ = ["Resized", "calls_of", "run_backward", "run_forward"]
+
+
+class Resized(Exception):
+    """A user function gave a result of another shape than the plan has place for, where its own type leaves the shape open."""
+
+    def __init__(self, node: UserNode, shapes: list[tuple[int, ...]]):
+        self.number, self.shapes = node.number, shapes
+
+
+def calls_of(graph: Graph) -> list[UserCall]:
+    """The Python user functions in a graph, those inside loops too."""
+    found = []
+    for n in graph.nodes:
+        if n.name == "user_forward":
+            found.append(n.attrs["call"])
+        elif "body" in n.attrs:
+            found += calls_of(n.attrs["body"].graph)
+    return found
+
+
+def given(array: np.ndarray, t: Type, sizes: dict, as_numpy: bool) -> Any:
+    """A value as a user function gets it, a copy: the plan's memory is used again."""
+    if not has_steps(t.axes):
+        return array.copy() if as_numpy else Value.of_array(array.copy())
+    space = sizes[t.axes]
+    if isinstance(space, Space):
+        found = [s.copy() for s in as_sequences(array, space)]
+    else:  # a step of a recurrence
+        found = list(array.copy()[:, None])
+    return found if as_numpy else Value.of_steps(np.concatenate(found) if found else array.copy(), [len(s) for s in found])
+
+
+def taken(result: Any, t: Type, sizes: dict, wish: str, node: UserNode) -> np.ndarray:
+    """The rows of what a user function gave for a value; of a shape of its own. Raises `Misfit` for other rows than the value has."""
+    space = sizes[t.axes] if t.axes else None
+    rank = len(t.shape or ())
+    lengths = getattr(result, "lengths", None)
+    if lengths is not None:
+        result = result.as_sequences()
+    elif hasattr(result, "asarray"):
+        result = result.asarray()
+    try:
+        if isinstance(space, Space):
+            steps = [np.asarray(s, t.dtype) for s in result]
+            steps = [s[None] if s.ndim == rank else s for s in steps]
+            found = [len(s) for s in steps]
+            if found != space.lengths.tolist():
+                raise node.misfit(f"{wish} for sequences of lengths {space.lengths.tolist()[:20]}", str(found[:20]))
+            rows = np.concatenate(steps)[space.flat] if steps else np.zeros((0, *(t.shape or ())), t.dtype)
+        elif space is not None and has_steps(t.axes):
+            rows = np.asarray(result, t.dtype)
+            if rows.ndim == rank + 2 and rows.shape[1] == 1:
+                rows = rows[:, 0]
+        else:
+            rows = np.asarray(result, t.dtype)
+            if space is None and rows.ndim == rank + 1 and rows.shape[0] == 1:
+                rows = rows[0]
+    except (TypeError, ValueError) as e:
+        if isinstance(e, Misfit):
+            raise
+        raise node.misfit(f"{wish}, numbers of shape {shown(t.shape or ())} a sample", f"{type(result).__name__} ({e})") from None
+    lead = () if space is None else (int(space),)
+    if rows.shape[: len(lead)] != lead or rows.ndim != len(lead) + rank:
+        raise node.misfit(f"{wish} of shape {shown((*lead, *(t.shape or ())))}", str(rows.shape))
+    return rows
+
+
+def fitting(rows: np.ndarray, t: Type, wish: str, node: UserNode) -> np.ndarray:
+    """The rows, where they have the value's shape; raises `Misfit` where not."""
+    if rows.shape[rows.ndim - len(t.shape or ()) :] != t.shape:
+        raise node.misfit(f"{wish} of shape {shown(t.shape or ())} a sample", str(rows.shape[rows.ndim - len(t.shape or ()) :]))
+    return rows
+
+
+def run_forward(n: Node, sizes: dict, *x: np.ndarray) -> list[np.ndarray]:
+    """The outputs and the token. Raises `UserFunctionError` where the user's code does, `Resized` for a result of another shape."""
+    call: UserCall = n.attrs["call"]
+    node, f = call.node, call.node.function
+    arguments = tuple(given(a, v.type, sizes, f.as_numpy) for a, v in zip(x, n.inputs, strict=True))
+    first = arguments if len(arguments) > 1 else arguments[0]
+    retained = list(node.outputs) if call.keep else []
+    try:
+        if len(node.outputs) == 1:
+            made = f.forward(first, use_default_device(), retained)
+            if not isinstance(made, tuple) or len(made) != 2:
+                raise TypeError(f"a pair (state, result) is wanted, not {type(made).__name__}")
+            state, results = made[0], [made[1]]
+        else:
+            outputs: dict[Any, Any] = dict.fromkeys(node.outputs)
+            state = f.forward(first, outputs, use_default_device(), retained)
+            results = [outputs[v] for v in node.outputs]
+    except Exception as e:
+        raise failure(node, "forward", e) from e
+    found, types = [], [v.type for v in n.outputs[:-1]]
+    for i, (result, t) in enumerate(zip(results, types, strict=True)):
+        if result is None:
+            raise node.misfit("forward to give all outputs", f"None for output {i}")
+        found.append(taken(result, t, sizes, f"output {i}", node))
+    shapes = [a.shape[a.ndim - len(t.shape or ()) :] for a, t in zip(found, types, strict=True)]
+    if any(call.free) and any(s != t.shape for s, t in zip(shapes, types, strict=True)):
+        declared = [t.shape or () for t in node.types]
+        if all(all(d in (m, FREE) or d < 0 for m, d in zip(s, w, strict=True)) for s, w in zip(shapes, declared, strict=True)):
+            raise Resized(node, shapes)
+    for i, (a, t) in enumerate(zip(found, types, strict=True)):
+        fitting(a, t, f"output {i}", node)
+    t = n.outputs[-1].type
+    return [*found, np.full((*(() if not t.axes else (int(sizes[t.axes]),)), 1), call.put(state), np.float32)]
+
+
+def run_backward(n: Node, sizes: dict, token: np.ndarray, *dy: np.ndarray) -> list[np.ndarray]:
+    """The gradients of the operands that want one. Raises `UserFunctionError` where the user's code does."""
+    call: UserCall = n.attrs["call"]
+    node, f = call.node, call.node.function
+    try:
+        state = call.take(token)
+        roots: dict[Any, Any] = dict.fromkeys(node.outputs)
+        for i, v, a in zip(n.attrs["given"], n.inputs[1:], dy, strict=True):
+            roots[node.outputs[i]] = given(a, v.type, sizes, f.as_numpy)
+        root = next(iter(roots.values())) if len(roots) == 1 else roots
+        wanted = [v for v, need in zip(node.operands, call.needs, strict=True) if need]
+        if len(node.operands) > 1:
+            variables: dict[Any, Any] = dict.fromkeys(wanted)
+            f.backward(state, root, variables)
+            results = [variables.get(v) for v in wanted]
+        else:
+            results = [f.backward(state, root)]
+    except Exception as e:
+        raise failure(node, "backward", e) from e
+    found = []
+    for v, result in zip(n.outputs, results, strict=True):
+        t = v.type
+        if result is None:
+            found.append(np.zeros((*(() if not t.axes else (int(sizes[t.axes]),)), *(t.shape or ())), t.dtype))
+            continue
+        wish = "a gradient" if t.axes else "a gradient, summed over the samples,"
+        found.append(fitting(taken(result, t, sizes, wish, node), t, wish, node))
+    return found
