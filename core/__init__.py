@@ -2,7 +2,7 @@
 
 import importlib as _importlib
 
-from cogkit import initializer, random
+from cogkit import cntk_modules, initializer, random
 from cogkit.axis import *  # noqa: F403
 from cogkit.default_options import *  # noqa: F403
 from cogkit.engine import device
@@ -28,7 +28,6 @@ __version__ = "0.1.0"
 _later = {
     "layers": "cogkit.layers",
     "data": "cogkit.data",
-    "io": "cogkit.data",
     "parallel": "cogkit.parallel",
     "logging": "cogkit.logging",
     "ops": "cogkit.ops",
@@ -42,8 +41,8 @@ _later = {
 
 def __getattr__(name: str):
     """Sub-packages are imported when first asked for, so that `import cogkit` stays quick."""
-    if name in _later:
-        module = _importlib.import_module(_later[name])
+    if name in _later or name in cntk_modules.CNTK_MODULES:
+        module = _importlib.import_module(_later.get(name, f"cogkit.{name}"))
         globals()[name] = module
         return module
     raise AttributeError(f"module cogkit has no attribute {name!r}")

@@ -1,58 +1,6 @@
-"""Which modules of cogkit stand behind each module of CNTK."""
+"""Which modules of cogkit stand behind each module of CNTK: those of `cogkit.cntk_modules`, and here the others."""
 
-# CNTK's module (without `cntk.`; '' is cntk itself) -> modules whose names it holds, the first one first
-MODULES: dict[str, list[str]] = {
-    "": ["cogkit", "cntk_compat.internals"],
-    "axis": ["cogkit.axis"],
-    "cntk_py": ["cntk_compat.swig"],
-    "contrib": [],
-    "contrib.crosstalkcaffe": [],
-    "contrib.netopt": ["cogkit.compress"],
-    "contrib.netopt.factorization": ["cogkit.compress"],
-    "contrib.netopt.quantization": ["cogkit.compress"],
-    "core": ["cogkit"],
-    "debugging": ["cogkit.debugging"],
-    "debugging.debug": ["cogkit.debugging"],
-    "debugging.profiler": ["cogkit.debugging"],
-    "default_options": ["cogkit.default_options"],
-    "device": ["cogkit.engine.device"],
-    "eval": ["cogkit.train"],
-    "eval.evaluator": ["cogkit.train"],
-    "initializer": ["cogkit.initializer"],
-    "internal": ["cntk_compat.internals"],
-    "internal.sanitize": ["cntk_compat.internals"],
-    "internal.swig_helper": ["cntk_compat.internals"],
-    "internal.utils": ["cntk_compat.internals"],
-    "io": ["cogkit.data"],
-    "io.transforms": ["cogkit.data.transforms"],
-    "layers": ["cogkit.layers", "cogkit.functions", "cogkit"],
-    "layers.blocks": ["cogkit.layers", "cogkit.functions"],
-    "layers.higher_order_layers": ["cogkit.layers"],
-    "layers.layers": ["cogkit.layers"],
-    "layers.models": ["cogkit.layers"],
-    "layers.models.attention": ["cogkit.layers"],
-    "layers.sequence": ["cogkit.layers"],
-    "layers.typing": ["cogkit.layers.typing"],
-    "learners": ["cogkit.learners"],
-    "logging": ["cogkit.logging"],
-    "logging.graph": ["cogkit.logging"],
-    "logging.progress_print": ["cogkit.logging"],
-    "losses": ["cogkit.losses"],
-    "metrics": ["cogkit.metrics"],
-    "misc": [],
-    "misc.converter": [],
-    "misc.optimized_rnnstack_converter": [],
-    "ops": ["cogkit.ops", "cogkit.functions", "cogkit"],
-    "ops.functions": ["cogkit.functions", "cogkit.store", "cogkit"],
-    "ops.sequence": ["cntk_compat.inputs", "cogkit.ops.sequence"],
-    "random": ["cogkit.random"],
-    "tensor": ["cogkit.variables"],
-    "train": ["cogkit.train"],
-    "train.distributed": ["cogkit.parallel"],
-    "train.trainer": ["cogkit.train"],
-    "train.training_session": ["cogkit.train"],
-    "variables": ["cogkit.variables"],
-}
+from cogkit.cntk_modules import CNTK_MODULES
 
 # second names that CNTK gives some of its modules
 SECOND_NAMES = {
@@ -64,3 +12,37 @@ SECOND_NAMES = {
     "utils": "internal.utils",
     "ops.cntk_py": "cntk_py",
 }
+
+# CNTK's module (without `cntk.`; '' is cntk itself) -> modules whose names it holds, the first one first
+MODULES: dict[str, list[str]] = {
+    "": ["cogkit", "cntk_compat.internals"],
+    "axis": ["cogkit.axis"],
+    "cntk_py": ["cntk_compat.swig"],
+    "contrib.crosstalkcaffe": [],
+    "debugging": ["cogkit.debugging"],
+    "default_options": ["cogkit.default_options"],
+    "initializer": ["cogkit.initializer"],
+    "internal": ["cntk_compat.internals"],
+    "internal.sanitize": ["cntk_compat.internals"],
+    "internal.swig_helper": ["cntk_compat.internals"],
+    "internal.utils": ["cntk_compat.internals"],
+    "layers": ["cogkit.layers", "cogkit.functions", "cogkit"],
+    "layers.models": ["cogkit.layers"],
+    "layers.sequence": ["cogkit.layers"],
+    "layers.typing": ["cogkit.layers.typing"],
+    "learners": ["cogkit.learners"],
+    "logging": ["cogkit.logging"],
+    "logging.graph": ["cogkit.logging"],
+    "losses": ["cogkit.losses"],
+    "metrics": ["cogkit.metrics"],
+    "misc": [],
+    "misc.converter": [],
+    "misc.optimized_rnnstack_converter": [],
+    "ops": ["cogkit.ops", "cogkit.functions", "cogkit"],
+    "ops.sequence": ["cntk_compat.inputs", "cogkit.ops.sequence"],
+    "random": ["cogkit.random"],
+    "train": ["cogkit.train"],
+    "variables": ["cogkit.variables"],
+}
+MODULES |= {name: sources for name, sources in CNTK_MODULES.items() if name not in SECOND_NAMES}
+MODULES = {name: MODULES[name] for name in sorted(MODULES)}  # a package before what is in it
