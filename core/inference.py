@@ -26,7 +26,10 @@ def told(error: ValueError, node: Typed) -> ValueError:
     wish, fact, way, *clash = error.args[0]
     if clash:  # row spaces of two operands: say whose
         a, b = (node.operands[i] for i in clash[0])
-        fact = f"{row_space(a.type.axes)} of '{a.name or a.uid}' and {row_space(b.type.axes)} of '{b.name or b.uid}'"
+        spaces = [row_space(v.type.axes) for v in (a, b)]
+        if spaces[0] == spaces[1]:  # batches of other sizes, which is known when they run
+            spaces = fact.split(" and ")
+        fact = f"{spaces[0]} of '{a.name or a.uid}' and {spaces[1]} of '{b.name or b.uid}'"
     return Misfit(node.label, node.name, node.where, wish, fact, way)
 
 

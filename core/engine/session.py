@@ -11,7 +11,9 @@ from cogkit import functions, variables
 from cogkit.engine import ENGINES, current_engine
 from cogkit.engine.arrays import Lease
 from cogkit.engine.feeds import as_sequences, bind_feeds
+from cogkit.engine.arrays import NDArrayView
 from cogkit.engine.spaces import space_made
+from cogkit.engine.sparse import RowSparse
 from cogkit.engine.values import Value
 from cogkit.errors import sentence
 from cogkit.functions import Function
@@ -75,6 +77,9 @@ class _Sequences:
             if plan is not None:
                 value = plan.run(feeds, sizes, run)[0]
             space = space_made(made, value, sizes)
+            if made.kind[0] == "rows":
+                sizes[made.axes] = space
+                continue
             sizes["pick", i] = sizes["unpick", i] = space
             known = sizes.setdefault(made.axes, space)
             if known.lengths.tobytes() != space.lengths.tobytes():
@@ -155,7 +160,7 @@ class Executable:
 
     `run` gives a list of arrays: outputs, then sums (scalars), then gradients. Arrays of gradients and sums belong to the plan
     when `reuse` is set: the next run overwrites them. effects_of: variables that are computed for what they write alone.
-    lend: all results are `Value`s over the plan's own memory, which tell when the next run has overwritten them.
+    lists: those of wrt whose gradients may come as lists of rows, `RowSparse`. lend: all results are `Value`s over the plan's own memory, which tell when the next run has overwritten them.
     """
 
     def __init__(
@@ -170,11 +175,12 @@ class Executable:
         reuse: bool = False,
         engine: str | None = None,
         lend: bool = False,
+        lists: Sequence[Variable] = (),
     ):
         if isinstance(roots, Variable):
             roots = {roots: None}
         self.request = Request(
-            tuple(outputs), tuple(sums), tuple((roots or {}).items()), tuple(wrt), training, effects, tuple(effects_of)
+            tuple(outputs), tuple(sums), tuple((roots or {}).items()), tuple(wrt), training, effects, tuple(effects_of), lists=tuple(lists)
         )
         self.reuse, self.lend = reuse, lend
         self.runs = 0
@@ -191,6 +197,7 @@ class Executable:
             tuple[np.ndarray, np.ndarray]
         ] = []  # last steps of delays in the minibatch before, and which there were
         self._longest: tuple = ()  # row spaces whose longest sequence is the size of a static axis
+        self._counted: tuple = ()  # row spaces whose number of rows is
         self._edits = variables.edits
         self._stamp = self._fingerprint()
 
@@ -226,6 +233,8 @@ class Executable:
         return [self._lent(a) for a in found]
 
     def _lent(self, result: Any) -> Value:
+        if isinstance(result, RowSparse):
+            return Value(NDArrayView._over(result.tocsr(), result.shape))
         if not isinstance(result, Value):
             return Value.of_array(result, Lease(self))
         result._lease = Lease(self)
@@ -242,6 +251,8 @@ class Executable:
         key: tuple = tuple(types[v].shape for v in self._free if v in types)
         if self._longest:  # a shape depends on the longest sequence
             key += tuple(sizes[a].steps for a in self._longest)  # type: ignore[index]
+        if self._counted:  # or on the number of rows
+            key += tuple(int(sizes[a]) for a in self._counted)  # type: ignore[index]
         if sizes is not None and len(sizes) > 1:
             key += tuple(k for k in sizes if k[0] == "begins")
         plan = self._plans.get(key)
@@ -251,6 +262,9 @@ class Executable:
             if graph.longest and not self._longest:
                 self._longest = tuple(graph.longest)
                 key += tuple(graph.longest.values())
+            if graph.counted and not self._counted:
+                self._counted = tuple(graph.counted)
+                key += tuple(graph.counted.values())
             made = {i: None if g is None else self._engine(g, False) for i, g in stages(graph).items()}
             if made or graph.carries or any(has_steps(v.type.axes) for v in graph.outputs):
                 plan = _Sequences(plan, graph, made, self.carried, self.lend)
@@ -498,7 +512,7 @@ class Runtime:
                     )
         outs = [] if outputs is None else _variables(f, outputs)
         key = ("grad", id(root), tuple(map(id, wanted)), tuple(map(id, outs)), as_numpy, current_engine())
-        e = _cache(f).get(key, lambda: Executable(_own(f, outs), roots=root, wrt=wanted, training=True, lend=not as_numpy))
+        e = _cache(f).get(key, lambda: Executable(_own(f, outs), roots=root, wrt=wanted, training=True, lend=not as_numpy, lists=() if as_numpy else wanted))
         found = e.run(self._used(e, feeds, f))
         gradients: Any = dict(zip(wanted, found[len(outs) :], strict=True))
         if len(gradients) == 1:

@@ -242,8 +242,10 @@ def _unlike(a: Any, b: Any, source: Any, target: Any) -> str:
     return f"sequences: expected equal lengths in {row_space(a)} and {row_space(b)}, got {source.lengths.tolist()} and {target.lengths.tolist()}"
 
 
-def space_made(made: SpaceDef, value: np.ndarray | None, sizes: dict[Any, Any]) -> Space:
+def space_made(made: SpaceDef, value: np.ndarray | None, sizes: dict[Any, Any]) -> Any:
     """A row space that is made while running, of the value that it depends on. Raises `ValueError` for lengths that make no sense."""
+    if made.kind[0] == "rows":
+        return made.kind[1]
     parent = sizes[made.parent]
     if made.kind[0] == "where":
         return parent.pick(parent.counted(np.asarray(value).reshape(-1)))

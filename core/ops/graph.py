@@ -11,7 +11,7 @@ from cogkit.axis import Axis
 from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here
 from cogkit.functions import Function, apply
-from cogkit.op import Op, constant_gradient
+from cogkit.op import Op, constant_gradient, fits
 from cogkit.variables import Constant, Input, Parameter, Placeholder, Variable, sanitize_shape
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "assign",
     "combine",
     "constant",
+    "eye_like",
     "input",
     "input_variable",
     "ones_like",
@@ -43,7 +44,7 @@ def _none(types, attrs):
 
 def _assign_type(types, attrs):
     target, value = types
-    if target.shape != value.shape or target.dtype != value.dtype or value.axes:
+    if not fits(target.shape, value.shape) or target.dtype != value.dtype or value.axes:
         raise ValueError(
             (f"a value of its target's type {target}", str(value), "reduce over the batch first" if value.axes else "")
         )
@@ -53,7 +54,7 @@ def _assign_type(types, attrs):
 Op("alias", "Alias", _same, lambda n, dy: [dy], "view", "identity")
 Op("combine", "Combine", _none, None, "expand", "CNTK v2", expand=lambda g, x, attrs, training: x)
 Op("block", "Block", _none, None, "expand", "CNTK v2", expand=lambda g, x, attrs, training: x)
-Op("assign", "Assign", _assign_type, constant_gradient, "assign", "CNTK v2")
+Op("assign", "Assign", _assign_type, lambda n, dy: [None, dy], "assign", "CNTK v2")
 Op("fill", "Fill", lambda types, attrs: [attrs["type"]], constant_gradient, "pointwise", "a number everywhere")
 
 
@@ -83,7 +84,9 @@ def output_variable(shape: Any, dtype: Any, dynamic_axes: Any, needs_gradient: b
 
 
 def placeholder(shape: Any = None, dynamic_axes: Any = None, name: str = "") -> Variable:
-    """Stands for a variable given later by `replace_placeholders` or by a call."""
+    """Stands for a variable given later by `replace_placeholders` or by a call. A text as `shape` is taken for the name."""
+    if isinstance(shape, str):
+        shape, name = None, name or shape
     return Placeholder(shape, None, True, False, dynamic_axes, name)
 
 
@@ -134,6 +137,24 @@ Op("zeros_like", "ZerosLike", _same, constant_gradient, "expand", "CNTK v2", exp
 Op("ones_like", "OnesLike", _same, constant_gradient, "expand", "CNTK v2", expand=_like(1.0))
 
 
+def _eye_type(types, attrs):
+    t = types[0]
+    if t.axes and any(a.is_sequence_axis for a in t.axes) or len(t.shape) + bool(t.axes) != 2:
+        raise ValueError(("two axes, the batch axis counted, and no sequence axis", str(t), ""))
+    return [t]
+
+
+def _eye_expand(g, x, attrs, training):
+    t = x[0].type
+    shape = (g.rows_of(t.axes), *t.shape) if t.axes else t.shape
+    eye = Constant(np.eye(*shape, dtype=t.dtype), dtype=t.dtype)
+    v = g.leaf(eye, eye.type)
+    return v.node("axis_to_rows", axes=t.axes) if t.axes else v
+
+
+Op("eye_like", "EyeLikeOp", _eye_type, constant_gradient, "expand", "CNTK v2", expand=_eye_expand)
+
+
 def zeros_like(x: Any, name: str = "") -> Function:
     """0 in the shape and row space of x."""
     return apply("zeros_like", [x], name)
@@ -142,3 +163,11 @@ def zeros_like(x: Any, name: str = "") -> Function:
 def ones_like(x: Any, name: str = "") -> Function:
     """1 in the shape and row space of x."""
     return apply("ones_like", [x], name)
+
+
+def eye_like(x: Any, sparse_output: bool = True, name: str = "") -> Function:
+    """1 on the diagonal and 0 elsewhere, in the shape of a matrix x; a batch of vectors is a matrix too. The result is dense.
+
+    Raises `ValueError` for other than two axes, the batch axis counted, and for sequences.
+    """
+    return apply("eye_like", [x], name)

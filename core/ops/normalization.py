@@ -1,15 +1,21 @@
-"""Batch normalisation. Layer normalisation is a layer made of other ops."""
+"""Normalisation over the minibatch, over a sample, over neighbouring channels. Layer normalisation is a layer made of other ops."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from cogkit.functions import Function, apply, to_variable
-from cogkit.op import INFERRED, Op, Type
+from cogkit.errors import here
+from cogkit.functions import Function, apply, to_variable, to_variables
+from cogkit.op import INFERRED, Op, Type, broadcast, shown
 from cogkit.variables import Constant
 
-__all__ = ["batch_normalization"]
+__all__ = [
+    "batch_normalization",
+    "local_response_normalization",
+    "mean_variance_normalization",
+    "per_dim_mean_variance_normalize",
+]
 
 
 def _stats_shape(x, attrs):
@@ -143,4 +149,141 @@ def batch_normalization(
         blend_time_constant=float(blend_time_constant),
         epsilon=float(epsilon),
         disable_regularization=bool(disable_regularization),
+    )
+
+
+# one sample ------------------------------------------------------------------------------------------------------------------------
+
+
+def _sample_type(types, attrs):
+    t = types[0]
+    if not t.shape:
+        raise ValueError(("an operand with an axis to normalise over", "a number", ""))
+    return [t]
+
+
+def _sample_expand(g, x, attrs, training):
+    x = x[0]
+    shape = x.type.shape
+    axes = tuple(range(0 if attrs["use_stats_across_channels"] or len(shape) == 1 else 1, len(shape)))
+    size = float(math.prod(shape[i] for i in axes)) or float("nan")
+
+    def mean(v):
+        return v.node("reduce_sum", axes=axes, rows=False) / size
+
+    d = x - mean(x)
+    return d / (mean(d * d).sqrt() + attrs["epsilon"]) if attrs["do_variance_scaling"] else d
+
+
+Op(
+    "mean_variance_normalization",
+    "MeanVarianceNormalization",
+    _sample_type,
+    None,
+    "expand",
+    "CNTK v2",
+    expand=_sample_expand,
+)
+
+
+def _per_dim_type(types, attrs):
+    out = broadcast(types)
+    if out.shape != types[0].shape:
+        raise ValueError(
+            (
+                f"a mean and a deviation that broadcast to {shown(types[0].shape)}",
+                " and ".join(shown(t.shape) for t in types[1:]),
+                "",
+            )
+        )
+    return [out]
+
+
+Op(
+    "per_dim_mean_variance_normalize",
+    "PerDimMeanVarianceNormalize",
+    _per_dim_type,
+    None,
+    "expand",
+    "CNTK v2",
+    expand=lambda g, x, attrs, training: (x[0] - x[1].stop()) * x[2].stop(),
+)
+
+
+def _response_type(types, attrs):
+    t = types[0]
+    if not 2 <= len(t.shape) <= 4:
+        raise ValueError(("an operand (channels, 1 to 3 spatial axes)", shown(t.shape), ""))
+    return [t]
+
+
+def _response_expand(g, x, attrs, training):
+    x = x[0]
+    radius, channels = attrs["depth_radius"], x.type.shape[0]
+    width = 2 * radius + 1
+    flat = x.reshape((1, channels, math.prod(x.type.shape[1:])))
+    # the mean over channels beside each other, zeros beyond the first and the last, is a pool of one column
+    mean = g.node(
+        "pool", [flat * flat], mode="avg_include_pad", window=(width, 1), strides=(1, 1), pads=((radius, radius), (0, 0))
+    )
+    return x / (mean.reshape(x.type.shape) * attrs["alpha"] + attrs["bias"]) ** attrs["beta"]
+
+
+Op(
+    "local_response_normalization",
+    "LocalResponseNormalization",
+    _response_type,
+    None,
+    "expand",
+    "Krizhevsky et al. 2012, section 3.3; alpha is divided by the number of channels, as in CNTK v2",
+    expand=_response_expand,
+)
+
+
+def mean_variance_normalization(
+    operand: Any,
+    epsilon: float = 0.00001,
+    use_stats_across_channels: bool = False,
+    do_variance_scaling: bool = True,
+    name: str = "",
+) -> Function:
+    """(x - mean) / (std + epsilon) of each sample: for each channel (the first axis) by itself, or across them; of a vector over all of it.
+
+    do_variance_scaling False: x - mean. The deviation is the biased one. Raises `ValueError` for a negative epsilon.
+    """
+    if not epsilon >= 0:
+        raise ValueError(here(f"MeanVarianceNormalization: expected an epsilon of at least 0, got {epsilon!r}"))
+    return apply(
+        "mean_variance_normalization",
+        [operand],
+        name,
+        epsilon=float(epsilon),
+        use_stats_across_channels=bool(use_stats_across_channels),
+        do_variance_scaling=bool(do_variance_scaling),
+    )
+
+
+def per_dim_mean_variance_normalize(operand: Any, mean: Any, inv_stddev: Any, name: str = "") -> Function:
+    """(x - mean) * inv_stddev, both of a shape that broadcasts to the operand's; no gradient flows to them."""
+    return apply("per_dim_mean_variance_normalize", to_variables(operand, mean, inv_stddev), name)
+
+
+def local_response_normalization(
+    operand: Any, depth_radius: int, bias: float, alpha: float, beta: float, name: str = ""
+) -> Function:
+    """x / (bias + alpha / (2 r + 1) * sum of x^2 over the r channels before and after) ^ beta. Krizhevsky et al. 2012, section 3.3.
+
+    operand: (channels, spatial...). depth_radius: r, at least 0. CNTK's documents leave the division of alpha out; its code does it.
+    Raises `ValueError` for other shapes.
+    """
+    if depth_radius < 0:
+        raise ValueError(here(f"LocalResponseNormalization: expected a depth_radius of at least 0, got {depth_radius!r}"))
+    return apply(
+        "local_response_normalization",
+        [operand],
+        name,
+        depth_radius=int(depth_radius),
+        bias=float(bias),
+        alpha=float(alpha),
+        beta=float(beta),
     )
