@@ -40,7 +40,7 @@ class Axis:
     @property
     def is_batch_axis(self) -> bool:
         """Whether this is the batch axis."""
-        return self.name == _BATCH.name
+        return self.name == _BATCH.name or self._index > _NO_INDEX
 
     @property
     def is_sequence_axis(self) -> bool:
@@ -57,6 +57,11 @@ class Axis:
     def default_batch_axis() -> Axis:
         """The batch axis."""
         return _BATCH
+
+    @staticmethod
+    def batch_of(rows: int) -> Axis:
+        """A batch axis of its own, of so many rows: of a batch made of a static axis that is not as long as the one that is fed."""
+        return Axis(_NO_INDEX + 1, f"batchOf_{rows}")
 
     @staticmethod
     def default_dynamic_axis() -> Axis:

@@ -125,7 +125,7 @@ def _identity(n, sizes, run, x):
     return x
 
 
-@kernel("reshape", "expand_dims", "squeeze", "flatten")
+@kernel("reshape", "expand_dims", "squeeze", "flatten", "rows_to_axis", "axis_to_rows")
 def _reshape(n, sizes, run, x):
     return x.reshape(rows_of(n.outputs[0], sizes) + n.outputs[0].type.shape)
 

@@ -142,7 +142,7 @@ class SpaceDef(NamedTuple):
     """A row space that is made while running: of the rows of another one, or of lengths.
 
     kind: ('where',): the rows at which `value` is not 0; ('cut', begin, end): some steps of each sequence; ('every', stride,
-    begin, end): each stride-th of them; ('lengths', most): as many steps of each batch item as `value` says, or all.
+    begin, end): each stride-th of them; ('lengths', most): as many steps of each batch item as `value` says, or all; ('rows', n): a batch.
     """
 
     axes: tuple
@@ -174,6 +174,7 @@ class Graph:
         self.longest: dict[tuple, int] = {}  # steps of the longest sequence, where a shape depends on it
         self.cycles: list[Node] = []
         self.whole: tuple[list[Node], list[Node]] = [], []  # nodes and cycles before they were pruned
+        self.counted: dict[tuple, int] = {}  # rows of what is fed, where a shape depends on them
         self.nodes: list[Node] = []
         self.leaves: dict[Any, Value] = {}  # variable -> value
         self.outputs: list[Value] = []
@@ -266,6 +267,23 @@ class Graph:
     def carry(self, moved: Value, steps: int, start: Value) -> Value:
         """The initial state of a delay, and where its sequence goes on what the last `steps` steps before were."""
         t = moved.type
+    def rows_of(self, axes: tuple) -> int:
+        """Rows of a row space that are the size of a static axis. The graph then holds for that number alone."""
+        if axes not in self.sizes:
+            return next(d.kind[1] for d in self.spaces if d.axes == axes)
+        self.counted[axes] = int(self.sizes[axes])
+        return self.counted[axes]
+
+    def batch_of(self, rows: int) -> tuple:
+        """A row space of so many rows: the batch where it has as many or nothing is fed of it, else one of its own."""
+        axes = (Axis.default_batch_axis(),)
+        if axes in self.sizes:
+            if self.rows_of(axes) == rows:
+                return axes
+        elif all(d.axes != axes or d.kind[1] == rows for d in self.spaces):
+            return self.space(axes, (), ("rows", rows), None)[0]
+        return self.space((Axis.batch_of(rows),), (), ("rows", rows), None)[0]
+
         batch = t.axes[:1]
         last = Input((steps, *t.shape), t.dtype, False, False, batch, "last steps")
         valid = Input((steps,), t.dtype, False, False, batch, "steps before")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cogkit.lowering.gradient import gradients
-from cogkit.lowering.ir import Graph, Node, sum_to
+from cogkit.lowering.ir import Graph, Node, Value, sum_to
 from cogkit.lowering.recurrence import recurrence
 from cogkit.lowering.resolve import resolve
 from cogkit.op import Type
@@ -50,7 +50,9 @@ def lower(request: Request, feeds: Mapping[Variable, Type], sizes: Mapping[Any, 
         outputs += gradients(graph, starts, wrt)
     graph.outputs = outputs + graph.carried()
     if not request.effects:
-        graph.effects = []
+        _unwrite(graph)
+    if not graph.cycles:
+        graph.effects += [n for n in graph.nodes if n.name == "user_backward"]
     graph.prune()
     return recurrence(graph)
 
@@ -59,6 +61,18 @@ def stages(graph: Graph) -> dict[int, Graph | None]:
     """The row spaces that a graph makes while running, by number: the graph of the value that one depends on, None for one of lengths alone.
 
     In an order in which they can be made.
+def _unwrite(graph: Graph) -> None:
+    """Writes nothing: what reads the value of an assignment reads what would have been assigned."""
+
+    def value(v: Value) -> Value:
+        return value(v.producer.inputs[1]) if v.producer.name == "assign" else v
+
+    graph.effects = []
+    graph.outputs = [value(v) for v in graph.outputs]
+    for n in graph.nodes:
+        n.inputs = [value(v) for v in n.inputs]
+
+
     """
     needed: dict[int, Graph | None] = {}
 
