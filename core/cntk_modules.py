@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
 import types
 from typing import Any
@@ -66,6 +67,11 @@ class Face(types.ModuleType):
         return sorted({*super().__dir__(), *self.__all__})
 
 
+def _is_there(module: str) -> bool:
+    """Whether a module of cogkit is in this version."""
+    return module in sys.modules or importlib.util.find_spec(module) is not None
+
+
 def _public(module: types.ModuleType) -> list[str]:
     return [n for n, v in vars(module).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)]
 
@@ -75,7 +81,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         package, _, name = fullname.partition(".")
-        if package == "cogkit" and name in CNTK_MODULES:
+        if package == "cogkit" and name in CNTK_MODULES and all(map(_is_there, CNTK_MODULES[name])):
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         return None
 
