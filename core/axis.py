@@ -115,7 +115,7 @@ class Axis:
     __str__ = __repr__
 
 
-_BATCH = Axis("defaultBatchAxis")
+_BATCH = Axis("defaultBatchAxis", is_ordered=False)
 _SEQUENCE = Axis("defaultDynamicAxis")
 _ALL = Axis(_NO_INDEX - 1, "AllAxes")
 _ALL_STATIC = Axis(_NO_INDEX - 2, "AllStaticAxes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from enum import Enum
 
 from cogkit.nodes import Block, Primitive, substitute
@@ -70,6 +71,7 @@ def clone(
     for node in nodes:
         operands = [operand(v) for v in node.operands]
         copy = _block(node, operands, method, known) if isinstance(node, Block) else node.over(operands)
+        copy.custom = deepcopy(node.custom)
         copies.append(copy)
         for old, new in zip(node.outputs, copy.outputs, strict=True):
             if old.owner is node:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from cogkit import variables
+from cogkit.attributes import cntk_attributes, settable
 from cogkit.axis import Axis
 from cogkit.cloning import CloneMethod, clone
 from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here, sentence
 from cogkit.nodes import Block, Combined, Primitive, refresh, substitute
 from cogkit.op import OPS
-from cogkit.variables import BoundPlaceholder, Constant, Input, Operators, Parameter, Variable
+from cogkit.variables import BoundPlaceholder, Constant, Input, Operators, Parameter, Variable, kind_of
 from cogkit.walks import inner_leaves, leaves_of, nodes_of
 
 __all__ = ["BlockFunction", "CloneMethod", "Function", "apply"]
@@ -61,10 +62,6 @@ def apply(op: str, operands: Sequence[Any], name: str = "", outputs: int = 1, **
     return Function(Primitive(OPS[op], to_variables(*operands), attributes, name, outputs))
 
 
-AUTO_SEED = 18446744073709551613  # `SentinelValueForAutoSelectRandomSeed` of the random ops
-_ATTRIBUTES = {"dropoutRate": "dropout_rate", "rngSeed": "seed"}  # CNTK's names of settings that may be changed
-
-
 class Function(Operators):
     """A graph of nodes seen as one function of its free inputs.
 
@@ -94,16 +91,9 @@ class Function(Operators):
 
     @name.setter
     def name(self, value: str) -> None:
-        if self.root.name and self.root.name != value:
+        if self.root.name and self.root.name != value and not variables.renaming:
             raise ValueError(
-                sentence(
-                    self.op_name,
-                    self.name,
-                    self.root.where,
-                    "a function without a name",
-                    f"a new name {value!r}",
-                    "names are given once; use C.alias(x, name)",
-                )
+                self._says("a function without a name", f"a new name {value!r}", "names are given once; use C.alias(x, name)")
             )
         self.root.name = value
         for v in self.root.outputs:
@@ -118,12 +108,17 @@ class Function(Operators):
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The last node's settings; those of dropout under CNTK's names too."""
-        own = self.root.attributes
-        found = {**own, **{theirs: own[ours] for theirs, ours in _ATTRIBUTES.items() if ours in own}}
-        if found.get("rngSeed") == AUTO_SEED:
-            found["rngSeed"] = own["purpose"]  # the number that stands for an automatic seed
-        return found
+        """The last node's settings, under CNTK's names."""
+        return cntk_attributes(self.root)
+
+    @property
+    def custom_attributes(self) -> dict[str, Any]:
+        """What a user writes down about the last node (numbers, texts, lists, dicts): kept by copies and in model files."""
+        return self.root.custom
+
+    @custom_attributes.setter
+    def custom_attributes(self, values: dict[str, Any]) -> None:
+        self.root.custom = dict(values)
 
     @property
     def outputs(self) -> tuple[Variable, ...]:
@@ -135,16 +130,17 @@ class Function(Operators):
         """The one value it computes; `ValueError` when there are several."""
         if len(self.root.outputs) != 1:
             raise ValueError(
-                sentence(
-                    self.op_name,
-                    self.name,
-                    self.root.where,
+                self._says(
                     "a function with one output",
                     f"{len(self.root.outputs)} outputs",
                     "name one of .outputs",
                 )
             )
         return self.root.outputs[0]
+
+    def _says(self, wish: str, fact: str, way: str = "") -> str:
+        """A sentence about the last node, for an error."""
+        return sentence(self.op_name, self.name, self.root.where, wish, fact, way)
 
     def _leaves(self, right_first: bool = False) -> list[Variable]:
         return leaves_of(self.root, right_first)
@@ -214,10 +210,7 @@ class Function(Operators):
         if named:
             if len(named) > 1:
                 raise ValueError(
-                    sentence(
-                        self.op_name,
-                        self.name,
-                        self.root.where,
+                    self._says(
                         f"one variable named {key!r}",
                         str(len(named)),
                         "use find_all_with_name",
@@ -232,7 +225,17 @@ class Function(Operators):
     def __repr__(self) -> str:
         arguments = ", ".join(map(repr, self.arguments))
         outputs = ", ".join(repr(v) for v in self.root.outputs)
-        return f"{self.op_name}{'(' + repr(self.name) + ')' if self.name else ''}: {arguments} -> {outputs}"
+        return f"Composite({self.op_name}): {arguments} -> {outputs}"
+
+    def __str__(self) -> str:
+        """`name: Op(arguments) -> type`, as CNTK writes it."""
+        given = ", ".join(f"{v.name}: {kind_of(v)}" if v.name else kind_of(v) for v in self.arguments)
+        made = [kind_of(v) for v in self.root.outputs]
+        name = f"{self.name}: " if self.name else ""
+        return f"{name}{self._title()}({given}) -> {made[0] if len(made) == 1 else 'Tuple[' + ', '.join(made) + ']'}"
+
+    def _title(self) -> str:
+        return "Composite" if isinstance(self.root, Combined) else self.op_name
 
     # making others of it -------------------------------------------------------------------------------------------
 
@@ -257,18 +260,13 @@ class Function(Operators):
         own = list(self._signature or ())
         parameters = own + [p for p in used if not any(p is q for q in own)]
         if len(args) > len(parameters):
-            raise TypeError(
-                sentence(self.op_name, self.name, self.root.where, f"at most {len(parameters)} arguments", str(len(args)))
-            )
+            raise TypeError(self._says(f"at most {len(parameters)} arguments", str(len(args))))
         mapping = dict(zip(parameters, args, strict=False))
         for key, value in kwargs.items():
             found = [p for p in parameters if p.name == key]
             if len(found) != 1 or found[0] in mapping:
                 raise TypeError(
-                    sentence(
-                        self.op_name,
-                        self.name,
-                        self.root.where,
+                    self._says(
                         "arguments named " + ", ".join(p.name or p.uid for p in parameters),
                         repr(key),
                     )
@@ -278,10 +276,7 @@ class Function(Operators):
         missing = [p.name or p.uid for p in wanted if p not in mapping]
         if missing:
             raise TypeError(
-                sentence(
-                    self.op_name,
-                    self.name,
-                    self.root.where,
+                self._says(
                     f"{len(wanted)} arguments",
                     str(len(mapping)),
                     "missing: " + ", ".join(missing),
@@ -293,7 +288,7 @@ class Function(Operators):
         """A copy of the graph with parameters shared, copied or frozen, and some variables replaced.
 
         substitutions: variable -> variable or function. Inputs that are not replaced are new ones of the same name and type.
-        Raises `ValueError` for a variable that is not in the graph.
+        Raises `ValueError` for a variable that is not in the graph, `TypeError` for what is neither variable nor function.
         """
         if not isinstance(method, CloneMethod):
             if method not in CloneMethod.__members__:
@@ -301,14 +296,15 @@ class Function(Operators):
             method = CloneMethod[method]
         mapping: dict[Variable, Variable] = {}
         for k, v in (substitutions or {}).items():
-            mapping[k.output if isinstance(k, Function) else k] = to_variables(v)[0]
+            for side, given in ("a variable to replace", k), ("a variable or function to put in its place", v):
+                if not isinstance(given, (Variable, Function)):
+                    raise TypeError(self._says(side, f"{given!r}", "clone(method, {variable: variable or function})"))
+            mapping[to_variable(k)] = to_variable(v)
         leaves = leaves_of(self.root)
         reachable = {id(v) for v in leaves} | {id(v) for n in nodes_of(self.root) for v in n.outputs}
         for k in mapping:
             if id(k) not in reachable:
-                raise ValueError(
-                    sentence(self.op_name, self.name, self.root.where, "a variable of this function to replace", repr(k))
-                )
+                raise ValueError(self._says("a variable of this function to replace", repr(k)))
         fresh: dict[Variable, Variable] = {
             v: Input(v._shape, v._dtype, v.needs_gradient, v.is_sparse, v._axes, v.name) for v in leaves if v.is_input
         }
@@ -342,10 +338,7 @@ class Function(Operators):
             k = k.output if isinstance(k, Function) else k
             if not k.is_placeholder:
                 raise ValueError(
-                    sentence(
-                        self.op_name,
-                        self.name,
-                        self.root.where,
+                    self._says(
                         "a placeholder to replace",
                         repr(k),
                         "use clone with substitutions for other variables",
@@ -355,7 +348,7 @@ class Function(Operators):
         known = {id(v) for v in self._leaves()}
         for k in substitutions:
             if id(k) not in known:
-                raise ValueError(sentence(self.op_name, self.name, self.root.where, "a placeholder of this function", repr(k)))
+                raise ValueError(self._says("a placeholder of this function", repr(k)))
         substitute(nodes_of(self.root), mapping)
         if self._signature:
             self._signature = [mapping.get(id(v), v) for v in self._signature]
@@ -364,10 +357,7 @@ class Function(Operators):
             refresh(self)
         except RecursionError:
             raise ValueError(
-                sentence(
-                    self.op_name,
-                    self.name,
-                    self.root.where,
+                self._says(
                     "a delay in every cycle",
                     "a value that depends on itself",
                     "put C.sequence.past_value or C.sequence.future_value on the way",
@@ -379,7 +369,7 @@ class Function(Operators):
         """Replaces the one placeholder; `ValueError` when there is none or more than one."""
         found = self.placeholders
         if len(found) != 1:
-            raise ValueError(sentence(self.op_name, self.name, self.root.where, "exactly one placeholder", str(len(found))))
+            raise ValueError(self._says("exactly one placeholder", str(len(found))))
         return self.replace_placeholders({found[0]: substitution})
 
     def find_all_with_name(self, name: str, depth: int = 0) -> list[Any]:
@@ -404,10 +394,7 @@ class Function(Operators):
         found = self.find_all_with_name(name, depth)
         if len(found) > 1:
             raise ValueError(
-                sentence(
-                    self.op_name,
-                    self.name,
-                    self.root.where,
+                self._says(
                     f"one node named {name!r}",
                     f"{len(found)}",
                     "use find_all_with_name",
@@ -476,11 +463,11 @@ class Function(Operators):
 
     def set_attribute(self, name: str, value: Any) -> None:
         """Changes a setting of the last node, e.g. `dropoutRate` or `rngSeed`; plans are dropped. Raises `ValueError` for one it has not."""
-        key = _ATTRIBUTES.get(name, name)
-        settable = [k for k in self.root.attributes if k not in ("purpose", "type")]
-        if key not in settable:
-            have = ", ".join(sorted(settable)) or "none"
-            raise ValueError(sentence(self.op_name, self.name, self.root.where, f"an attribute it has ({have})", repr(name)))
+        names = settable(self.root)
+        key = names.get(name, name)
+        if key not in names.values():
+            have = ", ".join(sorted(names)) or "none"
+            raise ValueError(self._says(f"an attribute it has ({have})", repr(name)))
         before = dict(self.root.attributes)
         self.root.attributes[key] = type(before[key])(value)
         if key == "seed":
@@ -491,10 +478,7 @@ class Function(Operators):
             self.root.attributes.update(before)
             self.root.forget()
             raise ValueError(
-                sentence(
-                    self.op_name,
-                    self.name,
-                    self.root.where,
+                self._says(
                     f"a {name} that keeps its type {types[0]}",
                     repr(value),
                     "make another node",
@@ -523,6 +507,9 @@ class Node(Function):
 
     @property
     def inputs(self) -> tuple[Variable, ...]:
+    def _title(self) -> str:
+        return self.op_name
+
         """Its operands; for a block first the parameters inside."""
         return tuple(self._leaves())
 
@@ -540,7 +527,7 @@ class Node(Function):
     def block_root(self) -> Function:
         """The last node of a block's inner graph."""
         if not isinstance(self.root, Block):
-            raise ValueError(sentence(self.op_name, self.name, self.root.where, "a block", "a primitive"))
+            raise ValueError(self._says("a block", "a primitive"))
         return Node(self.root.composite.root)
 
     @property

@@ -32,6 +32,7 @@ class Primitive(Typed):
         self.attributes = attributes
         self.name = name
         self.where = where or user_line()
+        self.custom: dict[str, Any] = {}  # what a user notes about it
         self.outputs: list[Variable] = [Output(self, i, name) for i in range(outputs)]
         _ = self.types  # infer now, so that an error shows where the node is made
 

@@ -94,8 +94,8 @@ def fits(a: Sequence[int], b: Sequence[int]) -> bool:
 
 
 def shown(shape: Sequence[int]) -> str:
-    """A shape for a message: free and inferred sizes as '?' and '*'."""
-    sizes = [{FREE: "?", INFERRED: "*"}.get(n, str(n)) for n in shape]
+    """A shape for a message: free and inferred sizes as '*' and '?', as CNTK writes them."""
+    sizes = [{FREE: "*", INFERRED: "?"}.get(n, str(n)) for n in shape]
     return "(" + ", ".join(sizes) + (",)" if len(sizes) == 1 else ")")
 
 

@@ -13,6 +13,7 @@ from cogkit.errors import here, sentence, user_line
 from cogkit.op import FREE, INFERRED, Type, row_space, shown
 
 edits = 0  # counts edits of graphs and of constants: a plan is checked again after one
+renaming = False  # whether a named function or variable may be given another name
 
 __all__ = ["Constant", "FreeDimension", "InferredDimension", "Parameter", "Record", "Variable"]
 
@@ -166,7 +167,7 @@ class Variable(Operators):
 
     @name.setter
     def name(self, value: str) -> None:
-        if self._name and value != self._name:
+        if self._name and value != self._name and not renaming:
             raise ValueError(
                 sentence(
                     self.kind,
@@ -209,9 +210,24 @@ class Variable(Operators):
 
     def __repr__(self) -> str:
         t = self.type
-        shape = "[???]" if t.shape is None else "[" + " x ".join({FREE: "?", INFERRED: "*"}.get(n, str(n)) for n in t.shape) + "]"
+        shape = "[???]" if t.shape is None else "[" + " x ".join({FREE: "*", INFERRED: "?"}.get(n, str(n)) for n in t.shape) + "]"
         axes = "[???]" if t.axes is None else row_space(t.axes) or "[]"
         return f"{self.kind}('{self.name or self.uid}', {axes}, {shape})"
+
+
+def kind_of(v: Variable) -> str:
+    """What a value is, as CNTK writes types: `Sequence[Tensor[5]]`, `np.float32` for a number, `Sequence[tensor]` while it is not known."""
+    t = v.type
+    if t.shape is None:
+        return "Sequence[tensor]"
+    dtype = np.dtype(t.dtype or np.float32)
+    sizes = [str(n) for n in t.shape]
+    if not sizes:
+        kind = f"np.{dtype.name}"
+    else:
+        sizes = sizes if dtype == np.float32 else [f"np.{dtype.name}", *sizes]
+        kind = f"{'Sparse' * v.is_sparse}{'' if t.axes or t.axes is None else 'Parameter'}Tensor[{','.join(sizes)}]"
+    return f"Sequence[{kind}]" if t.axes is None or any(a.is_sequence_axis for a in t.axes) else kind
 
 
 class Input(Variable):

@@ -64,7 +64,7 @@ wrong(
 wrong(
     "dense of a free size",
     lambda: L.Dense(2, name="out")(free),
-    "Dense 'out' (@): expected a known size for 'W' to take, got (?, 2); a free size is no size yet",
+    "Dense 'out' (@): expected a known size for 'W' to take, got (*, 2); a free size is no size yet",
 )
 wrong(
     "dense, too many axes mapped",
@@ -110,7 +110,7 @@ wrong(
 wrong(
     "image without channels",
     lambda: L.Convolution2D((3, 3), 4)(C.input_variable((32, 32))),
-    "Convolution2D (@): expected an operand of 3 axes for a kernel (4, *, 3, 3), got (32, 32); the kernel is (filters, channels, spatial...)",
+    "Convolution2D (@): expected an operand of 3 axes for a kernel (4, ?, 3, 3), got (32, 32); the kernel is (filters, channels, spatial...)",
 )
 wrong(
     "groups",
@@ -141,7 +141,7 @@ wrong("reshape", lambda: C.reshape(v, (2, 2)), "Reshape (@): expected a shape of
 wrong(
     "reshape, not whole",
     lambda: C.reshape(image, (7, C.InferredDimension)),
-    "Reshape (@): expected a shape of 3072 elements, got (7, *); the inferred size would not be whole",
+    "Reshape (@): expected a shape of 3072 elements, got (7, ?); the inferred size would not be whole",
 )
 wrong(
     "transpose",
@@ -416,7 +416,7 @@ wrong(
 wrong(
     "no such setting",
     lambda: C.dropout(v, 0.5).set_attribute("rate", 1),
-    "Dropout (@): expected an attribute it has (dropout_rate, seed), got 'rate'",
+    "Dropout (@): expected an attribute it has (dropoutRate, rngSeed), got 'rate'",
 )
 wrong("no such node", lambda: plus.weights, "Function 'Plus' has no attribute, parameter or node named 'weights'", AttributeError)
 
@@ -425,7 +425,7 @@ wrong("parameter of no shape", lambda: C.parameter(), "Parameter (@): expected a
 wrong(
     "shape not inferred",
     lambda: C.parameter((C.InferredDimension, 2), name="W").value,
-    "Parameter 'W' (@): expected a known shape, got (*, 2); apply the function to an input first, so that the shape is inferred",
+    "Parameter 'W' (@): expected a known shape, got (?, 2); apply the function to an input first, so that the shape is inferred",
 )
 wrong(
     "value of another shape",
@@ -580,7 +580,7 @@ wrong(
 wrong(
     "sequence axis that is none",
     lambda: S.input_variable(3, sequence_axis=C.Axis(0)),
-    "sequence_axis (@): expected a sequence axis such as C.Axis('t'), got Axis(0)",
+    "sequence_axis (@): expected a sequence axis such as C.Axis('t'), got Axis('staticAxisIdx=0')",
     TypeError,
 )
 wrong(

@@ -11,7 +11,7 @@ from typing import Any
 
 from cogkit.functions import Function, Node
 from cogkit.nodes import Block
-from cogkit.op import row_space
+from cogkit.op import FREE, INFERRED, row_space
 from cogkit.variables import Variable
 from cogkit.walks import nodes_of
 
@@ -82,7 +82,7 @@ def _shape(v: Variable) -> str:
     t = v.type
     if t.shape is None:
         return "?"
-    return row_space(t.axes) + "(" + ", ".join({-1: "*", -3: "?"}.get(n, str(n)) for n in t.shape) + ")"
+    return row_space(t.axes) + "(" + ", ".join({INFERRED: "?", FREE: "*"}.get(n, str(n)) for n in t.shape) + ")"
 
 
 def _name(v: Variable) -> str:

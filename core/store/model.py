@@ -189,6 +189,8 @@ def graph_to_json(function: Function) -> tuple[dict[str, Any], dict[str, np.ndar
     graph, tensors, _ = _write(function)
     return graph, tensors
 
+            if node.custom:
+                made["custom"] = _pack(node.custom, self.tensors, f"{node.label} '{node.name}'")
 
 def _write(function: Function) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
     writer = _Writer()
@@ -266,7 +268,10 @@ class _Reader:
         self.count = len(graph["nodes"])
         self.later: dict[tuple[int, int], Placeholder] = {}  # what stands for outputs of nodes that are still to come
         for entry in graph["nodes"]:
-            self.nodes.append(self.node(entry))
+            node = self.node(entry)
+            if "custom" in entry:
+                node.custom = dict(_unpack(entry["custom"], tensors))
+            self.nodes.append(node)
         if self.later:
             substitute(
                 self.nodes, {id(p): self.nodes[n].outputs[_index(i, self.nodes[n].outputs)] for (n, i), p in self.later.items()}
