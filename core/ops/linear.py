@@ -6,10 +6,12 @@ from typing import Any
 
 from cogkit.functions import Function, apply, to_variables
 from cogkit.op import INFERRED, Op, Type, common_dtype, fits, join_axes, shown, size_of
+from cogkit.ops import sequence
 
-__all__ = ["TIMES_NO_INFERRED_INPUT_RANK", "times", "times_transpose"]
+__all__ = ["TIMES_NO_INFERRED_INPUT_RANK", "TIMES_REDUCE_SEQUENCE_AXIS_WITHOUT_INFERRED_INPUT_RANK", "times", "times_transpose"]
 
 TIMES_NO_INFERRED_INPUT_RANK = -1
+TIMES_REDUCE_SEQUENCE_AXIS_WITHOUT_INFERRED_INPUT_RANK = -2
 
 
 # the primitive: a (m, k) times b (k, n), ta/tb transpose them; sum_rows sums the products of all rows into one --------------------
@@ -136,9 +138,12 @@ def times(
     """Matrix product: sums over the last axes of `left` and the first axes of `right`.
 
     left: (..., inputs), right: (inputs, outputs), result: (..., outputs). output_rank: how many axes of `right` are outputs.
-    infer_input_rank_to_map: where inputs of a parameter are inferred, the number of leading axes of `left` that are not summed over.
+    infer_input_rank_to_map: where inputs of a parameter are inferred, the number of leading axes of `left` that are not summed over;
+    `TIMES_REDUCE_SEQUENCE_AXIS_WITHOUT_INFERRED_INPUT_RANK` sums over the steps of sequences too.
     Raises `ValueError` where the summed sizes differ.
     """
+    if infer_input_rank_to_map == TIMES_REDUCE_SEQUENCE_AXIS_WITHOUT_INFERRED_INPUT_RANK:
+        return sequence.reduce_sum(times(left, right, output_rank), name)
     return apply("times", [left, right], name, output_rank=int(output_rank), map_rank=int(infer_input_rank_to_map))
 
 

@@ -63,6 +63,7 @@ __all__ = [
     "sqrt",
     "square",
     "stop_gradient",
+    "straight_through_impl",
     "sum",
     "tan",
     "tanh",
@@ -179,11 +180,22 @@ def _unary(op: str, doc: str):
     return f
 
 
+_BROADCASTS = " Shapes broadcast, aligned at the last axis; raises `ValueError` where they do not."
+
+
 def _binary(op: str, doc: str):
     def f(left: Any, right: Any, name: str = "") -> Function:
         return apply(op, [left, right], name)
 
-    f.__doc__ = doc + " Shapes broadcast, aligned at the last axis; raises `ValueError` where they do not."
+    f.__doc__ = doc + _BROADCASTS
+    return f
+
+
+def _logical(op: str, doc: str):
+    def f(x: Any, y: Any, name: str = "") -> Function:
+        return apply(op, [x, y], name)
+
+    f.__doc__ = doc + _BROADCASTS
     return f
 
 
@@ -193,8 +205,6 @@ log = _unary("log", "Natural logarithm; nan below 0 and -inf at 0 (CNTK 2.7 give
 sqrt = _unary("sqrt", "Square root; nan below 0 (CNTK 2.7 gives 0 there).")
 reciprocal = _unary("reciprocal", "1 / x; inf at 0 (CNTK 2.7 gives 0 there).")
 abs = _unary("abs", "Absolute value.")
-floor = _unary("floor", "The largest whole number <= x.")
-ceil = _unary("ceil", "The smallest whole number >= x.")
 sin = _unary("sin", "Sine of x in radians.")
 cos = _unary("cos", "Cosine of x in radians.")
 tan = _unary("tan", "Tangent of x in radians.")
@@ -209,20 +219,41 @@ sigmoid = _unary("sigmoid", "1 / (1 + e^-x).")
 tanh = _unary("tanh", "Hyperbolic tangent.")
 relu = _unary("relu", "max(x, 0).")
 element_not = _unary("not", "1 where x is 0, else 0.")
-stop_gradient = _unary("stop_gradient", "x, through which no gradient flows.")
 
 minus = _binary("sub", "left - right.")
 element_divide = _binary("div", "left / right; inf or nan where right is 0 (CNTK 2.7 gives 0 there).")
-pow = _binary("pow", "base to the power of exponent; the gradient of the exponent is 0 where the base is not positive.")
 equal = _binary("eq", "1 where left == right, else 0.")
 not_equal = _binary("ne", "1 where left != right, else 0.")
 less = _binary("lt", "1 where left < right, else 0.")
 less_equal = _binary("le", "1 where left <= right, else 0.")
 greater = _binary("gt", "1 where left > right, else 0.")
 greater_equal = _binary("ge", "1 where left >= right, else 0.")
-element_and = _binary("and", "1 where both are not 0, else 0.")
-element_or = _binary("or", "1 where at least one is not 0, else 0.")
-element_xor = _binary("xor", "1 where exactly one is not 0, else 0.")
+element_and = _logical("and", "1 where both are not 0, else 0.")
+element_or = _logical("or", "1 where at least one is not 0, else 0.")
+element_xor = _logical("xor", "1 where exactly one is not 0, else 0.")
+
+
+def floor(arg: Any, name: str = "") -> Function:
+    """The largest whole number <= arg, element by element."""
+    return apply("floor", [arg], name)
+
+
+def ceil(arg: Any, name: str = "") -> Function:
+    """The smallest whole number >= arg, element by element."""
+    return apply("ceil", [arg], name)
+
+
+def stop_gradient(input: Any, name: str = "") -> Function:
+    """The operand, through which no gradient flows."""
+    return apply("stop_gradient", [input], name)
+
+
+def pow(base: Any, exponent: Any, name: str = "") -> Function:
+    """base to the power of exponent, element by element; the gradient of the exponent is 0 where the base is not positive.
+
+    Shapes broadcast, aligned at the last axis; raises `ValueError` where they do not.
+    """
+    return apply("pow", [base, exponent], name)
 
 
 def associative_multi_arg(f: Any) -> Any:
@@ -348,6 +379,19 @@ _block("leaky_relu", "LeakyReLU", lambda g, x, a, t: (x[0] >= 0).select(x[0], a[
 _block("param_relu", "PReLU", lambda g, x, a, t: (x[1] >= 0).select(x[1], x[0] * x[1]), "He et al. 2015, arXiv:1502.01852")
 _block("hard_sigmoid", "HardSigmoid", lambda g, x, a, t: (x[0] * a["alpha"] + a["beta"]).max(0.0).min(1.0), "CNTK v2")
 _block("clip", "Clip", lambda g, x, a, t: g.node("min", [x[2], g.node("max", [x[1], x[0]])]), "definition")
+
+
+def _straight_expand(g, x, attrs, training):
+    c = g.node("min", [1.0, g.node("max", [-1.0, x[0]])])
+    return (x[0] > 0) * 2.0 - 1.0 + (c - c.stop())
+
+
+_block("straight_through", "StraightThrough", _straight_expand, "Hubara et al. 2016, arXiv:1602.02830; CNTK v2")
+
+
+def straight_through_impl(x: Any, name: str = "") -> Function:
+    """1 where x > 0, else -1; the gradient is that of x where |x| <= 1, else 0. Hubara et al. 2016."""
+    return apply("straight_through", [x], name)
 
 
 def elu(x: Any, alpha: float = 1.0, name: str = "") -> Function:
