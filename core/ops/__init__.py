@@ -15,3 +15,4 @@ from cogkit.ops.reduction import *  # noqa: F403
 from cogkit.ops.row_spaces import *  # noqa: F403
 from cogkit.ops.shape import *  # noqa: F403
 from cogkit.ops.user import *  # noqa: F403
+from cogkit.ops.spatial import *  # noqa: F403
