@@ -457,6 +457,17 @@ class Function(Operators):
         """Reads a model that `save` wrote."""
         return runtime.load(model, format)
 
+    @staticmethod
+    def register_udf_deserialize_callback(op_name: str, callback: Callable[[list[Variable], str, Any], Any]) -> None:
+        """Says how user functions that files call `op_name` are made: callback(inputs, name, state). Raises `ValueError` for a second one."""
+        from cogkit.ops.user import register_callback
+
+        register_callback(op_name, callback)
+
+    def serialize(self) -> Any:
+        """What a model file holds of the last node beside its operands: op, name, attributes; of a user function its state too."""
+        return self.root.stored()
+
     def restore(self, filename: str) -> None:
         """Takes the parameter values from a file that `save` wrote for the same graph."""
         runtime.restore(self, filename)
@@ -496,6 +507,9 @@ class Node(Function):
     uid = property(lambda self: self.root.uid, doc="A name that is unique in this process.")
     root_function = property(lambda self: self, doc="Itself.")
 
+    def _title(self) -> str:
+        return self.op_name
+
     def __init__(self, root: Primitive):
         super().__init__(root)
 
@@ -507,9 +521,6 @@ class Node(Function):
 
     @property
     def inputs(self) -> tuple[Variable, ...]:
-    def _title(self) -> str:
-        return self.op_name
-
         """Its operands; for a block first the parameters inside."""
         return tuple(self._leaves())
 
