@@ -179,6 +179,8 @@ class _Writer:
             attributes = {k: _pack(v, self.tensors, f"{node.label} '{node.name}'") for k, v in node.attributes.items()}
             if attributes:
                 made["attributes"] = attributes
+            if node.custom:
+                made["custom"] = _pack(node.custom, self.tensors, f"{node.label} '{node.name}'")
             self.node_index[id(node)] = len(self.nodes)
             self.nodes.append(made)
         return self.node_index[id(root)]
@@ -189,8 +191,6 @@ def graph_to_json(function: Function) -> tuple[dict[str, Any], dict[str, np.ndar
     graph, tensors, _ = _write(function)
     return graph, tensors
 
-            if node.custom:
-                made["custom"] = _pack(node.custom, self.tensors, f"{node.label} '{node.name}'")
 
 def _write(function: Function) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
     writer = _Writer()
