@@ -21,6 +21,7 @@ from cogkit.learners.learner import Learner
 from cogkit.ops import combine
 from cogkit.ops.sequence import has_steps
 from cogkit.train.checkpoint import read_checkpoint, write_checkpoint
+from cogkit.train.distributed import MinibatchInfo, communicator_of
 from cogkit.variables import Parameter, Variable
 from cogkit.walks import nodes_of
 
@@ -140,6 +141,12 @@ class _Step:
         return found, samples, sweep
 
 
+def _is_empty(arguments: Any) -> bool:
+    """Whether a minibatch has no samples: no data at all, or a share of a source's minibatch without any."""
+    values = arguments.values() if isinstance(arguments, Mapping) else ()
+    return isinstance(arguments, Mapping) and all(getattr(v, "num_samples", 1) == 0 for v in values)
+
+
 def _writers(writers: Any) -> list[Any]:
     if writers is None:
         return []
@@ -157,6 +164,7 @@ class Evaluator:
         self.progress_writers = _writers(progress_writers)
         self._test: _Step | None = None
         self._tested = 0
+        self._ranks = communicator_of()
 
     @property
     def evaluation_function(self) -> Function | None:
@@ -167,18 +175,34 @@ class Evaluator:
         return list(self._metric.arguments)
 
     def test_minibatch(self, arguments: Any, device: Any = None, distributed: bool = False) -> float:
-        """The average of the metric over the samples of one minibatch. Raises ValueError for feeds that do not fit."""
+        """The average of the metric over the samples of one minibatch; `distributed`: of the minibatches of all ranks.
+
+        Raises ValueError for feeds that do not fit.
+        """
+        total, samples = self.test_sums(arguments, distributed)
+        return total / samples if samples else 0.0
+
+    def test_sums(self, arguments: Any, distributed: bool = False) -> tuple[float, int]:
+        """As `test_minibatch`, but (sum of the metric, samples)."""
         if self._metric is None:
             raise ValueError("test_minibatch: expected a metric, got none; pass criterion=(loss, metric)")
+        total, samples = 0.0, 0
+        if not (distributed and _is_empty(arguments)):  # else other ranks may have data
+            total, samples = self._evaluate(arguments)
+        if distributed:
+            total, count = self._ranks.sum(np.array([total, samples], np.float64)).tolist()
+            samples = int(count)
+        for writer in self.progress_writers:
+            writer.update_test(samples, total)
+        return total, samples
+
+    def _evaluate(self, arguments: Any) -> tuple[float, int]:
         if self._test is None:
             executable = Executable(sums=[self._metric.output], reuse=True)
             self._test = _Step("test_minibatch", executable, _counted(self._metric), self._arguments(), False)
         found, samples, _ = self._test.run(arguments, self._tested)
-        total = float(found[0])
         self._tested += 1
-        for writer in self.progress_writers:
-            writer.update_test(samples, total)
-        return total / samples if samples else 0.0
+        return float(found[0]), samples
 
     def summarize_test_progress(self) -> None:
         """Has the progress writers report the test's sums and start new ones."""
@@ -195,7 +219,8 @@ class Trainer(Evaluator):
     """Trains the parameters that its learners cover.
 
     model: the function trained (None: only the criterion). criterion: (loss, metric), a loss alone, or a function of both.
-    parameter_learners: one or a list; no parameter may have two. progress_writers: one or a list.
+    parameter_learners: one or a list; no parameter may have two. All or none are distributed, see `cogkit.train.distributed`; then
+    loss, metric and counts are those of all ranks. progress_writers: one or a list.
     Raises ValueError for a parameter with two learners, a learner of foreign parameters or a criterion of placeholders; warns of
     parameters without a learner, which stay as they are.
     """
@@ -207,6 +232,10 @@ class Trainer(Evaluator):
         self._loss = loss
         learners = list(parameter_learners) if isinstance(parameter_learners, (list, tuple)) else [parameter_learners]
         self._learners = self._check(learners)
+        self._ranks = communicator_of(self._learners)
+        self._distributed = bool(getattr(self._learners[0], "is_distributed", False))
+        told = [k for k, learner in enumerate(self._learners) if getattr(learner, "is_metric_aggregator", False)]
+        self._aggregator = told[0] if told else 0
         for learner in self._learners:
             if self.progress_writers:
                 learner.add_progress_writers(self.progress_writers)
@@ -244,6 +273,12 @@ class Trainer(Evaluator):
                 if id(p) in owned:
                     raise ValueError(f"Trainer: expected one learner for each parameter, got two for {p!r}")
                 owned.add(id(p))
+        distributed = [bool(getattr(learner, "is_distributed", False)) for learner in learners]
+        if len(set(distributed)) > 1:
+            raise ValueError(
+                "Trainer: expected distributed learners or local ones, got both; "
+                f"make learner {distributed.index(False) + 1} a distributed one too"
+            )
         left = [p for p in have if id(p) not in owned]
         if left:
             names = ", ".join(p.name or p.uid for p in left[:5]) + (", ..." if len(left) > 5 else "")
@@ -302,19 +337,24 @@ class Trainer(Evaluator):
     def _make(self, outputs: tuple[Variable, ...]) -> _Step:
         sums = [self._loss.output] + ([] if self._metric is None else [self._metric.output])
         executable = Executable(outputs, sums, self._loss.output, self._wrt, training=True, reuse=True)
-        return _Step("train_minibatch", executable, _counted(self._loss), self._arguments(), True)
+        step = _Step("train_minibatch", executable, _counted(self._loss), self._arguments(), True)
+        step.rank = self._ranks.rank()
+        return step
 
     def train_minibatch(self, arguments: Any, outputs: Any = None, device: Any = None, is_sweep_end: bool | None = None) -> Any:
         """One step: gradients of the loss over a minibatch, then every learner's update.
 
-        arguments: {input: array or stream of a minibatch source}, names allowed; empty: nothing is done, False. outputs:
+        arguments: {input: array or stream of a minibatch source}, names allowed; empty: nothing is done, False (with distributed
+        learners: an update from what the other ranks have, False when none has data). outputs:
         functions or variables whose values are wanted. A pair (arguments, [flag a sequence]) says which sequences are new: the others go
         on where those of the minibatch before ended. is_sweep_end: for arrays, whether a sweep over the data ends here.
         Returns whether any learner goes on, with `outputs` a pair (that, {variable: array}). Raises ValueError for feeds that do
         not fit: missing, unknown, of another shape or number of samples.
         """
-        if isinstance(arguments, Mapping) and not arguments:
-            return (False, {}) if outputs else False
+        if _is_empty(arguments) and (self._distributed or not arguments):
+            ends = any(bool(getattr(v, "end_of_sweep", False)) for v in arguments.values()) or bool(is_sweep_end)
+            more = self._distributed and self._update(self._zeros(), 0, 0.0, None if self._metric is None else 0.0, ends)
+            return (more, {}) if outputs else more
         wanted: tuple[Variable, ...] = ()
         if outputs:
             listed = [outputs] if isinstance(outputs, (Variable, Function)) else outputs
@@ -335,25 +375,43 @@ class Trainer(Evaluator):
                 )
             sweep = is_sweep_end
         at = len(wanted)
-        metric = None
-        self._loss_sum = float(found[at])
+        loss, metric = float(found[at]), None
         at += 1
         if self._metric is not None:
-            self._metric_sum = metric = float(found[at])
+            metric = float(found[at])
             at += 1
-        self._samples = n
-        self._minibatches += 1
         arrays = found[at:]
         if len(arrays) != len(self._seen) or not all(map(operator.is_, arrays, self._seen)):
             self._take(arrays)
-        more = False
-        for learner, gradients in zip(self._learners, self._gradients, strict=True):
-            more = learner.train(gradients, n, bool(sweep)) or more
-        for writer in self.progress_writers:
-            writer.update_training(n, self._loss_sum, metric)
+        more = self._update(self._gradients, n, loss, metric, bool(sweep))
         if outputs:
             return more, dict(zip(wanted, found, strict=False))
         return more
+
+    def _update(
+        self, gradients: list[dict[Parameter, np.ndarray]], n: int, loss: float, metric: float | None, ends: bool
+    ) -> bool:
+        """Every learner's update, then the minibatch is counted and told to the writers; whether any learner goes on."""
+        more = False
+        if self._distributed:
+            infos = [MinibatchInfo(n, loss, metric, ends) for _ in self._learners]
+            for learner, mine, info in zip(self._learners, gradients, infos, strict=True):
+                more = learner.train_distributed(mine, info) or more
+            told = infos[self._aggregator]
+            n, loss, metric = told.samples, told.loss, told.metric
+        else:
+            for learner, mine in zip(self._learners, gradients, strict=True):
+                more = learner.train(mine, n, ends) or more
+        self._minibatches += 1
+        if n:
+            self._samples, self._loss_sum, self._metric_sum = n, loss, metric or 0.0
+            for writer in self.progress_writers:
+                writer.update_training(n, loss, metric)
+        return more
+
+    def _zeros(self) -> list[dict[Parameter, np.ndarray]]:
+        """The gradients of no samples."""
+        return [{p: np.zeros(p.shape, p.dtype) for p in learner.parameters} for learner in self._learners]
 
     def _take(self, arrays: list[np.ndarray]) -> None:
         """Sorts gradients by learner, once for each memory that they come in; learners read the first such memory in place.
@@ -387,13 +445,14 @@ class Trainer(Evaluator):
     # checkpoints ---------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, filename: str | os.PathLike, external_state: Mapping[str, Any] | None = None) -> None:
-        """Writes a folder with model, learners, random state and counts, aside and renamed into place.
+        """Writes the model as `filename` and all else (learners, random state, counts) as `filename`.ckp, aside and renamed into place.
 
-        external_state: plain data of the caller's, such as the position of a minibatch source. Raises ModelFileError for what
-        cannot be stored, OSError from the disk; an older checkpoint of that name then stays.
+        external_state: plain data of the caller's, such as the position of a minibatch source. Of several ranks each calls it: the first
+        writes both files, the others keep their learners' state beside them. Raises ModelFileError for what cannot be stored, OSError
+        from the disk; an older checkpoint of that name then stays.
         """
         carried = [] if self._main is None else self._main.executable.carried
-        write_checkpoint(filename, self._parts(), self._learners, self._own(), external_state or {}, carried)
+        write_checkpoint(filename, self._parts(), self._learners, self._own(), external_state or {}, carried, self._ranks)
 
     def restore_from_checkpoint(self, filename: str | os.PathLike) -> dict[str, Any]:
         """Puts model, learners, random state and counts back to a checkpoint; returns its external state.
@@ -401,7 +460,7 @@ class Trainer(Evaluator):
         The same model and learners must have been built: schedules are the checkpoint's, everything else is compared.
         Raises FileNotFoundError for no checkpoint, ModelFileError that names the first difference; nothing is changed then.
         """
-        own, external, carried = read_checkpoint(filename, self._parts(), self._learners, self._own())
+        own, external, carried = read_checkpoint(filename, self._parts(), self._learners, self._own(), self._ranks)
         if self._main is None:
             self._main = self._make(())
         self._main.executable.carried[:] = carried

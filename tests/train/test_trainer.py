@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import resource
 import signal
 import subprocess
@@ -19,6 +18,8 @@ from cogkit import ops
 from cogkit.engine import current_engine
 from cogkit.errors import ModelFileError
 from cogkit.logging import ProgressWriter
+from cogkit.store import read_tensors, write_tensors
+from cogkit.train.checkpoint import clear_leftovers
 
 
 class Net:
@@ -452,16 +453,24 @@ def checkpoint(path):
 
 def test_the_model_of_a_checkpoint_is_a_model_file(tmp_path):
     net = checkpoint(tmp_path / "c")
-    loaded = C.load_model(tmp_path / "c" / "model.safetensors")
-    assert [v.name for v in loaded.arguments] == ["x", "y"] or {v.name for v in loaded.arguments} == {"x", "y"}
+    loaded = C.load_model(tmp_path / "c")
+    assert {v.name for v in loaded.arguments} == {"x", "y"}
     named = {p.name: p for p in loaded.parameters}
     assert np.array_equal(named["W1"].value, net.w1.value)
 
 
 def damage(path, change):
-    state = json.loads((path / "state.json").read_text())
-    change(state)
-    (path / "state.json").write_text(json.dumps(state))
+    """Changes the state of a checkpoint, whose files stay whole."""
+    metadata, arrays = read_tensors(f"{path}.ckp")
+    state = json.loads(metadata["state"])
+    change(state, metadata)
+    write_tensors(f"{path}.ckp", arrays, metadata | {"state": json.dumps(state)})
+
+
+def another(path):
+    """The model of another checkpoint, of the same graph."""
+    checkpoint(path.with_name("other"))
+    os.replace(path.with_name("other"), path)
 
 
 def other_model():
@@ -477,16 +486,21 @@ BROKEN = {
     "other model": (other_model, lambda p: None, "expected a tensor '.*' for .*the file is of another model"),
     "other learner": (lambda: Net().trainer(lambda ps: C.sgd(ps, 1)), lambda p: None, "with kind 'sgd', got 'momentumsgd'"),
     "other type": (lambda: Net(dtype=np.float64).trainer(), lambda p: None, "expected float64 .*got float32"),
-    "no state": (None, lambda p: (p / "state.json").unlink(), "got one without state.json"),
-    "no model": (None, lambda p: (p / "model.safetensors").unlink(), "got one without model.safetensors"),
-    "no learner": (None, lambda p: (p / "learner0.safetensors").unlink(), "got one without learner0.safetensors"),
-    "version": (None, lambda p: damage(p, lambda s: s.update(version=7)), "expected a checkpoint of version 1, got 7"),
-    "learners": (None, lambda p: damage(p, lambda s: s.update(learners=2)), "expected 1 learners, got 2"),
-    "format": (None, lambda p: damage(p, lambda s: s.update(format="x")), "expected the state of a checkpoint"),
-    "counts": (None, lambda p: damage(p, lambda s: s["trainer"].pop("seed")), "KeyError"),
-    "cut": (None, lambda p: os.truncate(p / "model.safetensors", 300), "the file is cut|damaged"),
-    "cut state": (None, lambda p: os.truncate(p / "state.json", 30), "expected JSON"),
-    "swapped": (None, lambda p: os.replace(p / "learner0.safetensors", p / "model.safetensors"), "expected a cogkit model"),
+    "no state": (None, lambda p: os.unlink(f"{p}.ckp"), "got one without c.ckp"),
+    "no model": (None, lambda p: p.unlink(), "got one without c"),
+    "another state": (None, another, "expected model and state of one checkpoint, got in c.ckp the state of another one"),
+    "a model alone": (None, lambda p: C.load_model(p).save(p), "expected a checkpoint, got a model alone"),
+    "version": (
+        None,
+        lambda p: damage(p, lambda s, m: m.update(version="7")),
+        "expected a model of version 1 to 1, got version '7'",
+    ),
+    "learners": (None, lambda p: damage(p, lambda s, m: s["learners"].append({})), "expected 1 learners, got 2"),
+    "format": (None, lambda p: damage(p, lambda s, m: m.update(format="x")), "expected a cogkit checkpoint, got 'x'"),
+    "counts": (None, lambda p: damage(p, lambda s, m: s["trainer"].pop("seed")), "KeyError"),
+    "cut": (None, lambda p: os.truncate(p, 300), "the file is cut|damaged"),
+    "cut state": (None, lambda p: os.truncate(f"{p}.ckp", 30), "the file is cut|damaged"),
+    "swapped": (None, lambda p: os.replace(f"{p}.ckp", p), "expected a cogkit model"),
 }
 
 
@@ -522,31 +536,47 @@ def test_external_state_is_plain(state, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
+@pytest.mark.parametrize("full", ["state", "model"])
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, full):
+    """Too little room for the state, or for the model that comes after it."""
     checkpoint(tmp_path / "c")
-    before = {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()}
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert len(before["c.ckp"]) < len(before["c"]) - 40
+    room = 200 if full == "state" else len(before["c"]) - 40
     net = Net()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limit[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limit[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
             net.trainer().save_checkpoint(tmp_path / "c")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()} == before
-    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_a_kill_between_the_two_renames(tmp_path):
-    """The older checkpoint lies aside then, and is found."""
-    net = checkpoint(tmp_path / "c")
-    os.rename(tmp_path / "c", tmp_path / ".c.old")
+def test_a_kill_between_the_two_renames(tmp_path, monkeypatch):
+    """The new state lies aside then, and is found by the new model's token."""
+    checkpoint(tmp_path / "c")
+    net = Net()
+    trainer = net.trainer()
+    go(net, trainer, range(5))
+    replace = os.replace
+
+    def killed(source, target):
+        if str(target).endswith(".ckp"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.save_checkpoint(tmp_path / "c", {"a": 2})
     again = Net()
-    assert again.trainer().restore_from_checkpoint(tmp_path / "c") == {"a": 1}
+    assert again.trainer().restore_from_checkpoint(tmp_path / "c") == {"a": 2}
     assert again.bits() == net.bits()
-    again.trainer().save_checkpoint(tmp_path / "c", {"a": 2})
-    assert Net().trainer().restore_from_checkpoint(tmp_path / "c") == {"a": 2}
-    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+    again.trainer().save_checkpoint(tmp_path / "c", {"a": 3})
+    assert Net().trainer().restore_from_checkpoint(tmp_path / "c") == {"a": 3}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "c.ckp"]
 
 
 def test_a_kill_while_writing_leaves_whole_checkpoints(tmp_path):
@@ -573,5 +603,6 @@ def test_a_kill_while_writing_leaves_whole_checkpoints(tmp_path):
         process.stdout.close()
         with contextlib.suppress(FileNotFoundError):
             assert Net().trainer().restore_from_checkpoint(path) == {"a": 1}
-    assert path.exists() or (tmp_path / ".c.old").exists()
-    assert pathlib.Path(path).parent == tmp_path
+    assert path.exists()
+    clear_leftovers(path)
+    assert {p.name for p in tmp_path.iterdir()} <= {"c", "c.ckp", ".c.ckp.next"}
