@@ -103,7 +103,7 @@ types: .venv/installed
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		> .venv/build-requirements.txt
 	@$(BIN)/python -m pip install -qq -r .venv/build-requirements.txt
-	@COGKIT_ONLY=none $(BIN)/python -m pip install -qq --no-build-isolation -e '.[dev,papers]'
+	@COGKIT_ONLY=none $(BIN)/python -m pip install -qq --no-build-isolation -e '.[dev,papers,parallel]'
 	@touch $@
 
 .venv/built: .venv/installed $(SOURCES)

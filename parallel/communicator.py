@@ -1,0 +1,70 @@
+"""CNTK's face of the ranks: who this rank is, how many there are."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+from cogkit.parallel.world import Alone, World, current_world, leave_world
+
+__all__ = ["Communicator", "WorkerDescriptor", "mpi_communicator"]
+
+
+class WorkerDescriptor:
+    """A rank: its number and the machine that it runs on."""
+
+    def __init__(self, global_rank: int, host_id: str):
+        self.global_rank, self.host_id = global_rank, host_id
+
+    def __repr__(self) -> str:
+        return f"WorkerDescriptor({self.global_rank}, {self.host_id!r})"
+
+
+class Communicator:
+    """The ranks that train together; alone in a process that no `mpiexec` has started."""
+
+    def __init__(self, world: World | None = None):
+        self._world = current_world() if world is None else world
+
+    @staticmethod
+    def rank() -> int:
+        """This rank's number, from 0."""
+        return current_world().rank
+
+    @staticmethod
+    def num_workers() -> int:
+        """How many ranks there are."""
+        return current_world().size
+
+    @staticmethod
+    def finalize() -> None:
+        """To be called once by every rank at the end: MPI can end only when all have come. Without it, the end of the process does so."""
+        world = current_world()
+        if hasattr(world, "finalize"):
+            world.finalize()
+            leave_world()
+
+    def is_main(self) -> bool:
+        """Whether this is rank 0."""
+        return self._world.is_main
+
+    def barrier(self) -> None:
+        """Returns when all ranks have come. Raises RankError when one does not."""
+        self._world.barrier()
+
+    def current_worker(self) -> WorkerDescriptor:
+        """This rank."""
+        return WorkerDescriptor(self._world.rank, platform.node())
+
+    def workers(self) -> list[WorkerDescriptor]:
+        """All ranks, which must ask together."""
+        hosts = self._world.all_gather_bytes(os.fsencode(platform.node()), "hosts")
+        return [WorkerDescriptor(r, os.fsdecode(host)) for r, host in enumerate(hosts)]
+
+    def __repr__(self) -> str:
+        return f"Communicator(rank {self._world.rank} of {self._world.size}{', alone' if isinstance(self._world, Alone) else ''})"
+
+
+def mpi_communicator() -> Communicator:
+    """The ranks that train together."""
+    return Communicator()
