@@ -1,3 +1,5 @@
-"""Training: a model, a criterion, learners, and the minibatches that drive them."""
+"""Training: a model, a criterion, learners, the minibatches that drive them, and what happens every so often meanwhile."""
 
+from cogkit.train.configs import *
+from cogkit.train.session import *
 from cogkit.train.trainer import *
