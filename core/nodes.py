@@ -53,6 +53,10 @@ class Primitive(Typed):
         """The same op over other operands, made at the same line."""
         return Primitive(self.op, operands, dict(self.attributes), self.name, len(self.outputs), self.where)
 
+    def stored(self) -> dict[str, Any]:
+        """What a model file holds of it beside its operands."""
+        return {"op": self.op.name, "name": self.name, "attributes": dict(self.attributes)}
+
 
 class Combined(Primitive):
     """Several values seen as the outputs of one function: the outputs are the operands themselves."""

@@ -13,6 +13,7 @@ from cogkit.engine.arrays import Lease
 from cogkit.engine.feeds import as_sequences, bind_feeds
 from cogkit.engine.arrays import NDArrayView
 from cogkit.engine.spaces import space_made
+from cogkit.engine.user import Resizing, calls_of
 from cogkit.engine.sparse import RowSparse
 from cogkit.engine.values import Value
 from cogkit.errors import sentence
@@ -180,7 +181,14 @@ class Executable:
         if isinstance(roots, Variable):
             roots = {roots: None}
         self.request = Request(
-            tuple(outputs), tuple(sums), tuple((roots or {}).items()), tuple(wrt), training, effects, tuple(effects_of), lists=tuple(lists)
+            tuple(outputs),
+            tuple(sums),
+            tuple((roots or {}).items()),
+            tuple(wrt),
+            training,
+            effects,
+            tuple(effects_of),
+            lists=tuple(lists),
         )
         self.reuse, self.lend = reuse, lend
         self.runs = 0
@@ -258,21 +266,27 @@ class Executable:
         plan = self._plans.get(key)
         if plan is None or len(types) != len(self.arguments):
             self._check(types)
-            graph, plan = self._lowered(types, sizes)
+            graph, plan = self._whole(types, sizes)
             if graph.longest and not self._longest:
                 self._longest = tuple(graph.longest)
                 key += tuple(graph.longest.values())
             if graph.counted and not self._counted:
                 self._counted = tuple(graph.counted)
                 key += tuple(graph.counted.values())
-            made = {i: None if g is None else self._engine(g, False) for i, g in stages(graph).items()}
-            if made or graph.carries or any(has_steps(v.type.axes) for v in graph.outputs):
-                plan = _Sequences(plan, graph, made, self.carried, self.lend)
-                plan.again = lambda known: self._lowered(types, known)
+            if any(any(call.free) for call in calls_of(graph)):
+                plan = Resizing(plan, lambda shapes: self._whole(types, {**(sizes or {}), **shapes})[1])
             while len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[key] = plan
         return plan
+
+    def _whole(self, types: dict, sizes: dict | None) -> tuple[Graph, Any]:
+        graph, plan = self._lowered(types, sizes)
+        made = {i: None if g is None else self._engine(g, False) for i, g in stages(graph).items()}
+        if made or graph.carries or any(has_steps(v.type.axes) for v in graph.outputs):
+            plan = _Sequences(plan, graph, made, self.carried, self.lend)
+            plan.again = lambda known: self._lowered(types, known)
+        return graph, plan
 
     def _lowered(self, types: dict, sizes: dict | None) -> tuple[Graph, Any]:
         graph = lower(self.request, types, sizes)
@@ -512,7 +526,12 @@ class Runtime:
                     )
         outs = [] if outputs is None else _variables(f, outputs)
         key = ("grad", id(root), tuple(map(id, wanted)), tuple(map(id, outs)), as_numpy, current_engine())
-        e = _cache(f).get(key, lambda: Executable(_own(f, outs), roots=root, wrt=wanted, training=True, lend=not as_numpy, lists=() if as_numpy else wanted))
+        e = _cache(f).get(
+            key,
+            lambda: Executable(
+                _own(f, outs), roots=root, wrt=wanted, training=True, lend=not as_numpy, lists=() if as_numpy else wanted
+            ),
+        )
         found = e.run(self._used(e, feeds, f))
         gradients: Any = dict(zip(wanted, found[len(outs) :], strict=True))
         if len(gradients) == 1:

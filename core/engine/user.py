@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,13 +13,17 @@ from cogkit.engine.device import use_default_device
 from cogkit.engine.feeds import as_sequences
 from cogkit.engine.spaces import Space
 from cogkit.engine.values import Value
-from cogkit.errors import Misfit
+from cogkit.errors import Misfit, UserFunctionError
 from cogkit.lowering.ir import Graph, Node
+from cogkit.lowering.ir import Value as Lowered
 from cogkit.op import FREE, Type, shown
+from cogkit.ops.native import NativeNode
 from cogkit.ops.sequence import has_steps
 from cogkit.ops.user import UserCall, UserNode, failure
 
-__all__ = ["Resized", "calls_of", "run_backward", "run_forward"]
+__all__ = ["Resized", "Resizing", "calls_of", "native_arrays", "run_backward", "run_forward", "run_native"]
+
+PLANS = 32  # plans of a graph that are kept, one for each shape that its user functions gave
 
 
 class Resized(Exception):
@@ -24,6 +31,45 @@ class Resized(Exception):
 
     def __init__(self, node: UserNode, shapes: list[tuple[int, ...]]):
         self.number, self.shapes = node.number, shapes
+
+
+class Resizing:
+    """A plan with user functions whose results have shapes that only a run says: lowered again for each, and run again.
+
+    first: the plan for shapes that are guessed; again(shapes) gives the one for {("user", number of the node): shapes of its outputs}.
+    """
+
+    def __init__(self, first: Any, again: Callable[[dict], Any]):
+        self.plan, self.again = first, again
+        self.shapes: dict[tuple, list[tuple[int, ...]]] = {}
+        self.plans = {"": first}
+
+    def run(self, feeds: dict, sizes: dict, run: Any) -> list[Any]:
+        """What the plan for the present shapes gives."""
+        while True:
+            # a run that is broken off may have written already
+            written = [(v, v.data.copy()) for v in written_by(self.plan.graph)]
+            try:
+                found: list[Any] = self.plan.run(feeds, sizes, run)
+                return found
+            except Resized as e:
+                for v, data in written:
+                    v.data[...] = data
+                self.shapes["user", e.number] = e.shapes
+                key = repr(sorted(self.shapes.items()))
+                if key not in self.plans:
+                    while len(self.plans) >= PLANS:
+                        self.plans.pop(next(iter(self.plans)))
+                    self.plans[key] = self.again(dict(self.shapes))
+                self.plan = self.plans[key]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plan, name)
+
+
+def written_by(graph: Graph) -> list[Any]:
+    """The parameters and constants that a graph writes."""
+    return [n.inputs[0].producer.leaf for n in graph.effects if n.name == "assign"]
 
 
 def calls_of(graph: Graph) -> list[UserCall]:
@@ -154,3 +200,59 @@ def run_backward(n: Node, sizes: dict, token: np.ndarray, *dy: np.ndarray) -> li
         wish = "a gradient" if t.axes else "a gradient, summed over the samples,"
         found.append(fitting(taken(result, t, sizes, wish, node), t, wish, node))
     return found
+
+
+# functions written in C, for the reference engine ----------------------------------------------------------------------------------
+
+
+class _Array(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("size", ctypes.c_int64),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("rank", ctypes.c_int32),
+        ("type", ctypes.c_int32),
+    ]
+
+
+def native_arrays(n: Node) -> list[Lowered | None]:
+    """The values of the arrays that a C function gets, in the order of its arguments; None where it gets a null pointer."""
+    if n.name == "native_forward":
+        return [*n.inputs, *n.outputs]
+    node: NativeNode = n.attrs["call"]
+    own = len(node.operands) + len(node.outputs)
+    dy, dx = iter(n.inputs[own:]), iter(n.outputs)
+    return [
+        *n.inputs[:own],
+        *(next(dy) if there else None for there in n.attrs["given"]),
+        *(next(dx) if there else None for there in n.attrs["needs"]),
+    ]
+
+
+def run_native(n: Node, sizes: dict, *x: np.ndarray) -> list[np.ndarray]:
+    """The outputs of a C function. Raises `UserFunctionError` where it does not return 0."""
+    node: NativeNode = n.attrs["call"]
+    inputs = [np.ascontiguousarray(a) for a in x]
+    outputs = [np.zeros((*((int(sizes[v.type.axes]),) if v.type.axes else ()), *v.type.shape), v.type.dtype) for v in n.outputs]
+    have = dict(zip([*n.inputs, *n.outputs], [*inputs, *outputs], strict=True))
+    values = native_arrays(n)
+    arrays = (_Array * len(values))()
+    for v, a in zip(values, arrays, strict=True):
+        if v is not None:
+            shape = v.type.shape
+            a.data, a.rows, a.size = have[v].ctypes.data, int(sizes[v.type.axes]) if v.type.axes else 1, math.prod(shape)
+            a.shape, a.rank, a.type = (ctypes.c_int64 * max(len(shape), 1))(*shape), len(shape), v.type.dtype.itemsize
+    forward = n.name == "native_forward"
+    p, q = len(node.operands), len(node.outputs)
+    starts = [0, p] if forward else [0, p, p + q, p + 2 * q]
+    settings = (ctypes.c_double * (len(node.settings) + 1))(*node.settings)
+    native = node.function.native
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * (len(starts) + 1))
+    size = ctypes.sizeof(_Array)
+    code = kind(native.forward if forward else native.backward)(
+        *(ctypes.addressof(arrays) + i * size for i in starts), ctypes.addressof(settings)
+    )
+    if code:
+        raise UserFunctionError(f"{node.place}: expected the C function to return 0, got {code}")
+    return outputs

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cogkit.errors import Misfit, UserFunctionError, here, user_line
+from cogkit.errors import Misfit, ModelFileError, UserFunctionError, here, user_line
 from cogkit.functions import Function, Node, to_variables
 from cogkit.inference import Typed
 from cogkit.nodes import Primitive
@@ -21,7 +21,7 @@ from cogkit.op import OPS, Op, Type, constant_gradient, row_space
 from cogkit.ops.sequence import BATCH, has_steps
 from cogkit.variables import Output, Variable
 
-__all__ = ["UserFunction", "register_udf_deserialize_callback", "user_function"]
+__all__ = ["UserFunction", "user_function"]
 
 Deserializer = Callable[[list[Variable], str, Any], Any]
 _registered: dict[str, Deserializer] = {}  # classes that say how they are made from a file
@@ -65,10 +65,12 @@ class UserOutput(Output):
 class UserNode(Primitive):
     """The node of a user function. Its outputs are found when first asked for: by then the class's constructor has run."""
 
+    record = "user_function"  # its op
+
     def __init__(self, function: UserFunction, operands: Sequence[Variable], attributes: dict[str, Any], name: str, where: str):
         Typed.__init__(self)
         self.function = function
-        self.op = OPS["user_function"]
+        self.op = OPS[self.record]
         self.operands = list(operands)
         self.attributes = attributes
         self.custom: dict[str, Any] = {}
@@ -101,6 +103,11 @@ class UserNode(Primitive):
                     found = [Variable()]
             self._outputs = [UserOutput(self, i, v.name or self.name, v.needs_gradient) for i, v in enumerate(found)]
         return self._outputs
+
+    @property
+    def place(self) -> str:
+        """What an error calls it: op, name and the user's line."""
+        return self.label + (f" '{self.name}'" if self.name else "") + (f" ({self.where})" if self.where else "")
 
     def _described(self, types: Sequence[Type] | None) -> list[Variable]:
         """What `infer_outputs` gives for operands of these types, or for the operands as they are."""
@@ -176,8 +183,11 @@ class UserNode(Primitive):
 
     def stored(self) -> dict[str, Any]:
         """What a model file holds of it beside its operands."""
-        state = self.function.serialize()
-        return {"op": self.label, "name": self.name, "state": state}
+        try:
+            state = self.function.serialize()
+        except Exception as e:
+            raise failure(self, "serialize", e) from e
+        return {**super().stored(), "user": self.label, "state": state}
 
 
 class UserFunction(Node):
@@ -267,23 +277,38 @@ def user_function(user_func: Any) -> Function:
     return Function(user_func.root)
 
 
-def register_udf_deserialize_callback(op_name: str, callback: Deserializer) -> None:
+def register_callback(op_name: str, callback: Deserializer) -> None:
     """Says how user functions that files call `op_name` are made: callback(inputs, name, state). Raises `ValueError` for a second one."""
     if op_name in _callbacks:
         raise ValueError(here(f"register_udf_deserialize_callback: expected an op name that has no callback, got {op_name!r}"))
     _callbacks[op_name] = callback
 
 
-def made_from_file(op_name: str, inputs: list[Variable], name: str, state: Any) -> Primitive | None:
-    """The node of a user function that a file names; None where nothing of that name is registered."""
-    make = _callbacks.get(op_name) or _registered.get(op_name)
+def read_user(op: str, user: str, inputs: list[Variable], name: str, attributes: dict[str, Any], state: Any) -> Primitive:
+    """The node of a user function that a file names. Raises `ModelFileError` where nothing of that name is registered."""
+    make = USER_OPS[op](user, attributes)
     if make is None:
-        return None
-    made = make(inputs, name, state)
-    if not isinstance(made, Function):
-        raise ValueError(f"user function {op_name}: expected deserialize to give a user function, got {type(made).__name__}")
-    _ = made.root.types
+        raise ModelFileError(
+            f"expected user functions that are registered, got {user[:100]!r}; import the module of its class, which needs a deserialize of "
+            "its own, or use C.Function.register_udf_deserialize_callback or C.register_native_user_function before loading"
+        )
+    try:
+        made = make(inputs, name, state)
+        if not isinstance(made, Function) or not isinstance(made.root, UserNode):
+            raise TypeError(f"a UserFunction is wanted, not {type(made).__name__}")
+    except Exception as e:
+        raise UserFunctionError(f"{user} '{name}': expected deserialize to return, got {type(e).__name__}: {e}") from e
+    made.root.attributes.update(attributes)
     return made.root
+
+
+def _python_maker(user: str, attributes: dict[str, Any]) -> Deserializer | None:
+    return _callbacks.get(user) or _registered.get(user)
+
+
+USER_OPS: dict[str, Callable[[str, dict[str, Any]], Deserializer | None]] = {
+    "user_function": _python_maker
+}  # op -> what makes it again
 
 
 # what runs -----------------------------------------------------------------------------------------------------------------------
@@ -291,8 +316,7 @@ def made_from_file(op_name: str, inputs: list[Variable], name: str, state: Any) 
 
 def failure(node: UserNode, what: str, error: BaseException) -> UserFunctionError:
     """An exception of a user's own as an error that names the node."""
-    place = f"{node.label}" + (f" '{node.name}'" if node.name else "") + (f" ({node.where})" if node.where else "")
-    return UserFunctionError(f"{place}: expected {what} to return, got {type(error).__name__}: {error}")
+    return UserFunctionError(f"{node.place}: expected {what} to return, got {type(error).__name__}: {error}")
 
 
 class UserCall:
@@ -358,16 +382,18 @@ def _forward_gradient(n: Any, *dy: Any) -> list[Any]:
     return [next(found) if need else None for need in call.needs]
 
 
-def _typed(types: Any, attrs: dict[str, Any]) -> list[Type]:
+def typed(types: Any, attrs: dict[str, Any]) -> list[Type]:
+    """The types that a lowered node was given."""
     return list(attrs["types"])
 
 
-def _untyped(types: Any, attrs: dict[str, Any]) -> list[Type]:
+def untyped(types: Any, attrs: dict[str, Any]) -> list[Type]:
+    """User functions infer their types themselves."""
     raise TypeError("a user function has no types but those that it infers")
 
 
-Op("user_function", "UserDefinedFunction", _untyped, None, "expand", "CNTK v2", expand=_expand)
+Op("user_function", "UserDefinedFunction", untyped, None, "expand", "CNTK v2", expand=_expand)
 # attrs call: a `UserCall`; needs: its needs; types: of the outputs and the token
-Op("user_forward", "UserDefinedFunction", _typed, _forward_gradient, "user_forward", "the user's", own_rows=True)
+Op("user_forward", "UserDefinedFunction", typed, _forward_gradient, "user_forward", "the user's", own_rows=True)
 # inputs: the token, gradients of the outputs `given`; outputs: gradients of the operands that need one
-Op("user_backward", "UserDefinedFunction", _typed, constant_gradient, "user_backward", "the user's", own_rows=True)
+Op("user_backward", "UserDefinedFunction", typed, constant_gradient, "user_backward", "the user's", own_rows=True)

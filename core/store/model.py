@@ -21,6 +21,7 @@ from cogkit.errors import ModelFileError
 from cogkit.functions import Function
 from cogkit.nodes import Block, Combined, Primitive, refresh, substitute
 from cogkit.op import OPS, Type
+from cogkit.ops.user import USER_OPS, UserNode, read_user
 from cogkit.store.tensors import read_json, read_tensors, write_tensors
 from cogkit.variables import BoundPlaceholder, Constant, Input, Parameter, Placeholder, Variable
 from cogkit.walks import leaves_of, nodes_of
@@ -29,7 +30,13 @@ __all__ = ["ModelFormat", "graph_from_json", "graph_to_json", "load_model", "res
 
 VERSION = 1  # of the graph's JSON; a reader knows all versions up to its own
 KINDS = {"input": Input, "parameter": Parameter, "constant": Constant, "placeholder": Placeholder, "bound": BoundPlaceholder}
-NOT_STORED = {"fill"}  # ops that exist in lowered graphs only
+NOT_STORED = {
+    "fill",
+    "user_forward",
+    "user_backward",
+    "native_forward",
+    "native_backward",
+}  # ops that exist in lowered graphs only
 
 
 class ModelFormat(enum.Enum):
@@ -169,6 +176,9 @@ class _Writer:
                 made["label"] = node.label
                 made["root"] = self.graph(node.composite.root)
                 made["inner"] = [self.operand(p) for p in node.inner]
+            elif isinstance(node, UserNode):
+                stored = node.stored()
+                made.update(user=stored["user"], state=_pack(stored["state"], self.tensors, f"{node.label} '{node.name}'"))
             elif node.op.name not in OPS or OPS[node.op.name] is not node.op or node.op.name in NOT_STORED:
                 raise ModelFileError(
                     f"{node.label} '{node.name}': expected an op of cogkit's own, got {node.op.name!r}; it cannot be stored"
@@ -317,6 +327,9 @@ class _Reader:
             return Block(_text(entry["label"]), composite, list(zip(inner, operands, strict=True)), name, attributes)
         if op == "combine":
             return Combined(operands, name)
+        if op in USER_OPS:
+            state = _unpack(entry["state"], self.tensors)
+            return read_user(op, _text(entry["user"]), operands, name, attributes, state)
         if op not in OPS or op in NOT_STORED:
             raise ModelFileError(
                 f"expected ops that cogkit knows, got {str(op)[:60]!r}; the file is from a newer cogkit or forged"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cogkit.engine.cpu.kernels import Made, fits, kernel, rows, shape
-from cogkit.engine.cpu.user import PythonCall
-from cogkit.engine.user import run_backward, run_forward
+from cogkit.engine.cpu.user import NativeCall, PythonCall
+from cogkit.engine.user import native_arrays, run_backward, run_forward
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN
 from cogkit.lowering.steps import Step
@@ -28,6 +28,33 @@ def _python(s: Step, sizes: dict) -> tuple[Any, list, list]:
 @kernel("user_forward", "user_backward")
 def _user(s: Step, sizes: dict) -> Made:
     return PythonCall(*_python(s, sizes)), [(v, PLAIN) for v in (*s.inputs, *s.outputs)]
+
+
+@kernel("native_forward", "native_backward")
+def _native(s: Step, sizes: dict) -> Made:
+    n = s.node
+    node = n.attrs["call"]
+    back = n.name == "native_backward"
+    native, arrays = node.function.native, native_arrays(n)
+    present = [v for v in arrays if v is not None]
+    call = NativeCall(native.backward if back else native.forward, back, len(node.operands), len(node.outputs), _described(present, sizes),
+                      node.settings, [v is not None for v in arrays], node.place)  # fmt: skip
+    return call, [(v, PLAIN) for v in present]
+
+
+def _described(values: list[Value], sizes: dict) -> list[tuple]:
+    return [(v.type.shape, rows(v.type, sizes), v.type.dtype) for v in values]
+
+
+@fits("native_forward")
+def _fit_native(call: NativeCall, s: Step, sizes: dict) -> bool:
+    call.resize(_described([v for v in native_arrays(s.node) if v is not None], sizes))
+    return True
+
+
+@fits("native_backward")
+def _fit_native_backward(call: NativeCall, s: Step, sizes: dict) -> bool:
+    return _fit_native(call, s, sizes)
 
 
 @fits("user_forward")
