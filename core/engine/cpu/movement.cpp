@@ -446,31 +446,6 @@ struct FillKernel : Kernel {
     }
 };
 
-CG_CLONES void narrow(float *CG_RESTRICT y, const double *CG_RESTRICT x, int64_t n) {
-    for (int64_t i = 0; i < n; i++) y[i] = float(x[i]);
-}
-CG_CLONES void widen(double *CG_RESTRICT y, const float *CG_RESTRICT x, int64_t n) {
-    for (int64_t i = 0; i < n; i++) y[i] = x[i];
-}
-
-struct CastKernel : Kernel {
-    int64_t size = 0;
-    bool from_double = false, to_double = false;
-
-    static void call(const cg_call *c, const cg_context *) {
-        const auto *self = static_cast<const CastKernel *>(c->state);
-        const int64_t chunk = 4096, ix = self->from_double ? 8 : 4, iy = self->to_double ? 8 : 4;
-        parallel_range(ceil_div(self->size, chunk), self->size, [&](int64_t b, int64_t e) {
-            const int64_t first = b * chunk, n = std::min(e * chunk, self->size) - first;
-            const char *x = (const char *)c->buf[0] + first * ix;
-            char *y = (char *)c->buf[1] + first * iy;
-            if (ix == iy) memcpy(y, x, n * ix);
-            else if (ix == 8) narrow((float *)y, (const double *)x, n);
-            else widen((double *)y, (const float *)x, n);
-        });
-    }
-};
-
 } // namespace
 
 Kernel *make_copy(const std::vector<Piece> &pieces, int inputs, int outputs, int64_t itemsize) {
@@ -506,15 +481,6 @@ Kernel *make_fill(int64_t size, const std::string &dtype, double value) {
     auto *k = new FillKernel;
     k->run = FillKernel::call, k->nbuf = 1;
     k->size = size, k->itemsize = itemsize, k->bits = bits;
-    return k;
-}
-
-Kernel *make_cast(int64_t size, const std::string &from, const std::string &to) {
-    check_sizes("Cast", {size});
-    const bool from_double = is_double("Cast", from), to_double = is_double("Cast", to);
-    auto *k = new CastKernel;
-    k->run = CastKernel::call, k->nbuf = 2;
-    k->size = size, k->from_double = from_double, k->to_double = to_double;
     return k;
 }
 

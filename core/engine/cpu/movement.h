@@ -15,7 +15,6 @@ struct Piece {
 
 Kernel *make_copy(const std::vector<Piece> &pieces, int inputs, int outputs, int64_t itemsize);
 Kernel *make_fill(int64_t size, const std::string &dtype, double value);
-Kernel *make_cast(int64_t size, const std::string &from, const std::string &to);
 Kernel *make_gather(int64_t rows, int64_t row_size, int64_t table_rows, const std::string &dtype);
 Kernel *make_scatter_add(int64_t rows, int64_t row_size, int64_t table_rows, const std::string &dtype, bool accumulate);
 Kernel *make_one_hot(int64_t n, int64_t classes, int64_t inner, const std::string &dtype);

@@ -19,7 +19,6 @@ cdef extern from "movement.h" namespace "cg":
         int64_t out_offset
     Kernel *make_copy(const vector[Piece] &pieces, int inputs, int outputs, int64_t itemsize) except +
     Kernel *make_fill(int64_t size, string dtype, double value) except +
-    Kernel *make_cast(int64_t size, string from_, string to) except +
     Kernel *make_gather(int64_t rows, int64_t row_size, int64_t table_rows, string dtype) except +
     Kernel *make_scatter_add(int64_t rows, int64_t row_size, int64_t table_rows, string dtype, cbool accumulate) except +
     Kernel *make_one_hot(int64_t n, int64_t classes, int64_t inner, string dtype) except +
@@ -66,12 +65,6 @@ cdef class Fill(BoundKernel):
     """y[:] = value; buffer y. dtype 'f4', 'f8', 'i4', 'i8' or 'u1'."""
     def __init__(self, size, dtype, value=0.0):
         self.own(make_fill(size, text(dtype), value))
-
-
-cdef class Cast(BoundKernel):
-    """y = x as another type, 'f4' or 'f8', rounded to nearest; buffers x, y."""
-    def __init__(self, size, dtype, to):
-        self.own(make_cast(size, text(dtype), text(to)))
 
 
 cdef class Gather(BoundKernel):

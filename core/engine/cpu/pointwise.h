@@ -16,7 +16,7 @@ namespace cg_pw {
     X(neg, -x) X(exp, exp_(x)) X(log, log_(x)) X(sqrt, sqrt_(x)) X(rsqrt, T(1) / sqrt_(x)) X(reciprocal, T(1) / x)              \
     X(abs, abs_(x)) X(sign, x > 0 ? T(1) : x < 0 ? T(-1) : x) X(floor, floor_(x)) X(ceil, ceil_(x)) X(round, rint_(x))          \
     X(tanh, tanh_(x)) X(sigmoid, sigmoid_(x)) X(relu, x <= 0 ? T(0) : x) X(softplus, softplus_(x))                              \
-    X(not, x == 0 ? T(1) : T(0)) X(copy, x)
+    X(not, x == 0 ? T(1) : T(0)) X(copy, x) X(half, half_(x))
 #define CG_PW_UNARY_LIBM(X)                                                                                                     \
     X(sin) X(cos) X(tan) X(asin) X(acos) X(atan) X(sinh) X(cosh) X(asinh) X(acosh) X(atanh)
 #define CG_PW_BINARY(X)                                                                                                         \

@@ -23,6 +23,26 @@ PW_INLINE double copysign_(double x, double y) { return __builtin_copysign(x, y)
 template <class T> PW_INLINE T max_(T x, T y) { return ((x >= y) | (x != x)) ? x : y; } /* NaN wins, as in NumPy */
 template <class T> PW_INLINE T min_(T x, T y) { return ((x <= y) | (x != x)) ? x : y; }
 
+/* The nearest number of half precision, ties to even: 11 bits, multiples of 2^-24 below 2^-14, infinity from 65520 on. */
+PW_INLINE float half_(float x) {
+    const uint32_t i = __builtin_bit_cast(uint32_t, x), a = i & 0x7fffffffu;
+    const uint32_t tiny = __builtin_bit_cast(uint32_t, (__builtin_bit_cast(float, a) + 0.5f) - 0.5f);
+    uint32_t r = (a + 0xfffu + (a >> 13 & 1u)) & ~0x1fffu;
+    r = r > 0x477fe000u ? 0x7f800000u : r;
+    r = a < 0x38800000u ? tiny : r;
+    r = a > 0x7f800000u ? a : r;
+    return __builtin_bit_cast(float, r | (i & 0x80000000u));
+}
+PW_INLINE double half_(double x) {
+    const uint64_t i = __builtin_bit_cast(uint64_t, x), a = i & 0x7fffffffffffffffu;
+    const uint64_t tiny = __builtin_bit_cast(uint64_t, (__builtin_bit_cast(double, a) + 0x1p28) - 0x1p28);
+    uint64_t r = (a + 0x1ffffffffffu + (a >> 42 & 1u)) & ~0x3ffffffffffu;
+    r = r > 0x40effc0000000000u ? 0x7ff0000000000000u : r;
+    r = a < 0x3f10000000000000u ? tiny : r;
+    r = a > 0x7ff0000000000000u ? a : r;
+    return __builtin_bit_cast(double, r | (i & 0x8000000000000000u));
+}
+
 /* The polynomials below are minimax fits (Remez exchange, 50 digits) made for this file; errors are relative to the result. */
 
 /* x = n ln 2 + r, |r| <= ln(2)/2; adding 1.5 * 2^mantissa rounds to an integer and leaves it in the low bits too. */
