@@ -251,8 +251,12 @@ class Function(Operators):
             and not any(p.is_placeholder for p in mapping)
         ):
             return self.eval(mapping)
+        given = {p: to_variable(v) for p, v in mapping.items()}
+        same = given.get(self.root.operands[0]) if self.root.op.name == "alias" and not self.name else None
+        if same is not None and same.is_output and len(same.owner.outputs) == 1:
+            return Function(same.owner)  # the identity of a function is that function
         captured: dict[Variable, Variable] = {p: p for p in self.placeholders if p not in mapping}
-        return self._substituted(CloneMethod.share, {p: to_variables(v)[0] for p, v in mapping.items()}, captured)
+        return self._substituted(CloneMethod.share, given, captured)
 
     def argument_map(self, *args: Any, **kwargs: Any) -> dict[Variable, Any]:
         """Pairs the arguments with the values of a call; `TypeError` when they do not match."""

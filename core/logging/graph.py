@@ -23,7 +23,8 @@ PICTURES = (".svg", ".png", ".pdf")
 def depth_first_search(root: Any, visitor: Callable[[Any], Any], depth: int = 0) -> list[Any]:
     """The nodes and leaf variables under `root`, it first, for which `visitor(x)` is true.
 
-    depth: how many levels of blocks to look into, -1 for all. Each is visited once; a block's own node comes before its inside.
+    depth: how many blocks to look into on the way to a node, -1 for all; as in CNTK one that was entered counts for what lies before it
+    too. Each is visited once; a block's own node comes before its inside, and the placeholders in there are passed over.
     """
     found, seen = [], set()
     stack: list[tuple[Any, int]] = [(_node(root), depth)]
@@ -39,7 +40,9 @@ def depth_first_search(root: Any, visitor: Callable[[Any], Any], depth: int = 0)
             below = [(_node(v), level) for v in item.inputs]
             if level != 0 and isinstance(item.root, Block):
                 inner = item.root.composite
-                below = [(_node(v), level - 1) for v in inner.outputs] + [(_node(v), level) for v in item.root.operands]
+                own = {id(p) for p in item.root.inner}
+                seen |= own
+                below = [(_node(v), level - 1) for v in (*inner.outputs, *item.root.operands) if id(v) not in own]
             stack.extend(reversed(below))
     return found
 

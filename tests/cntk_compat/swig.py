@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import cogkit as C
+from cogkit import variables
 from cogkit.data.streams import DEFAULT_RANDOMIZATION_WINDOW_IN_CHUNKS, FULL_DATA_SWEEP, INFINITELY_REPEAT
 
 # CNTK has numbers for element types; here a type stands for itself.
@@ -39,6 +40,11 @@ def force_deterministic_algorithms() -> None:
 def should_force_deterministic_algorithms() -> bool:
     """Whether only deterministic kernels run; in cogkit they always are."""
     return True
+
+
+def allow_renaming_functions() -> None:
+    """From now on functions and variables that have a name may be given another."""
+    variables.renaming = True
 
 
 def Parameter(shape, data_type, value, *rest) -> C.Parameter:

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 import cogkit as C
+import cogkit.layers as L
 from cogkit import functions, ops
 from cogkit.logging import graph as G
 
@@ -73,3 +74,25 @@ def test_log_number_of_parameters(capsys):
     z, *_ = model()
     C.logging.log_number_of_parameters(z, 1)
     assert capsys.readouterr().out.splitlines() == ["12 parameters in 1 tensor", "  W: 4 x 3"]
+
+
+@pytest.mark.parametrize(
+    ("depth", "inside"),
+    [
+        (0, []),
+        (1, ["Dense"]),
+        (2, ["Dense", "Plus", "Plus", "Times", "Times"]),
+        (-1, ["Convolution", "Dense", "Plus", "Plus", "Plus", "Pooling", "ReLU", "Times", "Times"]),
+    ],
+)
+def test_depth_counts_the_blocks_on_the_way(depth, inside):
+    """The numbers of nodes are CNTK's."""
+    dense = L.Dense(10)
+    outer = functions.BlockFunction("Outer", "outer")(lambda x: dense(x))
+    layers = [L.Convolution((5, 5), 2, activation=C.relu), L.MaxPooling((3, 3), strides=2), L.Dense(10), outer]
+    z = L.Sequential(layers)(C.input_variable((3, 32, 32), name="image"))
+    found = G.depth_first_search(z, lambda v: True, depth)
+    assert [v.kind for v in found if not isinstance(v, functions.Function)].count("Placeholder") == 0
+    names = [v.op_name for v in found if isinstance(v, functions.Function)]
+    assert sorted(names) == sorted(["Convolution", "MaxPooling", "Dense", "Outer", *inside])
+    assert sum(1 for v in found if isinstance(v, C.Parameter)) == 6
