@@ -31,7 +31,7 @@ from cogkit.learners.learner import Learner
 from cogkit.ops import combine
 from cogkit.store import read_json, write_tensors
 from cogkit.store.model import match_values, read_arrays, values_of
-from cogkit.train.distributed import ALONE, Communicator
+from cogkit.train.ranks import ALONE, Communicator
 
 __all__ = ["clear_leftovers", "read_checkpoint", "remove_checkpoint", "write_checkpoint"]
 

@@ -23,7 +23,7 @@ from cogkit.train.configs import (
     samples_of,
     size_of,
 )
-from cogkit.train.distributed import communicator_of
+from cogkit.train.ranks import communicator_of
 from cogkit.train.trainer import Trainer
 
 __all__ = ["TrainingSession", "training_session"]

@@ -21,7 +21,7 @@ from cogkit.learners.learner import Learner
 from cogkit.ops import combine
 from cogkit.ops.sequence import has_steps
 from cogkit.train.checkpoint import read_checkpoint, write_checkpoint
-from cogkit.train.distributed import MinibatchInfo, communicator_of
+from cogkit.train.ranks import MinibatchInfo, communicator_of
 from cogkit.variables import Parameter, Variable
 from cogkit.walks import nodes_of
 
@@ -219,7 +219,7 @@ class Trainer(Evaluator):
     """Trains the parameters that its learners cover.
 
     model: the function trained (None: only the criterion). criterion: (loss, metric), a loss alone, or a function of both.
-    parameter_learners: one or a list; no parameter may have two. All or none are distributed, see `cogkit.train.distributed`; then
+    parameter_learners: one or a list; no parameter may have two. All or none are distributed, see `cogkit.train.ranks`; then
     loss, metric and counts are those of all ranks. progress_writers: one or a list.
     Raises ValueError for a parameter with two learners, a learner of foreign parameters or a criterion of placeholders; warns of
     parameters without a learner, which stay as they are.
