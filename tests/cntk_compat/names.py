@@ -17,7 +17,7 @@ SECOND_NAMES = {
 MODULES: dict[str, list[str]] = {
     "": ["cogkit", "cntk_compat.internals"],
     "axis": ["cogkit.axis"],
-    "cntk_py": ["cntk_compat.swig"],
+    "cntk_py": ["cntk_compat.swig", "cntk_compat.native"],
     "contrib.crosstalkcaffe": [],
     "debugging": ["cogkit.debugging"],
     "default_options": ["cogkit.default_options"],
@@ -38,7 +38,7 @@ MODULES: dict[str, list[str]] = {
     "misc": [],
     "misc.converter": [],
     "misc.optimized_rnnstack_converter": [],
-    "ops": ["cogkit.ops", "cogkit.functions", "cogkit"],
+    "ops": ["cntk_compat.native", "cogkit.ops", "cogkit.functions", "cogkit"],
     "ops.sequence": ["cntk_compat.inputs", "cogkit.ops.sequence"],
     "random": ["cogkit.random"],
     "train": ["cogkit.train"],
