@@ -16,6 +16,7 @@ AUTO_SEED = 18446744073709551613  # `SentinelValueForAutoSelectRandomSeed` of th
 _Shapes = Sequence[tuple[int, ...]]  # of the operands
 _Rule = Callable[[dict[str, Any], _Shapes], dict[str, Any]]
 _DTYPES = {"float32": 1, "float64": 2, "float16": 4}  # CNTK's numbers of element types
+_USERS = {"user_function", "native_function"}  # their settings have the names that the user gave them
 _HIDDEN = {"purpose", "type"}  # what keeps the random numbers of one node apart from others' has no name in CNTK
 _REDUCTIONS = {"sum": "Sum", "mean": "Mean", "max": "Max", "min": "Min", "logsumexp": "LogSum", "prod": "Prod"}
 # Names that are more than a change of style, for any op; `_RULES` has those whose value changes too.
@@ -27,6 +28,8 @@ def cntk_attributes(node: Primitive) -> dict[str, Any]:
 
     A setting that CNTK does not have keeps its own name in CNTK's style; a name that is missing here was missing there.
     """
+    if node.op.name in _USERS:
+        return dict(node.attributes)
     if node.label.startswith("Sequence::"):
         return {}
     rule = _RULES.get(node.op.name)
@@ -51,7 +54,7 @@ def cntk_name(name: str) -> str:
 
 def settable(node: Primitive) -> dict[str, str]:
     """The settings that may be changed: CNTK's name and ours."""
-    return {cntk_name(k): k for k in node.attributes if k not in _HIDDEN}
+    return {k if node.op.name in _USERS else cntk_name(k): k for k in node.attributes if k not in _HIDDEN}
 
 
 def _axis(axis: Any, rank: int = 0) -> Any:
