@@ -10,10 +10,12 @@ import numpy as np
 
 from cogkit.axis import Axis
 
-__all__ = ["FREE", "INFERRED", "OPS", "Op", "Type", "broadcast", "constant_gradient", "join_axes", "row_space"]
+__all__ = ["FLOATS", "FREE", "HALF", "INFERRED", "OPS", "Op", "Type", "broadcast", "constant_gradient", "join_axes", "row_space"]
 
 INFERRED = -1  # a parameter's dimension that its first use decides
 FREE = -3  # an input's dimension that each feed decides
+HALF = np.dtype(np.float16)
+FLOATS = (HALF, np.dtype(np.float32), np.dtype(np.float64))  # element types of values that ops compute with
 
 
 class Type(NamedTuple):
@@ -51,6 +53,8 @@ class Op:
     views: int = 0  # views[of]: the output shares the buffer of this input (kernel 'view')
     delays: bool = False  # gives what its first operand was at another step: it may stand in a cycle
     own_rows: bool = False  # operands keep row spaces of their own
+    whole: bool = False  # operands may be of whole numbers (int8, int16) too, which other ops do not compute with
+    writes: bool = False  # changes operands in place: it is run for that, whoever reads its result
 
     def __post_init__(self):
         if self.kernel == "expand" and self.expand is None:
@@ -63,6 +67,13 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
+
+
+def check_types(op: Op, types: Sequence[Type]) -> None:
+    """Raises `ValueError` for operands of an element type that the op does not compute with."""
+    wrong = [t.dtype.name for t in types if t.dtype is not None and t.dtype not in FLOATS]
+    if wrong and not op.whole:
+        raise ValueError(("operands of float16, float32 or float64", wrong[0], "convert it with C.cast(x, dtype)"))
 
 
 def constant_gradient(node: Any, *dy: Any) -> list[None]:

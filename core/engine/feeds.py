@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from cogkit.engine.arrays import ArrayMixin, NDArrayView
 from cogkit.engine.spaces import Space
+from cogkit.engine.sparse import CsrRows
 from cogkit.engine.values import Value, fits, sequences
 from cogkit.errors import sentence
+from cogkit.lowering.sparse import is_fed_sparse
 from cogkit.op import Type, row_space
 from cogkit.ops.sequence import BATCH, has_steps
 from cogkit.variables import Variable, aligned_empty
@@ -20,6 +23,9 @@ __all__ = ["as_rows", "as_sequences", "bind_feeds"]
 def as_sequences(array: np.ndarray, space: Space) -> list[np.ndarray]:
     """The rows of a sequence space as one array a sequence, in the caller's order."""
     flat = array[space.row]
+    if hasattr(flat, "tocsr"):
+        ends = np.cumsum(space.lengths)
+        return [flat[end - n : end] for end, n in zip(ends, space.lengths, strict=True)]
     return np.split(flat, np.cumsum(space.lengths)[:-1]) if len(space.lengths) else []
 
 
@@ -84,6 +90,61 @@ def pack(v: Variable, value: Value, space: Space) -> np.ndarray:
         x = x.astype(v._dtype)
     out = aligned_empty((int(space), *x.shape[1:]), v._dtype)
     return np.take(x, space.flat, axis=0, out=out, mode="clip")
+
+
+def pack_csr(v: Variable, value: Value, space: Space) -> tuple[CsrRows, tuple[int, ...]]:
+    """The steps of a value as CSR rows in the order of its row space, entries not copied, and the shape of one step."""
+    view, sample = value._steps(), value._sample()
+    if not fits(sample, v._shape):
+        raise ValueError(sentence("Input", v.name, v.where, f"steps of shape {v._shape}", f"{tuple(sample)}"))
+    each, order = math.prod(sample[:-1]), space.flat
+    if each != 1:
+        order = (order[:, None] * each + np.arange(each)).reshape(-1)
+    return CsrRows.fed(v, _csr(view._stored(), sample[-1]), order), sample
+
+
+def _csr(stored: Any, columns: int) -> Any:
+    """A CSR matrix of what a view holds."""
+    if hasattr(stored, "tocsr"):
+        return stored.tocsr()
+    import scipy.sparse
+
+    return scipy.sparse.csr_matrix(np.asarray(stored).reshape(-1, columns))
+
+
+def as_csr(v: Variable, data: Any) -> tuple[CsrRows, tuple[int, ...]]:
+    """The CSR rows of a sparse variable without a sequence axis, and their shape: (rows, *shape), or the shape where it has no batch axis.
+
+    A CSR matrix, a view, a `Value`, or a list with one a sample; dense data are converted. Raises `ValueError` where it does not fit.
+    """
+    shape, has_rows = v._shape, bool(v._axes)
+    if isinstance(data, (list, tuple)) and data and any(hasattr(d, "tocsr") for d in data):
+        import scipy.sparse
+
+        data = scipy.sparse.vstack([d.tocsr() for d in data], format="csr")
+    elif not isinstance(data, ArrayMixin) and not hasattr(data, "tocsr") and hasattr(data, "asarray"):
+        data = data.asarray()
+    if isinstance(data, ArrayMixin):
+        view = data.data if isinstance(data, Value) else data
+        got, stored = view.shape, view._stored()
+    elif hasattr(data, "tocsr"):
+        stored = data.tocsr()
+        each = math.prod(shape[:-1])
+        count, left = divmod(stored.shape[0], each) if each > 0 else (1, 0)
+        lead = shape[:-1] if each > 0 else (stored.shape[0],)
+        got = (stored.shape[0], stored.shape[1]) if left else (count, *lead, stored.shape[1])
+    else:
+        stored = as_rows(v, data)
+        got = stored.shape
+    if has_rows and len(got) == len(shape) + 2 and got[1] == 1:  # a batch of sequences of length 1
+        got = (got[0], *got[2:])
+    if has_rows and fits(got, shape):
+        got = (1, *got)
+    elif not has_rows and got[:1] == (1,) and fits(got[1:], shape):
+        got = got[1:]
+    if not fits(got[1:] if has_rows else got, shape):
+        raise ValueError(sentence("Input", v.name, v.where, f"data of shape {_wish(v)}", str(tuple(got))))
+    return CsrRows.fed(v, _csr(stored, got[-1])), got
 
 
 def as_rows(v: Variable, data: Any) -> np.ndarray:
@@ -169,13 +230,13 @@ def _wish(v: Variable) -> str:
     return "(" + ", ".join(sizes) + (",)" if len(sizes) == 1 else ")")
 
 
-def bind_feeds(feeds: dict[Variable, Any]) -> tuple[dict[Variable, np.ndarray], dict[Variable, Type], dict]:
+def bind_feeds(feeds: dict[Variable, Any]) -> tuple[dict[Variable, Any], dict[Variable, Type], dict]:
     """Arrays, concrete types and rows of the row spaces of fed variables. Raises `ValueError` where row spaces disagree.
 
     A row space of the batch has a number of rows; one of sequences is a `Space`, and its arrays lie in its order; ("begins", row space):
     which of its sequences are new, where that was said, and ("slots", row space) which line each is a piece of.
     """
-    arrays: dict[Variable, np.ndarray] = {}
+    arrays: dict[Variable, Any] = {}
     types: dict[Variable, Type] = {}
     sizes: dict = {}
     first: dict = {}
@@ -192,16 +253,23 @@ def bind_feeds(feeds: dict[Variable, Any]) -> tuple[dict[Variable, np.ndarray], 
             if value.begins is not None:
                 sizes["begins", axes] = value.begins
                 sizes["slots", axes] = np.arange(len(value.begins)) if value.slots is None else value.slots
-            arrays[v] = a = pack(v, value, space)
-            types[v] = Type(a.shape[1:], v._dtype, axes)
+            if is_fed_sparse(v):
+                arrays[v], sample = pack_csr(v, value, space)
+            else:
+                arrays[v] = a = pack(v, value, space)
+                sample = a.shape[1:]
+            types[v] = Type(sample, v._dtype, axes)
             continue
-        a = as_rows(v, data)
-        arrays[v] = a
-        if axes:
-            _count(sizes, first, v, axes, a.shape[0])
-            types[v] = Type(a.shape[1:], v._dtype, axes)
+        if is_fed_sparse(v):
+            arrays[v], shape = as_csr(v, data)
         else:
-            types[v] = Type(a.shape, v._dtype, axes)
+            arrays[v] = a = as_rows(v, data)
+            shape = a.shape
+        if axes:
+            _count(sizes, first, v, axes, shape[0])
+            types[v] = Type(shape[1:], v._dtype, axes)
+        else:
+            types[v] = Type(shape, v._dtype, axes)
     return arrays, types, sizes
 
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from cogkit.engine.cpu import loops, users  # noqa: F401  (the kernels of recurrences and user functions)
+from cogkit.engine.cpu import loops, sparsity, users  # noqa: F401  (the kernels of recurrences, sparse values, user functions)
 from cogkit.engine.cpu.kernels import choose_formats, fit, make
 from cogkit.engine.executor import Executor, place_buffers
+from cogkit.engine.sparse import RowSparse, csr_matrix_at
 from cogkit.engine.user import calls_of
 from cogkit.lowering.fuse import fuse
 from cogkit.lowering.ir import Graph, Value
 from cogkit.lowering.layout import PLAIN, assign_layouts, holder, root_of
 from cogkit.lowering.memory import Storage, place
+from cogkit.lowering.sparse import CSR, ROWS
 from cogkit.lowering.steps import Step
 from cogkit.op import row_space
 from cogkit.ops.sequence import has_steps
@@ -167,8 +169,9 @@ class CpuPlan:
     def keep_outputs(self, first: int) -> None:
         """From this output on, `run` gives the plan's own arrays, which the next run overwrites."""
         self.kept = first
-        # what is fed or a variable is copied afresh at each run
-        self.all_outputs = all(self.stores[root_of(v), PLAIN].kind == "output" for v in self.graph.outputs[first:])
+        # what is fed, a variable or CSR is copied afresh at each run
+        wanted = self.graph.outputs[first:]
+        self.all_outputs = all(self.stores[root_of(v), PLAIN].kind == "output" and v.sparse != CSR for v in wanted)
 
     def binding(self, sizes: dict) -> _Binding:
         """The calls for these numbers of rows; the least recently used are dropped."""
@@ -209,6 +212,13 @@ class CpuPlan:
         """The array of an output."""
         s = self.stores[root_of(v), PLAIN]
         shape = ((sizes[v.type.axes],) if v.type.axes else ()) + v.type.shape
+        if v.sparse == ROWS:
+            made = RowSparse.of_plan(b.outputs[id(s)], v.type.shape, v.type.dtype, b)
+            return made if own else made.copy()
+        if v.sparse:
+            fed = s.kind == "feed"
+            found = feeds[s.leaf].matrix() if fed else csr_matrix_at(b.outputs[id(s)], v.type.shape[-1], v.type.dtype)
+            return found if len(shape) == 2 else found.toarray().reshape(shape)
         if s.kind == "feed":
             return feeds[s.leaf].reshape(shape).copy()
         if s.kind == "variable":

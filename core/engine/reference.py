@@ -13,8 +13,12 @@ from typing import Any
 import numpy as np
 
 from cogkit.engine import philox
+from cogkit.engine.reference_sparse import SPARSE_KERNELS
 from cogkit.engine.spaces import row_info, row_table
+from cogkit.engine.sparse import CsrRows
+from cogkit.engine.user import calls_of, run_backward, run_forward, run_native
 from cogkit.lowering.ir import Graph, Node, Value
+from cogkit.lowering.sparse import ROWS
 from cogkit.op import OPS
 
 __all__ = ["KERNELS", "ReferencePlan", "POINTWISE"]
@@ -74,6 +78,7 @@ POINTWISE: dict[str, Callable[..., np.ndarray]] = {
     "relu": lambda x: np.maximum(x, 0),
     "softplus": lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))),
     "not": lambda x: (x == 0).astype(x.dtype),
+    "half": lambda x: x.astype(np.float16).astype(x.dtype),
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
@@ -143,7 +148,10 @@ def _fill(n, sizes, run):
 
 @kernel("cast")
 def _cast(n, sizes, run, x):
-    return x.astype(n.attrs["dtype"])
+    to = np.dtype(n.attrs["dtype"])
+    if to.kind == "i":
+        x = np.clip(np.trunc(np.nan_to_num(x, nan=0)), np.iinfo(to).min, np.iinfo(to).max)
+    return x.astype(to)
 
 
 @kernel("rand", "randn")
@@ -366,6 +374,19 @@ def _loop(n, sizes, run, *inputs):
         for v, x in out.items():
             x[rows] = values[v]
     return tuple(out.values())
+
+
+# user functions -------------------------------------------------------------------------------------------------------------------
+
+
+@kernel("native_forward", "native_backward")
+def _native(n, sizes, run, *x):
+    return tuple(run_native(n, sizes, *x))
+
+
+@kernel("user_forward", "user_backward")
+def _user(n, sizes, run, *x):
+    return tuple((run_forward if n.name == "user_forward" else run_backward)(n, sizes, *x))
 
 
 # alignments of two sequences -----------------------------------------------------------------------------------------------------
@@ -656,6 +677,22 @@ def _roi_pool(n, sizes, run, *inputs):
 # running -------------------------------------------------------------------------------------------------------------------------
 
 
+def meaning(n: Node) -> Callable[..., Any]:
+    """The kernel of a node, by the form of its result."""
+    form = n.outputs[0].sparse
+    if form and n.op.kernel == "view":
+        return lambda n, sizes, run, x: x.reshape(n.outputs[0].type.shape) if form == ROWS else x
+    return SPARSE_KERNELS[f"{form} {n.name}"] if form else KERNELS[n.name]
+
+
+def result(v: Value, found: Any, sizes: dict) -> Any:
+    """The array of an output, a copy; CSR where a sample is one row of it."""
+    shape = rows_of(v, sizes) + v.type.shape
+    if v.sparse:
+        return found.copy() if v.sparse == ROWS or len(shape) == 2 else found.toarray().reshape(shape)
+    return np.array(found)
+
+
 class ReferencePlan:
     """Runs a lowered graph node by node."""
 
@@ -663,25 +700,29 @@ class ReferencePlan:
         self.graph = graph
         self.last_use = {id(v): i for i, n in enumerate(graph.nodes) for v in n.inputs}
         self.keep = {id(v) for v in graph.outputs}
+        self.calls = calls_of(graph)
 
     def run(self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any) -> list[np.ndarray]:
         """The arrays of the graph's outputs. feeds: variable -> array; sizes: row space -> rows; run: seed, step, sample."""
         values: dict[int, np.ndarray] = {}
         writes = []
+        for call in self.calls:
+            call.begin()
         with np.errstate(all="ignore"):
             for i, n in enumerate(self.graph.nodes):
                 if n.op is None:
-                    values[id(n.outputs[0])] = feeds[n.leaf] if n.leaf in feeds else n.leaf.data
+                    fed = feeds[n.leaf] if n.leaf in feeds else n.leaf.data
+                    values[id(n.outputs[0])] = fed.matrix() if isinstance(fed, CsrRows) else fed
                     continue
-                made = KERNELS[n.name](n, sizes, run, *(values[id(v)] for v in n.inputs))
+                made = meaning(n)(n, sizes, run, *(values[id(v)] for v in n.inputs))
                 for v, a in zip(n.outputs, made if isinstance(made, tuple) else (made,), strict=True):
-                    values[id(v)] = np.asarray(a, v.type.dtype)
+                    values[id(v)] = a if v.sparse else np.asarray(a, v.type.dtype)
                 if n.name == "assign":
                     writes.append((n.inputs[0].producer.leaf, np.array(values[id(n.inputs[1])])))
                 for v in n.inputs:
                     if self.last_use[id(v)] == i and id(v) not in self.keep and not writes:
                         values.pop(id(v), None)
-        results = [np.array(values[id(v)]) for v in self.graph.outputs]
+        results = [result(v, values[id(v)], sizes) for v in self.graph.outputs]
         for leaf, value in writes:
             leaf.data[...] = value
         return results
@@ -691,6 +732,9 @@ class ReferencePlan:
         return str(self.graph)
 
 
-_missing = [name for name, op in OPS.items() if op.kernel != "expand" and name not in KERNELS]
+KERNELS.update({name: f for name, f in SPARSE_KERNELS.items() if " " not in name})
+_missing = [
+    name for name, op in OPS.items() if op.kernel != "expand" and not {name, "rows " + name} & {*KERNELS, *SPARSE_KERNELS}
+]
 if _missing:
     raise TypeError(f"reference engine: no meaning of {', '.join(_missing)}")

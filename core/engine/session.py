@@ -9,12 +9,11 @@ import numpy as np
 
 from cogkit import functions, variables
 from cogkit.engine import ENGINES, current_engine
-from cogkit.engine.arrays import Lease
+from cogkit.engine.arrays import Lease, NDArrayView
 from cogkit.engine.feeds import as_sequences, bind_feeds
-from cogkit.engine.arrays import NDArrayView
 from cogkit.engine.spaces import space_made
-from cogkit.engine.user import Resizing, calls_of
 from cogkit.engine.sparse import RowSparse
+from cogkit.engine.user import Resizing, calls_of
 from cogkit.engine.values import Value
 from cogkit.errors import sentence
 from cogkit.functions import Function
@@ -161,7 +160,8 @@ class Executable:
 
     `run` gives a list of arrays: outputs, then sums (scalars), then gradients. Arrays of gradients and sums belong to the plan
     when `reuse` is set: the next run overwrites them. effects_of: variables that are computed for what they write alone.
-    lists: those of wrt whose gradients may come as lists of rows, `RowSparse`. lend: all results are `Value`s over the plan's own memory, which tell when the next run has overwritten them.
+    lists: those of wrt whose gradients may come as lists of rows, `RowSparse`. lend: all results are `Value`s over the plan's own memory,
+    which tell when the next run has overwritten them.
     """
 
     def __init__(

@@ -42,6 +42,11 @@ def is_slice(n: Node) -> bool:
     return n.name == "take" and n.outputs[0].inside is not None
 
 
+def is_readable_slice(n: Node) -> bool:
+    """Whether the node is a slice of a value that is held dense."""
+    return n.name == "take" and not n.inputs[0].sparse
+
+
 def whole(v: Value) -> bool:
     """Whether a value, through views, has a buffer of its own."""
     while v.producer.op is not None and is_view(v.producer):
@@ -159,7 +164,7 @@ class _Fuser:
             for v in n.outputs:
                 v.inside = None
         for n in self.graph.nodes:
-            if n.name == "take" and n.outputs[0] not in self.wanted and self.in_programs(n.outputs[0]) and whole(n.inputs[0]):
+            if is_readable_slice(n) and n.outputs[0] not in self.wanted and self.in_programs(n.outputs[0]) and whole(n.inputs[0]):
                 n.outputs[0].inside = Inside(n.inputs[0], n.attrs["axis"], n.attrs["first"], n.attrs["stride"])
             elif n.name == "concat":
                 at = 0

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cogkit.axis import Axis
+from cogkit.lowering.sparse import accept, dense, form_of
 from cogkit.op import OPS, Op, Type, join_axes
 from cogkit.variables import Input, Variable
 
@@ -28,7 +29,8 @@ class Node:
         self, graph: Graph, op: Op | None, inputs: Sequence[Value], attrs: dict[str, Any], types: Sequence[Type], leaf: Any = None
     ):
         self.graph, self.op, self.inputs, self.attrs, self.leaf = graph, op, list(inputs), attrs, leaf
-        self.outputs = [Value(self, i, t) for i, t in enumerate(types)]
+        form = form_of(op, inputs, attrs, leaf)
+        self.outputs = [Value(self, i, t, form) for i, t in enumerate(types)]
         self.origin = graph.origin
         self.serial = graph.count
         graph.count += 1
@@ -70,14 +72,14 @@ class Inside(NamedTuple):
 class Value:
     """One typed result of a node; arithmetic on it makes nodes.
 
-    inside: set while a graph is fused, where the value has no buffer of its own.
+    inside: set while a graph is fused, where the value has no buffer of its own. sparse: the form in which it is held, '' for dense.
     """
 
-    __slots__ = ("index", "inside", "producer", "type")
+    __slots__ = ("index", "inside", "producer", "sparse", "type")
     __hash__ = object.__hash__
 
-    def __init__(self, producer: Node, index: int, type_: Type):
-        self.producer, self.index, self.type = producer, index, type_
+    def __init__(self, producer: Node, index: int, type_: Type, sparse: str = ""):
+        self.producer, self.index, self.type, self.sparse = producer, index, type_, sparse
         self.inside: Inside | None = None
 
     graph = property(lambda self: self.producer.graph)
@@ -172,9 +174,9 @@ class Graph:
         self.carries: list[Carry] = []  # their next values are the last outputs
         self.bounded: dict[tuple, int] = {}  # the same of row spaces that are made while running: at most so many
         self.longest: dict[tuple, int] = {}  # steps of the longest sequence, where a shape depends on it
+        self.counted: dict[tuple, int] = {}  # rows of what is fed, where a shape depends on them
         self.cycles: list[Node] = []
         self.whole: tuple[list[Node], list[Node]] = [], []  # nodes and cycles before they were pruned
-        self.counted: dict[tuple, int] = {}  # rows of what is fed, where a shape depends on them
         self.nodes: list[Node] = []
         self.leaves: dict[Any, Value] = {}  # variable -> value
         self.outputs: list[Value] = []
@@ -208,6 +210,10 @@ class Graph:
             values = [self._rows.setdefault((values[0].type.axes, values[0].type.dtype), values[0])]
         if record.kernel == "expand":
             return record.expand(self, values, attrs, False)
+        if any(v.sparse for v in values):
+            values, made = accept(self, op, values, attrs)
+            if made is not None:
+                return made
         if len(values) > 1 and op != "assign" and not record.own_rows and len({v.type.axes for v in values}) > 1:
             joined = join_axes([v.type for v in values])
             values = [self.in_space(v, joined) if v.type.axes else v for v in values]
@@ -215,14 +221,15 @@ class Graph:
         if short is not None:
             return short
         key = (op, tuple(id(v) for v in values), tuple(sorted(attrs.items(), key=lambda kv: kv[0])))
-        known = self._known.get(key) if op != "assign" else None
+        effect = op == "assign" or record.writes
+        known = self._known.get(key) if not effect else None
         if known is None:
             types = record.infer([v.type for v in values], attrs)
-            made = Node(self, record, values, attrs, types)
-            self.nodes.append(made)
-            if op == "assign":
-                self.effects.append(made)
-            known = made.outputs
+            node = Node(self, record, values, attrs, types)
+            self.nodes.append(node)
+            if effect:
+                self.effects.append(node)
+            known = node.outputs
             self._known[key] = known
         return known[0] if len(known) == 1 else known
 
@@ -260,13 +267,6 @@ class Graph:
             self.longest[axes] = space.steps
         return space.steps
 
-    def goes_on(self, axes: tuple) -> bool:
-        """Whether sequences of a row space may go on from the minibatch before."""
-        return ("begins", axes) in self.sizes
-
-    def carry(self, moved: Value, steps: int, start: Value) -> Value:
-        """The initial state of a delay, and where its sequence goes on what the last `steps` steps before were."""
-        t = moved.type
     def rows_of(self, axes: tuple) -> int:
         """Rows of a row space that are the size of a static axis. The graph then holds for that number alone."""
         if axes not in self.sizes:
@@ -284,6 +284,13 @@ class Graph:
             return self.space(axes, (), ("rows", rows), None)[0]
         return self.space((Axis.batch_of(rows),), (), ("rows", rows), None)[0]
 
+    def goes_on(self, axes: tuple) -> bool:
+        """Whether sequences of a row space may go on from the minibatch before."""
+        return ("begins", axes) in self.sizes
+
+    def carry(self, moved: Value, steps: int, start: Value) -> Value:
+        """The initial state of a delay, and where its sequence goes on what the last `steps` steps before were."""
+        t = moved.type
         batch = t.axes[:1]
         last = Input((steps, *t.shape), t.dtype, False, False, batch, "last steps")
         valid = Input((steps,), t.dtype, False, False, batch, "steps before")
@@ -312,7 +319,7 @@ class Graph:
 
     def close(self, delay: Node, v: Value) -> None:
         """Says what a delay delays."""
-        delay.inputs = [v]
+        delay.inputs = [dense(v)]
 
     def _values(self, inputs: Sequence[Any]) -> list[Value]:
         dtype = next((v.type.dtype for v in inputs if isinstance(v, Value)), None)

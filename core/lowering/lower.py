@@ -9,6 +9,7 @@ from cogkit.lowering.gradient import gradients
 from cogkit.lowering.ir import Graph, Node, Value, sum_to
 from cogkit.lowering.recurrence import recurrence
 from cogkit.lowering.resolve import resolve
+from cogkit.lowering.sparse import dense
 from cogkit.op import Type
 from cogkit.variables import Variable
 
@@ -20,7 +21,7 @@ class Request(NamedTuple):
 
     outputs: values as they are. sums: values summed over rows and elements. roots: variable -> variable fed with its gradient, or None
     for ones. wrt: variables whose gradients are wanted. training: dropout drops, statistics are of the minibatch. effects: assignments
-    are done. effects_of: variables computed for their assignments.
+    are done. effects_of: variables computed for their assignments. lists: those of wrt whose gradients may be lists of rows.
     """
 
     outputs: tuple[Variable, ...] = ()
@@ -30,6 +31,7 @@ class Request(NamedTuple):
     training: bool = False
     effects: bool = True
     effects_of: tuple[Variable, ...] = ()
+    lists: tuple[Variable, ...] = ()
 
 
 def lower(request: Request, feeds: Mapping[Variable, Type], sizes: Mapping[Any, int] | None = None) -> Graph:
@@ -47,7 +49,9 @@ def lower(request: Request, feeds: Mapping[Variable, Type], sizes: Mapping[Any, 
             graph.leaf(v, feeds[v] if v in feeds else v.type) if not v.is_output else _value_of(graph, v, feeds)
             for v in request.wrt
         ]
-        outputs += gradients(graph, starts, wrt)
+        lists = set(request.lists)
+        found = gradients(graph, starts, wrt)
+        outputs += [g if v in lists else dense(g) for v, g in zip(request.wrt, found, strict=True)]
     graph.outputs = outputs + graph.carried()
     if not request.effects:
         _unwrite(graph)
@@ -57,10 +61,6 @@ def lower(request: Request, feeds: Mapping[Variable, Type], sizes: Mapping[Any, 
     return recurrence(graph)
 
 
-def stages(graph: Graph) -> dict[int, Graph | None]:
-    """The row spaces that a graph makes while running, by number: the graph of the value that one depends on, None for one of lengths alone.
-
-    In an order in which they can be made.
 def _unwrite(graph: Graph) -> None:
     """Writes nothing: what reads the value of an assignment reads what would have been assigned."""
 
@@ -73,6 +73,10 @@ def _unwrite(graph: Graph) -> None:
         n.inputs = [value(v) for v in n.inputs]
 
 
+def stages(graph: Graph) -> dict[int, Graph | None]:
+    """The row spaces that a graph makes while running, by number: the graph of the value that one depends on, None for one of lengths alone.
+
+    In an order in which they can be made.
     """
     needed: dict[int, Graph | None] = {}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN, holder, root_of
+from cogkit.lowering.sparse import CSR, HEAD, csr_bytes
 from cogkit.lowering.steps import Step
 
 __all__ = ["SAVED", "Storage", "place"]
@@ -28,6 +29,9 @@ class Storage:
 
     def bytes(self, sizes: dict) -> int:
         """Its size for given numbers of rows."""
+        if self.value.sparse:
+            rows = math.prod(self.value.type.shape[:-1]) * (sizes[self.axes] if self.axes else 1)
+            return csr_bytes(rows, self.itemsize) if self.value.sparse == CSR else HEAD
         return self.per_row * self.itemsize * (sizes[self.axes] if self.axes else 1)
 
 

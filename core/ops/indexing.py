@@ -24,7 +24,8 @@ def _one_hot_expand(g, x, attrs, training):
     x = x[0]
     shape = x.type.shape
     at = static_axis(attrs["axis"], len(shape), 1)
-    return x.reshape(shape=shape[:at] + (1,) + shape[at:]).node("one_hot", classes=attrs["num_class"], axis=at)
+    form = {"sparse": True} if attrs.get("sparse") and at == len(shape) else {}  # rows of the last axis
+    return x.reshape(shape=shape[:at] + (1,) + shape[at:]).node("one_hot", classes=attrs["num_class"], axis=at, **form)
 
 
 def _one_hot_primitive(types, attrs):
@@ -78,7 +79,7 @@ Op(
     "gather",
     "GatherOp",
     _gather_primitive,
-    lambda n, dy: [dy.graph.node("scatter_add", [n.inputs[1], dy], shape=n.inputs[0].type.shape), None],
+    lambda n, dy: [dy.graph.node("scatter_rows", [n.inputs[1], dy], shape=n.inputs[0].type.shape), None],
     "gather",
     "entries of the first axis",
 )
@@ -151,10 +152,14 @@ Op(
 
 
 def one_hot(x: Any, num_classes: int, sparse_output: bool = False, axis: Any = -1, name: str = "") -> Function:
-    """Indices as vectors with one 1, along a new static axis. Indices outside [0, num_classes) give zeros."""
+    """Indices as vectors with one 1, along a new static axis. Indices outside [0, num_classes) give zeros.
+
+    sparse_output: as CSR rows, where the new axis is the last one; products with such a value take rows of the other operand.
+    """
     if num_classes < 1:
         raise ValueError(here(f"OneHotOp: expected at least one class, got {num_classes}"))
-    return apply("one_hot_op", [x], name, num_class=int(num_classes), axis=axis_index(axis))
+    form = {"sparse": True} if sparse_output else {}
+    return apply("one_hot_op", [x], name, num_class=int(num_classes), axis=axis_index(axis), **form)
 
 
 def gather(reference: Any, indices: Any, axis: Any = None, name: str = "") -> Function:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cogkit.errors import sentence
 from cogkit.functions import Function, apply, to_variables
 from cogkit.op import INFERRED, Op, Type, common_dtype, fits, join_axes, shown, size_of
 from cogkit.ops import sequence
@@ -140,11 +141,17 @@ def times(
     left: (..., inputs), right: (inputs, outputs), result: (..., outputs). output_rank: how many axes of `right` are outputs.
     infer_input_rank_to_map: where inputs of a parameter are inferred, the number of leading axes of `left` that are not summed over;
     `TIMES_REDUCE_SEQUENCE_AXIS_WITHOUT_INFERRED_INPUT_RANK` sums over the steps of sequences too.
-    Raises `ValueError` where the summed sizes differ.
+    Raises `ValueError` where the summed sizes differ, `NotImplementedError` where several axes of a sparse input are summed over.
     """
     if infer_input_rank_to_map == TIMES_REDUCE_SEQUENCE_AXIS_WITHOUT_INFERRED_INPUT_RANK:
         return sequence.reduce_sum(times(left, right, output_rank), name)
-    return apply("times", [left, right], name, output_rank=int(output_rank), map_rank=int(infer_input_rank_to_map))
+    made = apply("times", [left, right], name, output_rank=int(output_rank), map_rank=int(infer_input_rank_to_map))
+    a, b = made.root.operands
+    if a.is_sparse and b.type.shape is not None and len(b.type.shape) - int(output_rank) > 1:
+        way = "reshape a dense input, or let the last axis alone be summed over"
+        fact = f"{shown(a.type.shape)} times {shown(b.type.shape)}"
+        raise NotImplementedError(sentence("Times", name, made.root.where, "one summed axis of a sparse operand", fact, way))
+    return made
 
 
 def times_transpose(left: Any, right: Any, name: str = "") -> Function:

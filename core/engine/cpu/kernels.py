@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cogkit.engine.cpu import alignment, movement, native, reduce, steps
+from cogkit.engine.cpu import alignment, casting, movement, native, reduce, steps
 from cogkit.engine.cpu.pointwise import Pointwise
 from cogkit.engine.cpu.rows import SumProduct, WholeProduct
 from cogkit.engine.spaces import row_info, row_table
@@ -68,7 +68,8 @@ def fit(call: Any, step: Step, sizes: dict) -> bool:
 
 def make(step: Step, sizes: dict) -> Made:
     """The bound call of a step and its buffers."""
-    maker = KERNELS.get(step.kind) or KERNELS.get(step.node.name)
+    form = next((v.sparse for v in step.outputs if v.sparse), "")
+    maker = KERNELS.get(f"{form} {step.node.name}") if form else KERNELS.get(step.kind) or KERNELS.get(step.node.name)
     if maker is None:
         raise NotImplementedError(f"cpu engine: no kernel for {step.node.name}")
     return maker(step, sizes)
@@ -282,7 +283,8 @@ def _matmul(s: Step, sizes: dict) -> Made:
         call = onednn.MatMul(m, width, k, batch=batch, transpose_a=ta, transpose_b=tb, batch_a=None if ra else 0, batch_b=None if rb else 0,
                              bias="bias" in s.attrs, relu=s.attrs.get("relu", False))  # fmt: skip
         return call, _io(s)
-    call = native.MatMul(code(a), batch, m, width, k, ta, tb, m * k if ra else 0, k * width if rb else 0, m * width)
+    call = native.MatMul(code(a), batch, m, width, k, ta, tb, m * k if ra else 0, k * width if rb else 0, m * width,
+                         bias="bias" in s.attrs, relu=s.attrs.get("relu", False))  # fmt: skip
     return call, _io(s)
 
 
@@ -315,7 +317,7 @@ def _conv(s: Step, sizes: dict) -> Made:
         call = onednn.Convolution(kind, *args, x_layout=s.layouts.get(x, PLAIN), y_layout=y_layout, bias="bias" in s.attrs,
                                   relu=s.attrs.get("relu", False))  # fmt: skip
     else:
-        call = native.Convolution(kind, code(x), *args)
+        call = native.Convolution(kind, code(x), *args, bias="bias" in s.attrs, relu=s.attrs.get("relu", False))
     return call, _io(s)
 
 
@@ -554,7 +556,7 @@ def _save(s: Step, sizes: dict) -> Made:
 @kernel("cast")
 def _cast(s: Step, sizes: dict) -> Made:
     x, y = s.inputs[0], s.outputs[0]
-    return movement.Cast(math.prod(shape(x, sizes)), code(x), code(y)), _io(s)
+    return casting.Cast(math.prod(shape(x, sizes)), x.type.dtype.str[1:], y.type.dtype.str[1:]), _io(s)
 
 
 @kernel("reorder")

@@ -1,0 +1,88 @@
+# sources: sparse.cpp
+"""Kernels of sparse values: rows of CSR, gradients that list their rows. `engine.sparse` says how both lie in memory.
+
+Results whose size the data decide lie in memory of the kernel that made them, which grows and is kept.
+"""
+include "kernel.pxi"
+
+import numpy as np
+
+__all__ = ["CsrDense", "CsrMove", "CsrOneHot", "CsrTimes", "CsrTransposed", "RowsAdd", "RowsDense", "ScatterRows", "UpdateRows"]
+
+
+cdef extern from "sparse.h" namespace "cg":
+    Kernel *make_csr_times(int64_t width, int64_t n, cbool turned, string dtype) except +
+    Kernel *make_csr_transposed(int64_t width, int64_t n, string dtype) except +
+    Kernel *make_scatter_rows(int64_t rows, int64_t n, int64_t width, string dtype) except +
+    void resize_scatter_rows(Kernel *kernel, int64_t rows)
+    Kernel *make_rows_add(int64_t n, string dtype) except +
+    Kernel *make_rows_dense(int64_t width, int64_t n, string dtype) except +
+    Kernel *make_csr_dense(int64_t width, string dtype) except +
+    Kernel *make_csr_move(int64_t rows, const int64_t *index) except +
+    Kernel *make_csr_one_hot(int64_t n, int64_t classes, string dtype) except +
+    Kernel *make_update_rows(string rule, cbool average, cbool norm, int64_t width, int64_t n, string dtype) except +
+
+
+cdef class CsrTimes(BoundKernel):
+    """y[r] = sum of v b[c] over the entries (c, v) of row r, b (width, n); turned: b (n, width) lies transposed; buffers a, b, y."""
+    def __init__(self, width, n, dtype, turned=False):
+        self.own(make_csr_times(width, n, turned, text(dtype)))
+
+
+cdef class CsrTransposed(BoundKernel):
+    """The rows c of the sum of v dy[r] over entries (r, c, v), dy (rows, n); buffers a, dy, list of rows."""
+    def __init__(self, width, n, dtype):
+        self.own(make_csr_transposed(width, n, text(dtype)))
+
+
+cdef class ScatterRows(BoundKernel):
+    """The rows i of the sum of dy[r] over all r with index[r] = i < width, dy (rows, n); buffers index, dy, list of rows."""
+    def __init__(self, rows, n, width, dtype):
+        self.own(make_scatter_rows(rows, n, width, text(dtype)))
+
+    def set_rows(self, rows) -> None:
+        """Another number of indices."""
+        resize_scatter_rows(self.kernel, rows)
+
+
+cdef class RowsAdd(BoundKernel):
+    """The sum of two lists of rows of n elements; buffers a, b, list of rows."""
+    def __init__(self, n, dtype):
+        self.own(make_rows_add(n, text(dtype)))
+
+
+cdef class RowsDense(BoundKernel):
+    """y (width, n) has the rows of a list, 0 elsewhere; buffers list, y."""
+    def __init__(self, width, n, dtype):
+        self.own(make_rows_dense(width, n, text(dtype)))
+
+
+cdef class CsrDense(BoundKernel):
+    """y (rows, width) = the entries of CSR rows, 0 elsewhere; buffers a, y."""
+    def __init__(self, width, dtype):
+        self.own(make_csr_dense(width, text(dtype)))
+
+
+cdef class CsrMove(BoundKernel):
+    """Row r is row index[r] of a, empty where that is -1; the entries are shared; buffers a, CSR."""
+    cdef object index
+
+    def __init__(self, index):
+        self.index = np.ascontiguousarray(index, np.int64)
+        self.own(make_csr_move(len(self.index), <const int64_t *><size_t>self.index.ctypes.data))
+
+
+cdef class CsrOneHot(BoundKernel):
+    """Row i has a 1 in column x[i], i < n; nothing where that is none of the classes; buffers x, CSR."""
+    def __init__(self, n, classes, dtype):
+        self.own(make_csr_one_hot(n, classes, text(dtype)))
+
+
+cdef class UpdateRows(BoundKernel):
+    """The update of a rule ('sgd', 'adagrad') at the rows of a gradient g, w (width, n): w changes, and the state s of adagrad.
+
+    average: adagrad divides by the mean multiplier of all rows. norm: `limit` is of the norm of the whole gradient, else of each element.
+    The gradient is multiplied by `scale`, then limited. Buffers w, g, s (adagrad), eta, scale, limit.
+    """
+    def __init__(self, rule, average, norm, width, n, dtype):
+        self.own(make_update_rows(text(rule), average, norm, width, n, text(dtype)))

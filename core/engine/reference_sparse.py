@@ -1,0 +1,110 @@
+"""What the kernels of sparse values mean, in NumPy and SciPy. CSR rows are a SciPy CSR matrix, lists of rows a `RowSparse`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cogkit.engine.spaces import row_table
+from cogkit.engine.sparse import RowSparse
+
+__all__ = ["SPARSE_KERNELS"]
+
+SPARSE_KERNELS: dict[str, Callable[..., Any]] = {}  # by op, with the form of its result before where it is sparse
+
+
+def kernel(name: str) -> Callable:
+    """Registers a kernel under its op's name."""
+
+    def register(f):
+        SPARSE_KERNELS[name] = f
+        return f
+
+    return register
+
+
+def _shape(v: Any, sizes: dict) -> tuple[int, ...]:
+    return ((sizes[v.type.axes],) if v.type.axes else ()) + v.type.shape
+
+
+def _chosen(a: Any, index: np.ndarray) -> Any:
+    """Rows of a CSR matrix; empty ones where the index is -1."""
+    import scipy.sparse
+
+    made = a[np.maximum(index, 0)]
+    return scipy.sparse.csr_matrix(made.multiply((index >= 0)[:, None]))
+
+
+@kernel("densify")
+def _densify(n, sizes, run, a):
+    return a.toarray().reshape(_shape(n.outputs[0], sizes))
+
+
+@kernel("csr_times")
+def _csr_times(n, sizes, run, a, b):
+    return (a @ (b.T if n.attrs["tb"] else b)).reshape(_shape(n.outputs[0], sizes))
+
+
+def _listed(rows: np.ndarray, whole: np.ndarray, shape: tuple[int, ...]) -> RowSparse:
+    return RowSparse(rows, whole[rows].reshape(len(rows), *shape[1:]), shape)
+
+
+@kernel("rows csr_transposed")
+def _csr_transposed(n, sizes, run, a, dy):
+    return _listed(np.unique(a.indices), np.asarray(a.T @ dy.reshape(a.shape[0], -1)), n.outputs[0].type.shape)
+
+
+@kernel("rows scatter_rows")
+def _scatter_rows(n, sizes, run, index, dy):
+    shape = n.attrs["shape"]
+    i = index.astype(np.int64)
+    bad = (i < 0) | (i >= shape[0])
+    if bad.any():
+        raise ValueError(f"gather: expected indices in [0, {shape[0]}), got {index[bad].ravel()[0]:g}")
+    whole = np.zeros((shape[0], math.prod(shape[1:])), dy.dtype)
+    np.add.at(whole, i.reshape(-1), np.broadcast_to(dy, i.shape + shape[1:]).reshape(i.size, whole.shape[1]))
+    return _listed(np.unique(i), whole, shape)
+
+
+@kernel("rows rows_add")
+def _rows_add(n, sizes, run, a, b):
+    return _listed(np.union1d(a.rows, b.rows), a.toarray() + b.toarray(), a.shape)
+
+
+@kernel("csr move_rows")
+def _move_rows(n, sizes, run, a):
+    each = math.prod(n.inputs[0].type.shape[:-1])
+    index = row_table(n, sizes)[:, None]
+    return _chosen(a, np.where(index < 0, -1, index * each + np.arange(each)).reshape(-1))
+
+
+@kernel("csr take")
+def _take(n, sizes, run, a):
+    shape = _shape(n.inputs[0], sizes)[:-1]
+    axis = n.attrs["axis"] + (1 if n.inputs[0].type.axes else 0)
+    kept = n.attrs["first"] + n.attrs["stride"] * np.arange(n.outputs[0].type.shape[n.attrs["axis"]])
+    return _chosen(a, np.take(np.arange(math.prod(shape)).reshape(shape), kept, axis=axis).reshape(-1))
+
+
+@kernel("csr one_hot")
+def _one_hot(n, sizes, run, x):
+    import scipy.sparse
+
+    return scipy.sparse.csr_matrix((np.floor(x).reshape(-1, 1) == np.arange(n.attrs["classes"])).astype(x.dtype))
+
+
+@kernel("update_rows")
+def _update_rows(n, sizes, run, w, g, *rest):
+    *states, eta, scale, limit = rest
+    g = g.toarray() * scale
+    norm = np.sqrt((g * g).sum())
+    g = g * min(1.0, limit / norm if norm else 1.0) if n.attrs["norm"] else np.clip(g, -limit, limit)
+    if n.attrs["rule"] == "adagrad":
+        states[0] += g * g
+        a = 1 / np.sqrt(states[0] + 1e-16)
+        g, eta = a * g, eta / a.mean() if n.attrs["average"] else eta
+    w -= eta * g
+    return np.zeros((), w.dtype)
