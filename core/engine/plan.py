@@ -14,6 +14,7 @@ from cogkit.engine.cpu.kernels import choose_formats, fit, make
 from cogkit.engine.executor import Executor, place_buffers
 from cogkit.engine.sparse import RowSparse, csr_matrix_at
 from cogkit.engine.user import calls_of
+from cogkit.engine.watch import Running, observers, run_watched
 from cogkit.lowering.fuse import fuse
 from cogkit.lowering.ir import Graph, Value
 from cogkit.lowering.layout import PLAIN, assign_layouts, holder, root_of
@@ -199,7 +200,10 @@ class CpuPlan:
             for call in self.users:
                 call.begin()
             early = [self.fetch(b, self.graph.outputs[i], feeds, sizes, False) for i in self.early]
-            b.executor.run(run.seed, run.step, run.sample)
+            if observers:
+                run_watched(Running(self, b, sizes, run))
+            else:
+                b.executor.run(run.seed, run.step, run.sample)
             found = [self.fetch(b, v, feeds, sizes, False) for v in self.graph.outputs[: self.kept]]
             if b.kept is None or not self.all_outputs:
                 b.kept = [self.fetch(b, v, feeds, sizes, True) for v in self.graph.outputs[self.kept :]]

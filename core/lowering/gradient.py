@@ -15,6 +15,7 @@ def gradients(graph: Graph, roots: Mapping[Value, Value], wanted: Sequence[Value
     roots: value -> gradient of what is minimised with respect to it, of the same type. Rules may ignore broadcasting: a gradient
     that is larger than its value is summed here.
     """
+    graph.backward = True
     nodes = list(graph.nodes)
     useful = ancestors(list(roots))
     varies = {id(v) for v in wanted}
@@ -55,6 +56,7 @@ def gradients(graph: Graph, roots: Mapping[Value, Value], wanted: Sequence[Value
     for v in wanted:
         dv = total(arrived.get(id(v)))
         out.append(graph.fill(0.0, v.type) if dv is None else dv.expand(v.type))
+    graph.backward = False
     return out
 
 

@@ -21,9 +21,9 @@ __all__ = ["Graph", "Inside", "Node", "SpaceDef", "Value"]
 
 
 class Node:
-    """One primitive: an op, the values it reads, its settings, the values it makes."""
+    """One primitive: an op, the values it reads, its settings, the values it makes. backward: it is of the gradient pass."""
 
-    __slots__ = ("attrs", "graph", "inputs", "leaf", "op", "origin", "outputs", "serial")
+    __slots__ = ("attrs", "backward", "graph", "inputs", "leaf", "op", "origin", "outputs", "serial")
 
     def __init__(
         self, graph: Graph, op: Op | None, inputs: Sequence[Value], attrs: dict[str, Any], types: Sequence[Type], leaf: Any = None
@@ -31,7 +31,7 @@ class Node:
         self.graph, self.op, self.inputs, self.attrs, self.leaf = graph, op, list(inputs), attrs, leaf
         form = form_of(op, inputs, attrs, leaf)
         self.outputs = [Value(self, i, t, form) for i, t in enumerate(types)]
-        self.origin = graph.origin
+        self.origin, self.backward = graph.origin, graph.backward
         self.serial = graph.count
         graph.count += 1
 
@@ -182,6 +182,7 @@ class Graph:
         self.outputs: list[Value] = []
         self.effects: list[Node] = []
         self.origin: Any = None  # the user's node being lowered, for messages and explain
+        self.backward = False  # whether its gradient is
         self.count = 0
         self._known: dict[tuple, list[Value]] = {}
         self._rows: dict[tuple, Value] = {}

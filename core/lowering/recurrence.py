@@ -104,7 +104,7 @@ def _may_sink(n: Node, loop_of: dict[Node, int]) -> bool:
 
 
 def _copy(graph: Graph, n: Node, new: dict[Value, Value]) -> Node:
-    graph.origin = n.origin
+    graph.origin, graph.backward = n.origin, n.backward
     if n.op is None and n.leaf is not None and not isinstance(n.leaf, BodyLeaf):
         new[n.outputs[0]] = graph.leaf(n.leaf, n.outputs[0].type)
         return new[n.outputs[0]].producer
@@ -192,7 +192,7 @@ def _loop(
         if v.producer in mine:
             given[inner[v]] = None
     body.graph.outputs = list(given)
-    graph.origin = delays[0].origin
+    graph.origin, graph.backward = delays[0].origin, delays[0].backward
     types = [v.type for v in given]  # (a copy of what the body only reads has no value outside)
     made = Node(graph, OPS["loop"], outside, {"body": body, "types": tuple(types)}, types)
     graph.nodes.append(made)
@@ -201,7 +201,7 @@ def _loop(
     def outside_of(v: Value) -> Value:
         if v not in new:
             n = v.producer
-            graph.origin = n.origin
+            graph.origin, graph.backward = n.origin, n.backward
             new[v] = graph.node(n.name, [outside_of(n.inputs[0])], **n.attrs)
         return new[v]
 
