@@ -10,7 +10,7 @@ import numpy as np
 from cogkit.axis import Axis
 from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here, sentence, user_line
-from cogkit.op import FREE, INFERRED, Type, row_space, shown
+from cogkit.op import FLOATS, FREE, HALF, INFERRED, Type, row_space, shown
 
 edits = 0  # counts edits of graphs and of constants: a plan is checked again after one
 renaming = False  # whether a named function or variable may be given another name
@@ -20,19 +20,23 @@ __all__ = ["Constant", "FreeDimension", "InferredDimension", "Parameter", "Recor
 InferredDimension = INFERRED
 FreeDimension = FREE
 _serial = itertools.count()
-_DTYPES = {"float32": np.float32, "float64": np.float64, "float": np.float32, "double": np.float64}
+_NAMES = {"float": np.float32, "double": np.float64}
+_WHOLE = (np.dtype(np.int8), np.dtype(np.int16))  # held, and handed to functions of the user, but not computed with
 
 
 def sanitize_dtype(dtype: Any) -> np.dtype | None:
-    """A NumPy element type from CNTK's or NumPy's ways to name one; `TypeError` for one that no engine has."""
+    """A NumPy element type from CNTK's or NumPy's ways to name one; `TypeError` for one that no value has.
+
+    As in CNTK 'float' has 32 bits, Python's float 64, and Python's int is float32.
+    """
     if dtype is None:
         return None
     try:
-        found = np.dtype(_DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype)
+        found = np.dtype(np.float32 if dtype is int else _NAMES.get(dtype, dtype) if isinstance(dtype, str) else dtype)
     except TypeError:
-        raise TypeError(here(f"dtype: expected float32 or float64, got {dtype!r}")) from None
-    if found not in (np.float32, np.float64):
-        raise TypeError(here(f"dtype: expected float32 or float64, got {found.name}; engines compute in these two"))
+        raise TypeError(here(f"dtype: expected float16, float32, float64, int8 or int16, got {dtype!r}")) from None
+    if found not in FLOATS and found not in _WHOLE:
+        raise TypeError(here(f"dtype: expected float16, float32, float64, int8 or int16, got {found.name}"))
     return found
 
 
@@ -145,7 +149,7 @@ class Variable(Operators):
 
     @property
     def dtype(self) -> type | None:
-        """Element type: `numpy.float32` or `numpy.float64`; None while it is not known."""
+        """Element type, as a NumPy type; None while it is not known."""
         t = self.type
         return None if t.dtype is None else t.dtype.type
 
@@ -313,6 +317,7 @@ class _Valued(Variable):
         self._data: np.ndarray | None = None
         self.version = 0  # counts the writes from outside of plans
         self.assigned = False  # whether an op writes it
+        self.row_sparse = False  # whether the data are a list of rows, as those of a gradient
         if isinstance(init, (str, bytes, dict)):
             raise TypeError(
                 sentence(
@@ -338,8 +343,8 @@ class _Valued(Variable):
     def _fill(self) -> None:
         init = self._init
         data = aligned_empty(self._shape, self._dtype)
-        if callable(init):
-            init = init(self._shape, self._dtype)
+        if callable(init):  # half precision is drawn in single, so that the numbers are the same but for rounding
+            init = init(self._shape, np.dtype(np.float32) if self._dtype == HALF else self._dtype)
         lead = len(self._shape) - np.ndim(init)
         if np.ndim(init) and (lead < 0 or (1,) * lead + np.shape(init) != self._shape):
             raise ValueError(
@@ -425,9 +430,9 @@ class Parameter(_Valued):
         if (
             (given is None or isinstance(given, default_override_or))
             and isinstance(init, np.ndarray)
-            and init.dtype == np.float64
+            and init.dtype in (np.float16, np.float64)
         ):
-            dtype = np.float64
+            dtype = init.dtype
         if shape is None:
             if init is None:
                 raise ValueError(here("Parameter: expected a shape or an initial array, got neither"))
@@ -454,8 +459,9 @@ class Constant(_Valued):
                 raise ValueError(here("Constant: expected a value or a shape, got neither"))
             value = 0
         if not callable(value):
-            if (given is None or isinstance(given, default_override_or)) and getattr(value, "dtype", None) == np.float64:
-                dtype = np.float64
+            own = getattr(value, "dtype", None)
+            if (given is None or isinstance(given, default_override_or)) and own in (np.float16, np.float64):
+                dtype = own
             value = np.asarray(value)
         if shape is None:
             if callable(value):

@@ -157,6 +157,13 @@ class RowSparse:
         """The same in memory of its own."""
         return RowSparse(self.rows.copy(), self.values.copy(), self.shape)
 
+    def point_to(self, g: Any) -> None:
+        """Becomes the list of another gradient, whose memory it reads from here on: a list, or an array of which all rows are listed."""
+        if not isinstance(g, RowSparse):
+            array = np.ascontiguousarray(g.asarray() if hasattr(g, "asarray") else g, self.dtype)
+            g = RowSparse(np.arange(self.shape[0]), array.reshape(self.shape), self.shape)
+        self.head[:3], self._source = g.head[:3], g
+
     def reshape(self, shape: Sequence[int]) -> RowSparse:
         """The same list with other axes after the first one."""
         return RowSparse.of_plan(self.head.view(np.uint8), shape, self.dtype, self)

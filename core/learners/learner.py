@@ -17,8 +17,9 @@ import numpy as np
 
 from cogkit import ops
 from cogkit.engine.session import Executable
+from cogkit.engine.sparse import RowSparse
 from cogkit.errors import ModelFileError
-from cogkit.functions import Function
+from cogkit.functions import Function, apply
 from cogkit.learners.schedules import IGNORE, ScheduleLike, TrainingParameterSchedule, learning_parameter_schedule
 from cogkit.ops.randomness import SentinelValueForAutoSelectRandomSeed, purpose_of
 from cogkit.variables import Constant, Parameter
@@ -90,7 +91,7 @@ class Learner:
         self._samples = self._minibatches = self._sweeps = 0
         self._writers: list[Any] = []
         self._written: dict[str, float] = {}
-        self._gradients: dict[Parameter, np.ndarray] | None = None
+        self._gradients: dict[Parameter, Any] | None = None
         self._gradient_constants: dict[Parameter, Constant] = {}
 
     # what it is ----------------------------------------------------------------------------------------------------
@@ -156,18 +157,27 @@ class Learner:
     # updates -------------------------------------------------------------------------------------------------------
 
     @property
-    def gradients(self) -> dict[Parameter, np.ndarray]:
+    def gradients(self) -> dict[Parameter, Any]:
         """Its buffers for gradients, one a parameter; `update` reads them in place when it is given this very dict."""
         if self._gradients is None:
+            self._gradients = {p: c.data for p, c in self._constants().items()}
+        return self._gradients
+
+    def _constants(self) -> dict[Parameter, Constant]:
+        """What stands for the gradients in graphs; their arrays are made when one is asked for."""
+        if not self._gradient_constants:
             for p in self.parameters:
                 if any(n < 0 for n in p.shape):
                     raise ValueError(
                         f"{self.kind}: expected parameters of known shapes, got {p!r}; apply the model to an input first"
                     )
             # constants, so that plans read them where they lie; named, so that none is taken for a number of the graph's text
-            self._gradient_constants = {p: Constant(0.0, p.shape, p.dtype, name="grad") for p in self.parameters}
-            self._gradients = {p: c.data for p, c in self._gradient_constants.items()}
-        return self._gradients
+            self._gradient_constants = {p: Constant(_zeros, p.shape, p.dtype, name="grad") for p in self.parameters}
+        return self._gradient_constants
+
+    def takes_rows(self, p: Parameter) -> bool:
+        """Whether the gradient of a parameter may come as a list of its rows, `RowSparse`: its other rows then stay as they are."""
+        return False
 
     def _take(self, gradient_values: Mapping[Parameter, Any]) -> None:
         """Copies gradients into the buffers, except those that are the buffers."""
@@ -178,7 +188,9 @@ class Learner:
             if p not in gradient_values:
                 raise ValueError(f"{self.kind}: expected a gradient for every parameter, got none for {p!r}")
             g = gradient_values[p]
-            if g is not buffer:
+            if isinstance(buffer, RowSparse):
+                buffer.point_to(g)
+            elif g is not buffer:
                 g = np.asarray(g.asarray() if hasattr(g, "asarray") else g)
                 if g.size != buffer.size:
                     raise ValueError(f"{self.kind}: expected a gradient of shape {p.shape} for {p!r}, got {g.shape}")
@@ -195,15 +207,15 @@ class Learner:
         """What a trainer calls: `update`, with the counts kept."""
         return self.update(gradient_values, training_sample_count, is_sweep_end)
 
-    def use_buffers(self, gradients: dict[Parameter, np.ndarray]) -> None:
+    def use_buffers(self, gradients: dict[Parameter, Any]) -> None:
         """Takes arrays that gradients will always come in, so that they are read in place; `update` still copies others.
 
-        gradients: aligned, contiguous arrays of each parameter's own shape and type.
+        gradients: aligned, contiguous arrays of each parameter's own shape and type, or lists of rows where `takes_rows`.
         """
         self._recompile()
-        for p, array in self.gradients.items():
-            if array is not gradients[p]:
-                self._gradient_constants[p]._data = gradients[p]
+        for p, constant in self._constants().items():
+            constant._data = gradients[p]
+            constant.row_sparse = isinstance(gradients[p], RowSparse)
         self._gradients = gradients  # this very dict: `update` knows it by identity
 
     def _count(self, n: int, is_sweep_end: bool) -> None:
@@ -285,6 +297,10 @@ class Learner:
         """Takes the numbers of a derived class."""
 
 
+def _zeros(shape: tuple[int, ...], dtype: Any) -> float:
+    return 0.0
+
+
 def _program(updates: Sequence[Function]) -> Executable:
     """The assignments of these functions as one executable without feeds."""
     return Executable(effects_of=[v for f in updates for v in f.outputs], training=True)
@@ -296,6 +312,9 @@ class Rule:
     states: dict[str, float] = {}  # state tensors of the parameter's shape, with what they begin with
     momenta: tuple[str, ...] = ()  # schedules beside the learning rate
     counters: dict[str, Any] = {}  # numbers that go on from update to update
+    # where a gradient of 0 changes neither parameter nor state: the rule of `update_rows`, which leaves rows that are not listed alone
+    of_rows = ""
+    average = False  # whether the multipliers of all rows count
 
     def __init__(self, unit_gain: bool = True):
         self.unit_gain = unit_gain
@@ -346,9 +365,15 @@ class GraphLearner(Learner):
                     name: Constant(np.full(p.shape, begin, p.dtype), p.shape, p.dtype, name=f"{p.name or 'w'}.{name}")
                     for name, begin in self.rule.states.items()
                 }
-                for p in self.gradients
+                for p in self._constants()
             }
         return self._states
+
+    def takes_rows(self, p: Parameter) -> bool:
+        """Where the rule changes listed rows alone, and no option changes the others: weight decay, shrinkage, noise."""
+        o = self.options
+        all_rows = o.l1_regularization_weight or o.l2_regularization_weight or not o.gaussian_noise_injection_std_dev.is_over(0)
+        return bool(self.rule.of_rows) and not all_rows and len(p.shape) > 0
 
     # updates -------------------------------------------------------------------------------------------------------
 
@@ -383,6 +408,12 @@ class GraphLearner(Learner):
     def _graph(self, i: int, w: Parameter, g: Any, x: SimpleNamespace) -> list[Function]:
         """The assignments that update one parameter."""
         has = vars(x)
+        if g.row_sparse:
+            limit = has.get("limit", Constant(math.inf, (), w.dtype))
+            norm = "limit" in has and not self.options.gradient_clipping_with_truncation
+            numbers = [x.eta, has.get("scale", Constant(1.0, (), w.dtype)), limit]
+            operands = [w, g, *self.states[w].values(), *numbers]
+            return [apply("update_rows", operands, rule=self.rule.of_rows, average=self.rule.average, norm=norm)]
         if "scale" in has:
             g = g * x.scale
         if "limit" in has:
@@ -413,8 +444,8 @@ class GraphLearner(Learner):
                 setattr(x, name, number)
                 self._scalars[name].append(number.data)
         updates = []
-        for i, p in enumerate(self.gradients):
-            updates += self._graph(i, p, self._gradient_constants[p], x_of[p.dtype])
+        for i, (p, g) in enumerate(self._constants().items()):
+            updates += self._graph(i, p, g, x_of[p.dtype])
         self._program = _program(updates)
 
     def _recompile(self) -> None:
@@ -455,6 +486,7 @@ class GraphLearner(Learner):
     def reset_smoothed_gradients(self) -> None:
         """Puts the state tensors and counters back to their beginning."""
         self.rule.counted = dict(self.rule.counters)
+        self._recompile()
         for states in self.states.values():
             for name, tensor in states.items():
                 tensor.value = np.full(tensor.shape, self.rule.states[name], tensor.dtype)
@@ -500,7 +532,7 @@ class UniversalLearner(Learner):
         names = [p for p in inspect.signature(update_func).parameters.values() if p.default is p.empty and p.kind in (0, 1)]
         if len(names) != 2:
             raise ValueError(f"universal: expected a function of (parameters, gradients), got one of {len(names)} arguments")
-        made = update_func(list(self.parameters), [self._gradient_constants[p] for p in self.gradients])
+        made = update_func(list(self.parameters), list(self._constants().values()))
         self._function = made if isinstance(made, Function) else ops.combine(made)
         self._seed = purpose_of(SentinelValueForAutoSelectRandomSeed)  # two learners inject different noise
         self._program: Executable | None = None

@@ -51,6 +51,8 @@ def set_default_unit_gain_value(value: bool) -> None:
 class SGD(Rule):
     """w -= eta g"""
 
+    of_rows = "sgd"
+
     def step(self, w, g, s, x):
         return w - x.eta * g, {}
 
@@ -86,6 +88,7 @@ class AdaGrad(Rule):
     """s += g g;  a = 1 / sqrt(s + 1e-16);  w -= eta / mean(a) a g   (Duchi 2011)"""
 
     states = {"s": 0.0}
+    of_rows = "adagrad"
 
     def __init__(self, need_ave_multiplier: bool):
         super().__init__()

@@ -336,7 +336,8 @@ class Trainer(Evaluator):
 
     def _make(self, outputs: tuple[Variable, ...]) -> _Step:
         sums = [self._loss.output] + ([] if self._metric is None else [self._metric.output])
-        executable = Executable(outputs, sums, self._loss.output, self._wrt, training=True, reuse=True)
+        lists = [p for learner in self._learners for p in learner.parameters if learner.takes_rows(p)]
+        executable = Executable(outputs, sums, self._loss.output, self._wrt, training=True, reuse=True, lists=lists)
         step = _Step("train_minibatch", executable, _counted(self._loss), self._arguments(), True)
         step.rank = self._ranks.rank()
         return step
