@@ -61,6 +61,23 @@ def test_matmul_strides(dtype):
     assert (c[:, 7:] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("batch", "m", "n", "k", "ldc"), [(1, 40, 10, 30, 0), (1, 3, 70, 9000, 80), (4, 13, 33, 20, 0), (1, 300, 200, 50, 0)]
+)
+def test_matmul_with_bias_and_relu(batch, m, n, k, ldc, dtype):
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((batch, m, k)).astype(dtype), rng.standard_normal((batch, k, n)).astype(dtype)
+    bias, c = rng.standard_normal(n).astype(dtype), np.zeros((batch, m, ldc or n), dtype)
+    a[0, 0, 0] = np.nan
+    options = {"a_batch_stride": m * k, "b_batch_stride": k * n, "c_batch_stride": m * (ldc or n), "ldc": ldc}
+    for relu in (False, True):
+        call(native.MatMul(dtype, batch, m, n, k, bias=True, relu=relu, **options), a, b, bias, c)
+        want = np.matmul(a, b, dtype=np.float64) + bias
+        np.testing.assert_allclose(c[..., :n], np.where(want < 0, 0, want) if relu else want, **TOLERANCE[dtype])
+        assert np.isnan(c[0, 0, :n]).all() and (c[..., n:] == 0).all()
+
+
 def naive_forward(x, w, strides, dilation, lo, out, groups):
     """y[n, o, p] = sum x[n, c, p * stride + k * dilation - lo] w[o, c, k], one window position at a time."""
     wide, window = np.float64, w.shape[2:]
@@ -115,7 +132,10 @@ def test_convolution(case, dtype):
     call(native.Convolution("forward", dtype, *shapes), x, w, y)
     np.testing.assert_allclose(y, want, **TOLERANCE[dtype])
     call(native.Convolution("forward", dtype, *shapes, bias=True), x, w, b, y)
-    np.testing.assert_allclose(y, want + b.reshape(-1, *[1] * len(size)), **TOLERANCE[dtype])
+    want = want + b.reshape(-1, *[1] * len(size))
+    np.testing.assert_allclose(y, want, **TOLERANCE[dtype])
+    call(native.Convolution("forward", dtype, *shapes, bias=True, relu=True), x, w, b, y)
+    np.testing.assert_allclose(y, np.maximum(want, 0), **TOLERANCE[dtype])
     call(native.Convolution("backward_data", dtype, *shapes), dy, w, dx)
     call(native.Convolution("backward_weights", dtype, *shapes), x, dy, dw)
     # the two gradients are the transposes of the forward map: <dy, conv(x', w)> = <dx, x'> and <dy, conv(x, w')> = <dw, w'>

@@ -41,12 +41,16 @@ def onednn_path() -> str | None:
 
 
 def load_onednn() -> bool:
-    """Load libdnnl.so.3 for all extensions to come; False where there is none (the engine then works without it).
+    """Load libdnnl.so.3 for all extensions to come; False where there is none, or none is wanted (COGKIT_WITHOUT_ONEDNN=1).
+
+    The engine then works without it: products and convolutions of native.cpp, slower.
 
     The wheel lies in a folder that the dynamic loader does not search, so it is opened by its full path; an extension
     asks for `libdnnl.so.3` by name and gets the copy that is already there.
     """
     global _library
+    if os.environ.get("COGKIT_WITHOUT_ONEDNN") == "1":
+        return False
     if _library is None:
         path = onednn_path()
         if path is None:

@@ -48,13 +48,18 @@ template <class T> struct Micro {
     void (*run)(int64_t K, const T *a, const T *b, T *c, int64_t ldc, bool add);
 };
 
+/* Of two vectors, and of one for products that are no wider. */
 #define TILE(name, T, MR, NV, VB)                                                                                                \
     void name(int64_t K, const T *a, const T *b, T *c, int64_t ldc, bool add) { tile<T, MR, NV, VB>(K, a, b, c, ldc, add); }
 #if CG_TARGETS
 __attribute__((target("arch=x86-64-v4"))) TILE(tile4_v4, float, 12, 2, 64)
 __attribute__((target("arch=x86-64-v4"))) TILE(tile8_v4, double, 12, 2, 64)
+__attribute__((target("arch=x86-64-v4"))) TILE(thin4_v4, float, 12, 1, 64)
+__attribute__((target("arch=x86-64-v4"))) TILE(thin8_v4, double, 12, 1, 64)
 __attribute__((target("arch=x86-64-v3"))) TILE(tile4_v3, float, 6, 2, 32)
 __attribute__((target("arch=x86-64-v3"))) TILE(tile8_v3, double, 6, 2, 32)
+__attribute__((target("arch=x86-64-v3"))) TILE(thin4_v3, float, 12, 1, 32)
+__attribute__((target("arch=x86-64-v3"))) TILE(thin8_v3, double, 12, 1, 32)
 #endif
 #if defined(__aarch64__)
 TILE(tile4_base, float, 8, 2, 16)
@@ -67,17 +72,17 @@ constexpr int BASE_MR = 4;
 #endif
 #undef TILE
 
-Micro<float> pick(float) {
+Micro<float> pick(float, int64_t n) {
 #if CG_TARGETS
-    if (level() >= 4) return {12, 32, tile4_v4};
-    if (level() >= 3) return {6, 16, tile4_v3};
+    if (level() >= 4) return n <= 16 ? Micro<float>{12, 16, thin4_v4} : Micro<float>{12, 32, tile4_v4};
+    if (level() >= 3) return n <= 8 ? Micro<float>{12, 8, thin4_v3} : Micro<float>{6, 16, tile4_v3};
 #endif
     return {BASE_MR, 8, tile4_base};
 }
-Micro<double> pick(double) {
+Micro<double> pick(double, int64_t n) {
 #if CG_TARGETS
-    if (level() >= 4) return {12, 16, tile8_v4};
-    if (level() >= 3) return {6, 8, tile8_v3};
+    if (level() >= 4) return n <= 8 ? Micro<double>{12, 8, thin8_v4} : Micro<double>{12, 16, tile8_v4};
+    if (level() >= 3) return n <= 4 ? Micro<double>{12, 4, thin8_v3} : Micro<double>{6, 8, tile8_v3};
 #endif
     return {BASE_MR, 4, tile8_base};
 }
@@ -146,12 +151,21 @@ ADD(add4, float)
 ADD(add8, double)
 #undef ADD
 
+#define CUT(name, T)                                                                                                             \
+    CG_CLONES void name(T *y, int64_t n) {                                                                                       \
+        for (int64_t i = 0; i < n; i++) y[i] = y[i] < 0 ? T(0) : y[i];                                                           \
+    }                                                                                                                            \
+    inline void cut(T *y, int64_t n) { name(y, n); }
+CUT(cut4, float)
+CUT(cut8, double)
+#undef CUT
+
 // ---------------------------------------------------------------- one block of a product
 
 /* How a product of M x N is cut. Every element of c sees the same operations in the same order whatever the cut is, except for
  * `splits`, which follows from the sizes alone; so the number of threads never changes a bit. */
 template <class T> struct Grid {
-    Micro<T> micro = pick(T());
+    Micro<T> micro = pick(T(), 1 << 20);
     int64_t M = 0, N = 0, chunks = 0; /* chunks: pieces of the inner dimension, of at most KC */
     int64_t mb = 0, nb = 0, m_blocks = 1, n_blocks = 1, splits = 1;
     int64_t slots = 1;
@@ -159,6 +173,7 @@ template <class T> struct Grid {
 
     void plan(int64_t m, int64_t n, int64_t chunks_, int64_t batch, bool with_block, bool may_split) {
         M = m, N = n, chunks = chunks_;
+        if (!with_block) micro = pick(T(), n); /* a convolution packs b for the wider one */
         const int64_t threads = omp_get_max_threads(), mr = micro.mr, nr = micro.nr;
         int64_t mc = round_up(144, mr), nc = round_up(sizeof(T) == 4 ? 512 : 384, nr);
         const auto cut = [&] {
@@ -252,7 +267,22 @@ template <class T> struct MatMulKernel : Kernel {
 
     static void call(const cg_call *c, const cg_context *) {
         const auto *self = static_cast<const MatMulKernel *>(c->state);
-        self->compute((const T *)c->buf[0], (const T *)c->buf[1], (T *)c->buf[2], self->scratch ? (T *)c->buf[3] : nullptr);
+        const int out = 2 + self->args.bias;
+        T *to = (T *)c->buf[out];
+        self->compute((const T *)c->buf[0], (const T *)c->buf[1], to, self->scratch ? (T *)c->buf[out + 1] : nullptr);
+        if (self->args.bias || self->args.relu) self->finish(self->args.bias ? (const T *)c->buf[2] : nullptr, to);
+    }
+
+    /* c = relu(c + bias); NaN stays. */
+    void finish(const T *bias, T *c) const {
+        const int64_t rows = (args.sum_batch ? 1 : args.batch) * args.m;
+        parallel_range(rows, rows * args.n, [&](int64_t begin, int64_t end) {
+            for (int64_t r = begin; r < end; r++) {
+                T *y = c + r / args.m * args.c_batch * !args.sum_batch + r % args.m * args.ldc;
+                if (bias) add(y, bias, args.n);
+                if (args.relu) cut(y, args.n);
+            }
+        });
     }
 
     void compute(const T *a, const T *b, T *c, T *scratch) const {
@@ -313,7 +343,7 @@ template <class T> Kernel *matmul(MatMulArgs args) {
     k->run = MatMulKernel<T>::call;
     const int64_t parts = k->grid.splits > 1 ? k->grid.splits * args.m * args.n : 0;
     k->scratch = (k->grid.slots * k->grid.slot_size() + parts) * (int64_t)sizeof(T);
-    k->nbuf = 3 + (k->scratch > 0);
+    k->nbuf = 3 + args.bias + (k->scratch > 0);
     return k.release();
 }
 
@@ -399,7 +429,7 @@ template <class F> static inline void columns(const Geometry &g, int64_t channel
 template <class T> struct ConvKernel : Kernel {
     Geometry g;
     Grid<T> grid;
-    bool bias = false;
+    bool bias = false, relu = false;
     /* backward_data: images and channels of one task, its blocks of rows */
     int64_t images = 1, channels = 1, image_groups = 1, channel_groups = 1;
 
@@ -473,6 +503,7 @@ template <class T> struct ConvKernel : Kernel {
                     if (b)
                         for (int64_t q = 0; q < count; q++) y[offset + q] = from[j + q] + shift;
                     else memcpy(y + offset, from + j, count * sizeof(T));
+                    if (relu) cut(y + offset, count);
                 });
             }
         });
@@ -557,6 +588,7 @@ template <class T> Kernel *convolution(const std::string &kind, const ConvArgs &
     if (kind == "forward") {
         k->run = ConvKernel<T>::forward;
         k->bias = args.bias;
+        k->relu = args.relu;
         grid.plan(g.Og, J, ceil_div(K, KC), g.G, true, false);
         grid.set_slots(g.G * grid.m_blocks * grid.n_blocks);
     } else if (kind == "backward_weights") {

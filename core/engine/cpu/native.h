@@ -12,12 +12,13 @@ struct MatMulArgs {
     int64_t a_batch = 0, b_batch = 0, c_batch = 0; /* elements between two matrices; 0: one for all */
     int64_t lda = 0, ldb = 0, ldc = 0;             /* elements between two stored rows; 0: dense */
     bool accumulate = false, sum_batch = false;
+    bool bias = false, relu = false; /* of the result: + bias (n), then 0 where below */
 };
 
 struct ConvArgs {
     Dims x, w, y, strides, dilation, pad_lo, pad_hi;
     int64_t groups = 1;
-    bool bias = false;
+    bool bias = false, relu = false;
 };
 
 struct PoolArgs {

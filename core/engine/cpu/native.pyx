@@ -31,6 +31,8 @@ cdef extern from "native.h" namespace "cg":
         int64_t ldc
         cbool accumulate
         cbool sum_batch
+        cbool bias
+        cbool relu
     cdef cppclass ConvArgs "cg::ConvArgs":
         vector[int64_t] x
         vector[int64_t] w
@@ -41,6 +43,7 @@ cdef extern from "native.h" namespace "cg":
         vector[int64_t] pad_hi
         int64_t groups
         cbool bias
+        cbool relu
     cdef cppclass PoolArgs "cg::PoolArgs":
         vector[int64_t] x
         vector[int64_t] y
@@ -80,34 +83,37 @@ def set_num_threads(n: int) -> None:
 
 
 cdef class MatMul(BoundKernel):
-    """c[b] (+)= a[b] b[b], a (m, k), b (k, n), c (m, n), stored transposed where asked; buffers a, b, c.
+    """c[b] (+)= a[b] b[b] [+ bias] [where > 0, else 0; NaN stays], a (m, k), b (k, n), c (m, n), stored transposed where asked.
+
+    Buffers a, b, [bias (n)], c.
 
     Batch strides count elements (0: one matrix for all); `sum_batch` adds the products of all b into one c; lda, ldb, ldc are the
     elements from one stored row to the next (0: dense). The same bits for any number of threads.
     """
     def __init__(self, dtype, batch, m, n, k, transpose_a=False, transpose_b=False, a_batch_stride=0, b_batch_stride=0,
-                 c_batch_stride=0, accumulate=False, sum_batch=False, lda=0, ldb=0, ldc=0):
+                 c_batch_stride=0, accumulate=False, sum_batch=False, lda=0, ldb=0, ldc=0, bias=False, relu=False):
         cdef MatMulArgs args
         args.batch, args.m, args.n, args.k = batch, m, n, k
         args.transpose_a, args.transpose_b = transpose_a, transpose_b
         args.a_batch, args.b_batch, args.c_batch = a_batch_stride, b_batch_stride, c_batch_stride
         args.lda, args.ldb, args.ldc = lda, ldb, ldc
-        args.accumulate, args.sum_batch = accumulate, sum_batch
+        args.accumulate, args.sum_batch, args.bias, args.relu = accumulate, sum_batch, bias, relu
         self.own(make_matmul(text(dtype), args))
 
 
 cdef class Convolution(BoundKernel):
-    """y[n, o, p] = sum x[n, c, p * stride + k * dilation - pad_lo] w[o, c, k] + b[o].
+    """y[n, o, p] = sum x[n, c, p * stride + k * dilation - pad_lo] w[o, c, k] + b[o]; with relu 0 where that is below, NaN stays.
 
     x (N, C, ...), w (O, C / groups, ...), y (N, O, ...).
     Buffers of kind 'forward': x, w, [b], y; 'backward_data': dy, w, dx; 'backward_weights': x, dy, dw.
     Plain layouts, 1 to 3 spatial dimensions.
     """
-    def __init__(self, kind, dtype, x_shape, w_shape, y_shape, strides, dilation, pad_lo, pad_hi, groups=1, bias=False):
+    def __init__(self, kind, dtype, x_shape, w_shape, y_shape, strides, dilation, pad_lo, pad_hi, groups=1, bias=False,
+                 relu=False):
         cdef ConvArgs args
         args.x, args.w, args.y = x_shape, w_shape, y_shape
         args.strides, args.dilation, args.pad_lo, args.pad_hi = strides, dilation, pad_lo, pad_hi
-        args.groups, args.bias = groups, bias
+        args.groups, args.bias, args.relu = groups, bias, relu
         self.own(make_convolution(text(kind), text(dtype), args))
 
 
