@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from cogkit.logging import progress as P
+from cogkit import logging as P
 
 
 class Spy(P.ProgressWriter):
@@ -82,7 +82,7 @@ def test_summary_callback():
     writer = P.TrainingSummaryProgressCallback(20, lambda *args: seen.append(args))
     for _ in range(5):
         writer.update_training(10, 5.0, None)
-    assert seen == [(1, 0.5, None, 20), (2, 0.5, None, 20)]
+    assert seen == [(0, 0.5, None, 20), (1, 0.5, None, 20)]
 
 
 class Source:
