@@ -36,6 +36,14 @@ def _sizes(value: Any) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
+def bias_of(filters: tuple[int, ...], rank: int, init: Any) -> Parameter:
+    """b (filters, 1...), of a number, an array of this shape or one of a number a filter."""
+    init = typed(init)
+    if np.ndim(init) == 1:
+        init = np.reshape(init, (-1, *(1,) * rank))
+    return Parameter((*filters, *(1,) * rank), init, name="b")
+
+
 def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = False, activation: Any = _IDENTITY, init: Any = _GLOROT,
                 pad: Any = _FALSE, strides: Any = 1, sharing: Any = True, bias: Any = _TRUE, init_bias: Any = _ZERO, reduction_rank: int = 1,
                 transpose_weight: bool = False, dilation: Any = 1, groups: int = 1, max_temp_mem_size_in_samples: int = 0,
@@ -65,11 +73,10 @@ def Convolution(filter_shape: Any, num_filters: Any = None, sequential: bool = F
     plain = reduction_rank == 0
     w = Parameter((*(filters or (1,)), 1 if plain else InferredDimension, *window),
                   initializer_with_rank(typed(init), filter_rank=rank, output_rank=-1), name="W")  # fmt: skip
-    space = rank - 1 if sequential else rank
-    init_bias = typed(init_bias)
-    if np.ndim(init_bias) == 1 and space:  # one number a filter
-        init_bias = np.reshape(init_bias, (-1, *(1,) * space))
-    b = Parameter((*(filters or (1,)), *(1,) * space), init_bias, name="b") if bias else None
+    if sequential and np.ndim(init_bias):
+        b = Parameter(np.shape(init_bias), typed(init_bias), name="b") if bias else None
+    else:
+        b = bias_of(filters or (1,), rank - 1 if sequential else rank, init_bias) if bias else None
 
     @BlockFunction(op_name, name)
     def convolve(x):
@@ -90,6 +97,7 @@ def SequentialConvolution(filter_shape: Any, num_filters: Any = None, activation
 
     Parameters W (num_filters, channels / groups, filter_shape...), b (num_filters, 1...). Without pad the first and last steps, at which
     the window does not fit, are lost. Each sequence is convolved by itself; CNTK lets padding and strides depend on the longest one.
+    init_bias as an array is b as it stands, added along the last axes, as in CNTK: (num_filters, 1...) is one number a filter.
     """
     o = _options(SequentialConvolution, activation=activation, init=init, pad=pad, bias=bias, init_bias=init_bias)
     return Convolution(filter_shape, num_filters, sequential=True, strides=strides, sharing=sharing, reduction_rank=reduction_rank,
@@ -158,7 +166,7 @@ def ConvolutionTranspose(filter_shape: Any, num_filters: Any, activation: Any = 
     w = Parameter(
         (InferredDimension, *filters, *window), initializer_with_rank(typed(init), filter_rank=rank, output_rank=1), name="W"
     )
-    b = Parameter((*filters, *(1,) * rank), typed(init_bias), name="b") if bias else None
+    b = bias_of(filters, rank, init_bias) if bias else None
 
     @BlockFunction("ConvolutionTranspose", name)
     def transpose(x):
@@ -168,7 +176,7 @@ def ConvolutionTranspose(filter_shape: Any, num_filters: Any, activation: Any = 
     return transpose
 
 
-def ConvolutionTranspose1D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
+def ConvolutionTranspose1D(filter_shape: Any, num_filters: Any, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
                            strides: Any = 1, bias: Any = _TRUE, init_bias: Any = _ZERO, output_shape: Any = None, reduction_rank: int = 1,
                            dilation: Any = 1, name: str = "") -> Function:  # fmt: skip
     """`ConvolutionTranspose` over one spatial axis."""
@@ -178,7 +186,7 @@ def ConvolutionTranspose1D(filter_shape: Any, num_filters: Any = None, activatio
                                 reduction_rank=reduction_rank, dilation=dilation, name=name, **o)  # fmt: skip
 
 
-def ConvolutionTranspose2D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
+def ConvolutionTranspose2D(filter_shape: Any, num_filters: Any, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
                            strides: Any = 1, bias: Any = _TRUE, init_bias: Any = _ZERO, output_shape: Any = None, reduction_rank: int = 1,
                            dilation: Any = 1, name: str = "") -> Function:  # fmt: skip
     """`ConvolutionTranspose` over two spatial axes."""
@@ -188,7 +196,7 @@ def ConvolutionTranspose2D(filter_shape: Any, num_filters: Any = None, activatio
                                 reduction_rank=reduction_rank, dilation=dilation, name=name, **o)  # fmt: skip
 
 
-def ConvolutionTranspose3D(filter_shape: Any, num_filters: Any = None, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
+def ConvolutionTranspose3D(filter_shape: Any, num_filters: Any, activation: Any = _IDENTITY, init: Any = _GLOROT, pad: Any = _FALSE,
                            strides: Any = 1, bias: Any = _TRUE, init_bias: Any = _ZERO, output_shape: Any = None, reduction_rank: int = 1,
                            dilation: Any = 1, name: str = "") -> Function:  # fmt: skip
     """`ConvolutionTranspose` over three spatial axes."""

@@ -12,7 +12,7 @@ from cogkit.functions import BlockFunction, Function
 from cogkit.layers.composition import identity
 from cogkit.variables import Constant, InferredDimension, Parameter
 
-__all__ = ["BatchNormalization", "LayerNormalization", "Stabilizer"]
+__all__ = ["BatchNormalization", "LayerNormalization", "LocalResponseNormalization", "Stabilizer"]
 
 _EPSILON = default_override_or(0.00001)
 _FALSE = default_override_or(False)
@@ -62,6 +62,19 @@ def LayerNormalization(initial_scale: float = 1, initial_bias: float = 0, epsilo
         centred = x - ops.reduce_mean(x)
         deviation = ops.sqrt(ops.reduce_mean(centred * centred))
         return centred / (deviation + epsilon) * scale + bias
+
+    return normalize
+
+
+def LocalResponseNormalization(depth_radius: int, bias: float, alpha: float, beta: float, name: str = "") -> Function:
+    """Divides each channel by a power of the mean square of those beside it; see `C.local_response_normalization`.
+
+    Krizhevsky et al. 2012, section 3.3. x (channels, spatial...).
+    """
+
+    @BlockFunction("LocalResponseNormalization", name)
+    def normalize(x):
+        return ops.local_response_normalization(x, depth_radius, bias, alpha, beta)
 
     return normalize
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cogkit import functions, variables
-from cogkit.engine import ENGINES, current_engine
+from cogkit.axis import Axis
+from cogkit.engine import ENGINES, current_engine, half_forms
 from cogkit.engine.arrays import Lease, NDArrayView
 from cogkit.engine.feeds import as_sequences, bind_feeds
 from cogkit.engine.spaces import space_made
@@ -21,7 +22,7 @@ from cogkit.lowering.ir import Graph
 from cogkit.lowering.lower import Request, lower, stages
 from cogkit.nodes import Block, Primitive
 from cogkit.op import row_space
-from cogkit.ops.sequence import has_steps
+from cogkit.ops.sequence import BATCH, has_steps
 from cogkit.variables import Constant, Input, Variable
 from cogkit.walks import leaves_of, nodes_of
 
@@ -289,7 +290,7 @@ class Executable:
         return graph, plan
 
     def _lowered(self, types: dict, sizes: dict | None) -> tuple[Graph, Any]:
-        graph = lower(self.request, types, sizes)
+        graph = lower(self.request, types, sizes, half_forms(self.engine))
         return graph, self._engine(graph, True)
 
     def _engine(self, graph: Graph, main: bool) -> Any:
@@ -417,12 +418,12 @@ def _own(f: Function, wanted: list[Variable]) -> list[Variable]:
     return wanted
 
 
-def _assigns(f: Function) -> bool:
-    """Whether the user's graph assigns: `backward` computes anew what `forward` did, so it is the one that writes, as CNTK's does."""
+def _has(f: Function, op: str) -> bool:
+    """Whether the user's graph has a node of an op."""
     stack = [f.root]
     while stack:
         for n in nodes_of(stack.pop()):
-            if n.op.name == "assign":
+            if n.op.name == op:
                 return True
             if isinstance(n, Block):
                 stack.append(n.composite.root)
@@ -459,7 +460,8 @@ class Runtime:
         training = keep is not None and len(list(keep)) > 0
         e = _cache(f).get(
             ("forward", tuple(map(id, wanted)), training, current_engine()),
-            lambda: Executable(_own(f, wanted), training=training, effects=not (training and _assigns(f))),
+            # `backward` computes anew what `forward` did, so it is the one that assigns, as CNTK's does
+            lambda: Executable(_own(f, wanted), training=training, effects=not (training and _has(f, "assign"))),
         )
         values = dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
         return (_State(feeds, random_state.step) if training else None), values
@@ -472,10 +474,10 @@ class Runtime:
             roots = {f.output: roots}
         wrt = _variables(f, wrt)
         outs = [v.output if isinstance(v, Function) else v for v in roots]
-        fed = [_gradient_input(f, v) for v in outs]
+        fed = [_gradient_input(f, v, _axes_of(f, v, g, state.feeds)) for v, g in zip(outs, roots.values(), strict=True)]
         e = _cache(f).get(
-            ("backward", tuple(map(id, outs)), tuple(map(id, wrt)), current_engine()),
-            lambda: Executable(roots=dict(zip(outs, fed, strict=True)), wrt=wrt, training=True, effects=_assigns(f)),
+            ("backward", tuple(map(id, fed)), tuple(map(id, wrt)), current_engine()),
+            lambda: Executable(roots=dict(zip(outs, fed, strict=True)), wrt=wrt, training=True, effects=_has(f, "assign")),
         )
         feeds = dict(state.feeds)
         feeds.update(zip(fed, roots.values(), strict=True))
@@ -576,13 +578,21 @@ class Runtime:
         restore(f, filename)
 
 
-def _gradient_input(f: Function, v: Variable) -> Variable:
+def _gradient_input(f: Function, v: Variable, axes: tuple) -> Variable:
     """The input through which the gradient of an output is fed; one for each, kept."""
     kept = f.__dict__.setdefault("_gradient_inputs", {})
-    if id(v) not in kept:
-        t = v.type
-        kept[id(v)] = Input(t.shape, t.dtype, False, False, t.axes, "gradient")
-    return kept[id(v)]
+    if (id(v), axes) not in kept:
+        kept[id(v), axes] = Input(v.type.shape, v.type.dtype, False, False, axes, "gradient")
+    return kept[id(v), axes]
+
+
+def _axes_of(f: Function, v: Variable, gradient: Any, feeds: dict) -> Any:
+    """The row space of an output's gradient: a batch of its own where `to_batch` made one of another size than what is fed."""
+    axes = v.type.axes
+    fed = [d for u, d in feeds.items() if u.type.axes == axes and hasattr(d, "__len__")]
+    if axes == BATCH and fed and len(gradient) != len(fed[0]) and _has(f, "to_batch"):
+        return (Axis.batch_of(len(gradient)),)
+    return axes
 
 
 functions.runtime = Runtime()
