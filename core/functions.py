@@ -448,6 +448,56 @@ class Function(Operators):
         """
         return runtime.grad(self._graph(), at, wrt, outputs, grad_root, as_numpy)
 
+    def train(
+        self,
+        minibatch_source: Any,
+        minibatch_size: Any = 32,
+        streams: Sequence[Any] | None = None,
+        model_inputs_to_streams: dict | None = None,
+        parameter_learners: Any = (),
+        callbacks: Any = (),
+        progress_frequency: Any = None,
+        max_epochs: int | None = None,
+        epoch_size: int | None = None,
+        max_samples: int | None = None,
+    ) -> variables.Record:
+        """Trains this criterion, a loss or (loss, metric), by a training session; gives Record(updates, epoch_summaries[, test_summary]).
+
+        minibatch_source: a source with `streams` in the order of the arguments (or model_inputs_to_streams), or a tuple of arrays, CSR
+        matrices or lists of sequences in that order. callbacks: progress writers and at most one each of `CheckpointConfig`,
+        `CrossValidationConfig`, `TestConfig`. epoch_size: samples between summaries, of arrays their number by default; progress_frequency:
+        the same, for summaries alone. It ends after max_samples, or max_epochs (1) of epoch_size, or with the source. Items are
+        Record(loss, metric, samples), averages over minibatches and epochs; without a metric theirs is NaN (0 in CNTK).
+        Raises ValueError, TypeError.
+        """
+        return runtime.train(
+            self,
+            minibatch_source,
+            minibatch_size,
+            streams,
+            model_inputs_to_streams,
+            parameter_learners,
+            callbacks,
+            progress_frequency,
+            max_epochs,
+            epoch_size,
+            max_samples,
+        )
+
+    def test(
+        self,
+        minibatch_source: Any,
+        minibatch_size: Any = 32,
+        streams: Sequence[Any] | None = None,
+        model_inputs_to_streams: dict | None = None,
+        callbacks: Any = None,
+    ) -> variables.Record:
+        """The average of the metric of this criterion, or of its one output, over a source or arrays: Record(metric, samples).
+
+        Arguments are those of `train`; callbacks: progress writers. Raises ValueError, TypeError.
+        """
+        return runtime.test(self, minibatch_source, minibatch_size, streams, model_inputs_to_streams, callbacks)
+
     def explain(self, feed: Any = None) -> str:
         """What will run: each pass, instructions, formats, fused groups, buffers, peak memory."""
         return runtime.explain(self._graph(), feed)

@@ -33,13 +33,13 @@ PLACE = "training_session"
 
 @dataclasses.dataclass
 class _Action:
-    """Something that happens whenever `count` more units have been trained on, and at the end after what is left."""
+    """Something that happens whenever `count` more units have been trained on, and at the end where units are left."""
 
     count: int
     unit: DataUnit
     act: Callable[[int], bool]  # of the number of times that the count was reached before; False ends the training
     index: int = 0
-    samples: int = 0  # trained on when it last happened
+    units: int = 0  # trained on when it last happened
 
 
 class TrainingSession:
@@ -86,6 +86,7 @@ class TrainingSession:
         self._check_sources()
         self._ranks = communicator_of(trainer.parameter_learners)
         self._stopped = False
+        self._saved = 0  # samples trained on at the last checkpoint
         self._actions: list[_Action] = []
         frequencies: list[tuple[tuple[int, DataUnit] | None, Callable[[int], bool]]] = [
             (frequency_of(progress_frequency, PLACE), self._summarize),
@@ -169,15 +170,16 @@ class TrainingSession:
         seen = self._seen()
         if seen != begun:
             for action in self._actions:
-                if action.samples != seen:
+                if action.units != self._units(action.unit):
                     self._run(action)
-            if self.checkpoint.preserve_all and self.checkpoint.frequency:
+            # departure: CNTK leaves what comes after the last whole sweep out of a checkpoint that is made once a sweep
+            if self.checkpoint.frequency and (self.checkpoint.preserve_all or self._saved != seen):
                 self.save_checkpoint(self.checkpoint.filename)
         if self.test is not None:
             self._measure(self.test)
 
     def _run(self, action: _Action) -> None:
-        action.samples = self._seen()
+        action.units = self._units(action.unit)
         self._stopped = not action.act(action.index) or self._stopped
 
     def _seen(self) -> int:
@@ -235,6 +237,7 @@ class TrainingSession:
         self.on_checkpoint_start(index)
         number = str(index) if self.checkpoint.preserve_all else ""
         self.save_checkpoint(f"{self.checkpoint.filename}{number}")
+        self._saved = self._seen()
         self.on_checkpoint_end(index)
         return True
 
@@ -287,7 +290,8 @@ class TrainingSession:
             self._callback().restore_from_checkpoint(state["callback"])
         self._stopped = bool(state["stopped"])
         for action in self._actions:
-            action.index, action.samples = self._units(action.unit) // action.count, self._seen()
+            action.units = self._units(action.unit)
+            action.index = action.units // action.count
         return state["external"]
 
     def _restore(self) -> int:
