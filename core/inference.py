@@ -12,7 +12,7 @@ import numpy as np
 
 from cogkit import variables
 from cogkit.errors import Misfit
-from cogkit.op import FREE, INFERRED, Op, Type, broadcast, row_space, shown
+from cogkit.op import FREE, INFERRED, Op, Type, broadcast, check_types, row_space, shown
 from cogkit.variables import Constant, Parameter, Variable
 from cogkit.walks import in_cycle, leaves_of, nodes_of
 
@@ -205,6 +205,7 @@ class Typed:
 
     def _infer(self, types: list[Type]) -> list[Type]:
         try:
+            check_types(self.op, types)
             if self.op.bind is not None and any(n == -1 for t in types for n in t.shape):
                 for v, shape in zip(self.operands, self.op.bind(types, self.attributes), strict=True):
                     if isinstance(v, (Parameter, Constant)) and shape != v.shape:

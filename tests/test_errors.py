@@ -225,7 +225,7 @@ wrong(
 wrong(
     "whole numbers",
     lambda: C.input_variable(3, dtype=np.int32),
-    "dtype (@): expected float32 or float64, got int32; engines compute in these two",
+    "dtype (@): expected float16, float32, float64, int8 or int16, got int32",
     TypeError,
 )
 wrong(

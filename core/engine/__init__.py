@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["ENGINES", "current_engine", "use_engine"]
+__all__ = ["ENGINES", "current_engine", "half_forms", "use_engine"]
 
 ENGINES: dict[str, Callable[..., Any]] = {}  # name -> compile(graph) -> plan
 _current = ["cpu"]
@@ -29,6 +29,15 @@ def _cpu(graph):
 
 ENGINES["reference"] = _reference
 ENGINES["cpu"] = _cpu
+
+
+def half_forms(name: str) -> frozenset[str]:
+    """The ops that an engine runs on half precision as it is; for others it is widened to float32."""
+    if name == "reference":
+        from cogkit.engine.reference import HALF_FORMS
+    else:
+        from cogkit.engine.cpu.kernels import HALF_FORMS
+    return HALF_FORMS
 
 
 def current_engine() -> str:

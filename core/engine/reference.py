@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from cogkit.engine import philox
+from cogkit.engine import philox, sampling
 from cogkit.engine.reference_sparse import SPARSE_KERNELS
 from cogkit.engine.spaces import row_info, row_table
 from cogkit.engine.sparse import CsrRows
@@ -24,6 +24,7 @@ from cogkit.op import OPS
 __all__ = ["KERNELS", "ReferencePlan", "POINTWISE"]
 
 KERNELS: dict[str, Callable[..., Any]] = {}
+HALF_FORMS = frozenset({"alias", "stop", "reshape", "transpose", "take", "concat", "move_rows"})  # that take half precision as it is
 
 
 def kernel(*names: str) -> Callable:
@@ -354,6 +355,11 @@ def _fold_steps(n, sizes, run, x):
 
 @kernel("loop")
 def _loop(n, sizes, run, *inputs):
+    return run_loop(n, sizes, run, inputs)
+
+
+def run_loop(n: Node, sizes: dict, run: Any, inputs: Sequence[Any], look: Callable[[Node, int, dict], None] | None = None) -> tuple:
+    """The results of a recurrence; look(node, step, values) is called after each node of each step."""
     body = n.attrs["body"]
     space = sizes[body.axes]
     out = {v: np.zeros((int(space), *v.type.shape), v.type.dtype) for v in body.graph.outputs}
@@ -371,6 +377,8 @@ def _loop(n, sizes, run, *inputs):
             if m.op is not None:
                 y = KERNELS[m.name](m, {**sizes, body.axes: alive}, run, *(values[v] for v in m.inputs))
                 values.update(zip(m.outputs, y if isinstance(y, tuple) else (y,), strict=True))
+                if look is not None:
+                    look(m, t, values)
         for v, x in out.items():
             x[rows] = values[v]
     return tuple(out.values())
@@ -488,6 +496,31 @@ def edit_distance(u: list[int], v: list[int], substitution: float, deletion: flo
         if ways:
             best[i, j] = min(ways, key=lambda w: w[0])
     return best[len(u), len(v)][1]
+
+
+# samples and ranks ---------------------------------------------------------------------------------------------------------------
+
+
+@kernel("sample_classes")
+def _sample_classes(n, sizes, run, w):
+    a = n.attrs
+    return sampling.sample_classes(w, a["count"], a["duplicates"], run.seed, run.step, a["purpose"]).astype(w.dtype)
+
+
+@kernel("inclusion_frequency")
+def _inclusion_frequency(n, sizes, run, w):
+    return sampling.inclusion_frequency(w, n.attrs["count"]).astype(w.dtype)
+
+
+@kernel("lambda_rank")
+def _lambda_rank(n, sizes, run, *x):
+    loss, slope = sampling.lambda_rank(*(v.reshape(-1) for v in x))
+    return np.asarray(loss, x[0].dtype), slope.astype(x[0].dtype).reshape(x[0].shape)
+
+
+@kernel("ndcg_at_1")
+def _ndcg_at_1(n, sizes, run, *x):
+    return np.asarray(sampling.ndcg_at_1(*(v.reshape(-1) for v in x)), x[0].dtype)
 
 
 # convolution and pooling: windows by stride tricks ---------------------------------------------------------------------------

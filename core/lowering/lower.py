@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cogkit.lowering.gradient import gradients
 from cogkit.lowering.ir import Graph, Node, Value, sum_to
 from cogkit.lowering.recurrence import recurrence
 from cogkit.lowering.resolve import resolve
 from cogkit.lowering.sparse import dense
-from cogkit.op import Type
+from cogkit.lowering.storage import hold_half_as_single
+from cogkit.op import HALF, Type
 from cogkit.variables import Variable
 
 __all__ = ["Request", "lower", "stages"]
@@ -34,13 +37,21 @@ class Request(NamedTuple):
     lists: tuple[Variable, ...] = ()
 
 
-def lower(request: Request, feeds: Mapping[Variable, Type], sizes: Mapping[Any, int] | None = None) -> Graph:
-    """The lowered graph; its outputs are the request's outputs, sums and gradients, in this order. sizes: rows of the fed row spaces."""
+def lower(
+    request: Request,
+    feeds: Mapping[Variable, Type],
+    sizes: Mapping[Any, int] | None = None,
+    half_forms: frozenset[str] = frozenset(),
+) -> Graph:
+    """The lowered graph; its outputs are the request's outputs, sums and gradients, in this order.
+
+    sizes: rows of the fed row spaces. half_forms: the ops that the engine runs on half precision as it is.
+    """
     roots = [v for v, _ in request.roots]
     wanted: Sequence[Variable] = [*request.outputs, *request.sums, *roots, *request.effects_of]
     graph, values = resolve(wanted, feeds, request.training, sizes)
     n, m = len(request.outputs), len(request.sums)
-    outputs = values[:n] + [sum_to(v, Type((), v.type.dtype, ())) for v in values[n : n + m]]
+    outputs = values[:n] + [_total(v) for v in values[n : n + m]]
     if request.wrt:
         starts = {}
         for v, (_, fed) in zip(values[n + m :], request.roots, strict=False):
@@ -57,8 +68,15 @@ def lower(request: Request, feeds: Mapping[Variable, Type], sizes: Mapping[Any, 
         _unwrite(graph)
     if not graph.cycles:
         graph.effects += [n for n in graph.nodes if n.name == "user_backward"]
+    hold_half_as_single(graph, half_forms)
     graph.prune()
     return recurrence(graph)
+
+
+def _total(v: Value) -> Value:
+    """The sum over rows and elements; of half precision, which ends at 65504, in float32."""
+    v = v.cast(np.float32) if v.type.dtype == HALF else v
+    return sum_to(v, Type((), v.type.dtype, ()))
 
 
 def _unwrite(graph: Graph) -> None:

@@ -69,20 +69,21 @@ Op("moments", "Moments", _moments_type, _moments_gradient, "moments", "definitio
 
 def _expand(g, inputs, attrs, training):
     x, scale, bias, running_mean, running_var, running_count = inputs
+    own, x = x.type.dtype, x.cast(scale.type.dtype)
     t = x.type
     axes = tuple(range(1, len(t.shape))) if attrs["spatial"] else ()
     shape = tuple(1 if i in axes else n for i, n in enumerate(t.shape))
     w, b = scale.reshape(shape=shape), bias.reshape(shape=shape)
     if not training:
         inverse = (running_var.reshape(shape=shape) + attrs["epsilon"]).rsqrt()
-        return (x - running_mean.reshape(shape=shape)) * (inverse * w) + b
+        return ((x - running_mean.reshape(shape=shape)) * (inverse * w) + b).cast(own)
     mean, var = g.node("moments", [x], axes=axes)
     y = (x - mean) * ((var + attrs["epsilon"]).rsqrt() * w) + b
     # running statistics: an exponential average; the very first minibatch replaces them
     rows = x.node("row_count")
     values = rows * float(math.prod(t.shape[i] for i in axes))
     tc = attrs["normalization_time_constant"]
-    count = running_count.reshape(shape=())
+    count = running_count.reshape(shape=()).cast(rows.type.dtype)
     if tc == 0:
         alpha = rows * 0.0 + 1.0
     elif math.isinf(tc):
@@ -96,8 +97,8 @@ def _expand(g, inputs, attrs, training):
     for running, now in ((running_mean, mean), (running_var, unbiased)):
         now = now.stop().reshape(shape=running.type.shape)
         g.node("assign", [running, running + (now - running) * alpha])
-    g.node("assign", [running_count, running_count + rows])
-    return y
+    g.node("assign", [running_count, running_count + rows.cast(running_count.type.dtype)])
+    return y.cast(own)
 
 
 Op(
@@ -131,7 +132,8 @@ def batch_normalization(
     """Normalises each channel (spatial) or each element over the minibatch, then scales and shifts it. Ioffe and Szegedy 2015.
 
     operand: (channels, ...). scale, bias, running_mean, running_inv_std: (channels,), or the operand's shape where not spatial;
-    `running_inv_std` holds the running *variance*, as in CNTK. Training uses the minibatch's mean and biased variance and moves the running
+    `running_inv_std` holds the running *variance*, as in CNTK. They are all of one element type, and may be float32 where the operand is float16.
+    Training uses the minibatch's mean and biased variance and moves the running
     statistics (unbiased variance) by 1 - exp(-samples / normalization_time_constant), 0: replace, -1: plain average, inf: freeze after the
     first; evaluation uses the running ones. blend_time_constant must be 0 (CNTK's CPU engine ignores it).
     Raises `ValueError` where shapes do not fit.

@@ -156,7 +156,8 @@ for _name, _label in [
     _op(_name, _label, constant_gradient)
 _op("logaddexp", "LogPlus", lambda n, dy: [dy * (n.inputs[0] - _y(n)).exp(), dy * (n.inputs[1] - _y(n)).exp()])
 _op("select", "Select", lambda n, dy: [None, n.inputs[0].select(dy, 0.0), n.inputs[0].select(0.0, dy)])
-Op("cast", "Cast", _cast_type, lambda n, dy: [dy.cast(dtype=n.inputs[0].type.dtype)], "cast", "definition")
+Op("cast", "Cast", _cast_type, lambda n, dy: [dy.cast(dtype=n.inputs[0].type.dtype)], "cast", "definition", whole=True)
+_op("half", "Half", lambda n, dy: [dy])  # float32 rounded to what half precision can hold
 Op(
     "stop_gradient",
     "StopGradient",
@@ -430,5 +431,8 @@ def element_select(flag: Any, value_if_true: Any, value_if_false: Any, name: str
 
 
 def cast(node_input: Any, dtype: Any, name: str = "") -> Function:
-    """x as another element type."""
+    """x as another element type: float16, float32, float64, int8 or int16.
+
+    Floats are rounded to nearest; whole numbers, with which no other op computes, are cut towards 0 and end at the smallest and largest one.
+    """
     return apply("cast", to_variables(node_input), name, dtype=sanitize_dtype(dtype).name)

@@ -23,12 +23,20 @@ __all__ = ["read_json", "read_tensors", "write_tensors"]
 
 MAX_HEADER = 32 << 20  # bytes; a graph of 100,000 nodes takes about 20 MB
 MAX_RANK = 32
-TYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8"), "U8": np.dtype("u1")}
+TYPES = {
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "I64": np.dtype("<i8"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+}
 NAMES = {dtype: name for name, dtype in TYPES.items()}
 
 
 def write_tensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Writes arrays (float32, float64, int64, uint8) and texts, aside and renamed.
+    """Writes arrays of the element types above and texts, aside and renamed.
 
     Raises TypeError for another element type, ModelFileError for a header above 32 MiB, OSError from the disk.
     """
@@ -38,7 +46,7 @@ def write_tensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], me
     offset = 0
     for name, array in ordered:
         if array.dtype not in NAMES:
-            raise TypeError(f"tensor '{name}': expected float32, float64, int64 or uint8, got {array.dtype}")
+            raise TypeError(f"tensor '{name}': expected {', '.join(t.name for t in NAMES)}, got {array.dtype}")
         end = offset + array.nbytes
         header[name] = {"dtype": NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [offset, end]}
         offset = end

@@ -105,16 +105,6 @@ def test_fill(size, dtype, value):
     assert (y == np.asarray(value, dtype)).all()
 
 
-@pytest.mark.parametrize("size", [0, 1, 33, 50_001])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("to", DTYPES)
-def test_cast(size, dtype, to):
-    x = np.random.default_rng(3).standard_normal(size).astype(dtype)
-    y = np.full(size, 7, to)
-    call(movement.Cast(size, dtype, to), x, y)
-    np.testing.assert_array_equal(y, x.astype(to))
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "row_size", "table_rows"), [(0, 3, 5), (7, 1, 5), (300, 70, 11), (5, 0, 4), (2000, 3, 100)])
 def test_gather_and_scatter(dtype, rows, row_size, table_rows):

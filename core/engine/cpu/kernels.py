@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cogkit.engine.cpu import alignment, casting, movement, native, reduce, steps
+from cogkit.engine.cpu import alignment, casting, movement, native, reduce, sampling, steps
 from cogkit.engine.cpu.pointwise import Pointwise
 from cogkit.engine.cpu.rows import SumProduct, WholeProduct
 from cogkit.engine.spaces import row_info, row_table
@@ -34,6 +34,7 @@ Buffers = list[Any]  # (value, format), or (value, format, bytes to its first el
 Made = tuple[Any, Buffers] | None
 KERNELS: dict[str, Callable[[Step, dict], Made]] = {}
 C16 = "c16"
+HALF_FORMS = frozenset({"stop", "reshape", "transpose", "take", "concat", "move_rows"})  # that take half precision: they move bytes
 
 
 def kernel(*names: str) -> Callable:
@@ -538,6 +539,28 @@ def _edit_distance(s: Step, sizes: dict) -> Made:
     spaces = sizes[a.type.axes], sizes[b.type.axes]
     call = alignment.EditDistance(*spaces, math.prod(a.type.shape), n["penalties"], n["squash"], n["ignored"], code(a))
     return call, _io(s)
+
+
+@kernel("sample_classes")
+def _sample_classes(s: Step, sizes: dict) -> Made:
+    w, a = s.inputs[0], s.node.attrs
+    return sampling.SampleClasses(w.type.shape[0], a["count"], a["duplicates"], a["purpose"], code(w)), _io(s)
+
+
+@kernel("inclusion_frequency")
+def _inclusion_frequency(s: Step, sizes: dict) -> Made:
+    w = s.inputs[0]
+    return sampling.InclusionFrequency(w.type.shape[0], s.node.attrs["count"], code(w)), _io(s)
+
+
+@kernel("lambda_rank")
+def _lambda_rank(s: Step, sizes: dict) -> Made:
+    return sampling.LambdaRank(rows(s.inputs[0].type, sizes), code(s.inputs[0])), _io(s)
+
+
+@kernel("ndcg_at_1")
+def _ndcg_at_1(s: Step, sizes: dict) -> Made:
+    return sampling.NdcgAt1(rows(s.inputs[0].type, sizes), code(s.inputs[0])), _io(s)
 
 
 @kernel("assign")
