@@ -29,6 +29,7 @@ _later = {
     "layers": "cogkit.layers",
     "data": "cogkit.data",
     "parallel": "cogkit.parallel",
+    "debugging": "cogkit.debugging",
     "logging": "cogkit.logging",
     "ops": "cogkit.ops",
     "sequence": "cogkit.ops.sequence",

@@ -19,7 +19,7 @@ CNTK_MODULES: dict[str, list[str]] = {
     "contrib.netopt.factorization": ["cogkit.compress"],
     "contrib.netopt.quantization": ["cogkit.compress"],
     "core": ["cogkit"],
-    "debugging.debug": ["cogkit.debugging"],
+    "debugging.debug": ["cogkit.debugging", "cogkit.debugging.stepping"],
     "debugging.profiler": ["cogkit.debugging"],
     "device": ["cogkit.engine.device"],
     "distributed": ["cogkit.parallel"],

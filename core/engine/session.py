@@ -178,6 +178,7 @@ class Executable:
         engine: str | None = None,
         lend: bool = False,
         lists: Sequence[Variable] = (),
+        inside: Sequence[Variable] = (),
     ):
         if isinstance(roots, Variable):
             roots = {roots: None}
@@ -190,6 +191,7 @@ class Executable:
             effects,
             tuple(effects_of),
             lists=tuple(lists),
+            inside=tuple(inside),
         )
         self.reuse, self.lend = reuse, lend
         self.runs = 0

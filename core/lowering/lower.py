@@ -25,6 +25,7 @@ class Request(NamedTuple):
     outputs: values as they are. sums: values summed over rows and elements. roots: variable -> variable fed with its gradient, or None
     for ones. wrt: variables whose gradients are wanted. training: dropout drops, statistics are of the minibatch. effects: assignments
     are done. effects_of: variables computed for their assignments. lists: those of wrt whose gradients may be lists of rows.
+    inside: outputs of nodes anywhere in the graph of the others, in blocks too: their values and, where there is a wrt, their gradients.
     """
 
     outputs: tuple[Variable, ...] = ()
@@ -35,6 +36,7 @@ class Request(NamedTuple):
     effects: bool = True
     effects_of: tuple[Variable, ...] = ()
     lists: tuple[Variable, ...] = ()
+    inside: tuple[Variable, ...] = ()
 
 
 def lower(
@@ -43,15 +45,16 @@ def lower(
     sizes: Mapping[Any, int] | None = None,
     half_forms: frozenset[str] = frozenset(),
 ) -> Graph:
-    """The lowered graph; its outputs are the request's outputs, sums and gradients, in this order.
+    """The lowered graph; its outputs are the request's outputs, sums, values inside, gradients and gradients inside, in this order.
 
     sizes: rows of the fed row spaces. half_forms: the ops that the engine runs on half precision as it is.
     """
     roots = [v for v, _ in request.roots]
     wanted: Sequence[Variable] = [*request.outputs, *request.sums, *roots, *request.effects_of]
-    graph, values = resolve(wanted, feeds, request.training, sizes)
+    graph, values = resolve(wanted, feeds, request.training, sizes, request.inside)
     n, m = len(request.outputs), len(request.sums)
-    outputs = values[:n] + [_total(v) for v in values[n : n + m]]
+    inside = values[len(wanted) :]
+    outputs = values[:n] + [_total(v) for v in values[n : n + m]] + inside
     if request.wrt:
         starts = {}
         for v, (_, fed) in zip(values[n + m :], request.roots, strict=False):
@@ -60,9 +63,9 @@ def lower(
             graph.leaf(v, feeds[v] if v in feeds else v.type) if not v.is_output else _value_of(graph, v, feeds)
             for v in request.wrt
         ]
-        lists = set(request.lists)
-        found = gradients(graph, starts, wrt)
-        outputs += [g if v in lists else dense(g) for v, g in zip(request.wrt, found, strict=True)]
+        lists = {v for v in request.lists if v.type.dtype != HALF}  # lists of rows are float32 or float64
+        found = gradients(graph, starts, [*wrt, *inside])
+        outputs += [g if v in lists else dense(g) for v, g in zip((*request.wrt, *request.inside), found, strict=True)]
     graph.outputs = outputs + graph.carried()
     if not request.effects:
         _unwrite(graph)

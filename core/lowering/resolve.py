@@ -20,9 +20,13 @@ ROUNDS = 8  # of taking shapes around cycles to be what came out
 
 
 def resolve(
-    wanted: Sequence[Variable], feeds: Mapping[Variable, Type], training: bool, sizes: Mapping[Any, int] | None = None
+    wanted: Sequence[Variable],
+    feeds: Mapping[Variable, Type],
+    training: bool,
+    sizes: Mapping[Any, int] | None = None,
+    inside: Sequence[Variable] = (),
 ) -> tuple[Graph, list[Value]]:
-    """The primitives that compute the wanted variables.
+    """The primitives that compute the wanted variables; their values, and those of variables anywhere inside the same graph.
 
     feeds: the type of each fed variable, without free dimensions. training: whether dropout drops and statistics move. sizes: rows of the
     fed row spaces. Raises `ValueError` for inputs that are not fed, shapes that do not fit and cycles without a delay.
@@ -31,7 +35,8 @@ def resolve(
     for left in reversed(range(ROUNDS)):
         graph = Graph(sizes)
         try:
-            return graph, _Resolver(graph, feeds, training, assumed).run(wanted)
+            resolver = _Resolver(graph, feeds, training, assumed)
+            return graph, resolver.run(wanted) + [resolver.inside(v) for v in inside]
         except _Assumed as e:
             if not left or assumed.get(e.node) == e.shape:  # a state that grows from step to step
                 raise e.error from None
@@ -100,6 +105,15 @@ class _Resolver:
             self.close(delay, self.value(node.operands[0], frame), node)
         self.graph.origin = None
         return [self.value(v, self.top) for v in wanted]
+
+    def inside(self, v: Variable) -> Value:
+        """The value of an output of a node, wherever that stands. Raises `ValueError` for one that was not computed."""
+        while v.is_output and isinstance(v.owner, Block):
+            v = v.owner.composite.outputs[v.index]
+        for (node, _), values in self.made.items():
+            if v.is_output and node == id(v.owner):
+                return values[v.index]
+        raise ValueError(f"expected an output of a node that is computed, got {v!r}")
 
     # where a variable comes from ---------------------------------------------------------------------------------------
 
