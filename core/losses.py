@@ -9,14 +9,24 @@ from typing import Any
 import numpy as np
 
 from cogkit.axis import Axis
+from cogkit.errors import here
 from cogkit.functions import Function, apply, to_variables
-from cogkit.op import Op, Type, broadcast, fits, shown
+from cogkit.op import Op, Type, broadcast, fits, join_axes, shown
+from cogkit.ops.ranking import lambda_rank
 from cogkit.ops.reduction import static_axis
+from cogkit.sampled_losses import hierarchical_softmax_layer, nce_loss, sampled_softmax_loss
 
 __all__ = [
     "binary_cross_entropy",
     "cosine_distance",
+    "cosine_distance_with_negative_samples",
     "cross_entropy_with_softmax",
+    "fmeasure",
+    "focal_loss",
+    "hierarchical_softmax_layer",
+    "lambda_rank",
+    "nce_loss",
+    "sampled_softmax_loss",
     "squared_error",
     "weighted_binary_cross_entropy",
 ]
@@ -137,12 +147,13 @@ def _cosine_type(types, attrs):
     return [Type((), both.dtype, both.axes)]
 
 
-def _cosine(g, x, attrs, training):
-    def total(v):
-        return v.node("reduce_sum", axes=tuple(range(len(v.type.shape))), rows=False).reshape(())
+def _total(v):
+    return v.node("reduce_sum", axes=tuple(range(len(v.type.shape))), rows=False).reshape(())
 
+
+def _cosine(g, x, attrs, training):
     a, b = x
-    return total(a * b) / (total(a * a).sqrt() * total(b * b).sqrt()).max(1e-12)
+    return _total(a * b) / (_total(a * a).sqrt() * _total(b * b).sqrt()).max(1e-12)
 
 
 Op("cosine_distance", "CosDistance", _cosine_type, None, "expand", "definition", expand=_cosine)
@@ -151,3 +162,116 @@ Op("cosine_distance", "CosDistance", _cosine_type, None, "expand", "definition",
 def cosine_distance(x: Any, y: Any, name: str = "") -> Function:
     """The cosine of the angle between two vectors, one value of shape () a sample."""
     return apply("cosine_distance", to_variables(x, y), name)
+
+
+def _negatives_type(types, attrs):
+    if not join_axes(types):
+        raise ValueError(("vectors with rows", "none", "the other rows of a minibatch are the negative samples"))
+    return [Type((attrs["negatives"] + 1,), one_shape(types).dtype, join_axes(types))]
+
+
+def _negatives(g, x, attrs, training):
+    axes = join_axes([v.type for v in x])
+    x, y = (g.in_space(v, axes) for v in x)
+    x, y = (v / _total(v * v).sqrt().max(1e-12) for v in (x, y))
+    others = [y.node("move_rows", move=("roll", attrs["shift"] + k), axes=axes) for k in range(attrs["negatives"])]
+    return g.node("concat", [_total(x * v).reshape((1,)) for v in (y, *others)], axis=0)
+
+
+Op(
+    "cosine_distance_with_negative_samples",
+    "CosDistanceWithNegativeSamples",
+    _negatives_type,
+    None,
+    "expand",
+    "Huang 2013",
+    expand=_negatives,
+)
+
+
+def cosine_distance_with_negative_samples(x: Any, y: Any, shift: int, num_negative_samples: int, name: str = "") -> Function:
+    """Cosines of the angles between x and y of its own row, then of the rows shift, shift + 1, ... further on in the minibatch.
+
+    The result has shape (num_negative_samples + 1,). Rows are counted round; of sequences as they lie: step by step, the longest sequence
+    first. CNTK counts the padding too, and gives 0 for it. Raises `ValueError` for shapes that differ and for no negative samples.
+    """
+    if shift < 0 or num_negative_samples < 1:
+        fact = f"shift {shift!r} and num_negative_samples {num_negative_samples!r}"
+        raise ValueError(
+            here(
+                f"CosDistanceWithNegativeSamples: expected a shift of 0 or more and num_negative_samples of 1 or more, got {fact}"
+            )
+        )
+    how = {"shift": int(shift), "negatives": int(num_negative_samples)}
+    return apply("cosine_distance_with_negative_samples", to_variables(x, y), name, **how)
+
+
+def _fmeasure_type(types, attrs):
+    both = one_shape(types)
+    return [Type((*both.shape[:-2], 1, 1) if len(both.shape) > 2 else (), both.dtype, both.axes)]
+
+
+def _fmeasure(g, x, attrs, training):
+    o, t = x
+    out = _fmeasure_type([o.type, t.type], attrs)[0]
+    rank = len(o.type.shape)
+    o, t, both = (v.node("reduce_sum", axes=tuple(range(max(rank - 2, 0), rank)), rows=False) for v in (o, t, o * t))
+    square = attrs["beta"] ** 2
+    return (1.0 - (both * (1 + square)) / (t * square + o)).reshape(out.shape)
+
+
+Op("fmeasure", "FMeasure", _fmeasure_type, None, "expand", "van Rijsbergen 1979", expand=_fmeasure)
+
+
+def fmeasure(output: Any, target: Any, beta: float = 1) -> Function:
+    """1 - F over the last two axes, which stay with size 1 (shape () where there are no others): 0 is best.
+
+    F = (1 + beta^2) sum(o t) / (beta^2 sum(t) + sum(o)); outputs o and targets t are shares in [0, 1] of one shape. beta: how many times
+    recall counts as precision. NaN where there is nothing in either. Raises `ValueError` for shapes that differ and a negative beta.
+    """
+    if not 0 <= beta < math.inf:
+        raise ValueError(here(f"FMeasure: expected a beta of 0 or more, got {beta!r}"))
+    return apply("fmeasure", to_variables(output, target), beta=float(beta))
+
+
+def _focal_type(types, attrs):
+    out = _cross_entropy_type(types[:2], attrs)
+    z = types[0].shape
+    classes = z[static_axis(attrs["axis"], len(z))]
+    for alpha in types[2:]:
+        if alpha.axes or alpha.shape != (classes,):
+            raise ValueError((f"alpha as a number or of shape ({classes},)", shown(alpha.shape), ""))
+    return out
+
+
+def _focal(g, x, attrs, training):
+    z, y = x[:2]
+    axis = static_axis(attrs["axis"], len(z.type.shape))
+    log_p = z - z.node("reduce_logsumexp", axes=(axis,), rows=False)
+    loss = y * log_p
+    if attrs["gamma"]:  # the floor keeps the slope of a power below 1 finite where p is 1
+        loss = loss * (1.0 - log_p.exp()).max(1e-7) ** attrs["gamma"]
+    if attrs["alpha"] is not None:
+        loss = loss * attrs["alpha"]
+    for alpha in x[2:]:
+        loss = loss * alpha.reshape(tuple(n if i == axis else 1 for i, n in enumerate(z.type.shape)))
+    return -loss.node("reduce_sum", axes=(axis,), rows=False)
+
+
+Op("focal_loss", "FocalLoss", _focal_type, None, "expand", "Lin 2017, focal loss for dense object detection", expand=_focal)
+
+
+def focal_loss(
+    output_vector: Any, target_vector: Any, gamma: float = 2.0, alpha: Any = None, axis: Any = -1, name: str = ""
+) -> Function:
+    """Cross-entropy of softmax(outputs) in which what is classified well counts less: - sum of alpha y (1 - p)^gamma log p along an axis.
+
+    alpha: a number, or one a class; 1 where left out. gamma 0 is the cross-entropy. Shapes as `cross_entropy_with_softmax`.
+    Raises `ValueError` for shapes that differ and a negative gamma.
+    """
+    if not 0 <= gamma < math.inf:
+        raise ValueError(here(f"FocalLoss: expected a gamma of 0 or more, got {gamma!r}"))
+    number = isinstance(alpha, (int, float, np.number))
+    operands = [output_vector, target_vector] + ([] if alpha is None or number else [alpha])
+    how = {"gamma": float(gamma), "alpha": float(alpha) if number else None, "axis": _over(axis)}
+    return apply("focal_loss", operands, name, **how)

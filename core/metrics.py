@@ -11,9 +11,10 @@ from cogkit.functions import Function, apply
 from cogkit.losses import one_shape
 from cogkit.op import Op, Type, constant_gradient
 from cogkit.ops.alignment import edit_distance_error
+from cogkit.ops.ranking import ndcg_at_1
 from cogkit.ops.reduction import static_axis
 
-__all__ = ["classification_error", "edit_distance_error"]
+__all__ = ["classification_error", "edit_distance_error", "ndcg_at_1"]
 
 
 def _type(types, attrs):

@@ -6,7 +6,7 @@ Philox4x32-10 of J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2,
 
 import numpy as np
 
-__all__ = ["normal", "philox", "uniform"]
+__all__ = ["fine", "normal", "philox", "uniform"]
 
 
 def philox(counter: list[np.ndarray], key: tuple[int, int]) -> list[np.ndarray]:
@@ -47,3 +47,12 @@ def normal(seed: int, step: int, purpose: int, row0: int, rows: int, row_size: i
     """Standard normal numbers, (rows, row_size) float64: Box-Muller on words 0 and 1 of place i."""
     words = _words(seed, step, purpose, row0, rows, row_size)
     return np.sqrt(-2.0 * np.log(_unit(words[0]))) * np.cos(2.0 * np.pi * _unit(words[1]))
+
+
+def fine(seed: int, first: int, purpose: int, count: int) -> np.ndarray:
+    """Numbers first, first + 1, ... of a stream, float64 of 53 bits inside (0, 1): words 0 and 1 of place i, whose row is i / 2**32."""
+    at = first + np.arange(count, dtype=np.uint64)
+    seed &= 0xFFFFFFFFFFFFFFFF
+    words = philox([at, at >> np.uint64(32), np.asarray(0), np.asarray(purpose & 0xFFFFFFFF)], (seed & 0xFFFFFFFF, seed >> 32))
+    whole = ((words[0] >> np.uint64(5)) << np.uint64(26)) + (words[1] >> np.uint64(6))
+    return (whole.astype(np.float64) + 0.5) * 2.0**-53

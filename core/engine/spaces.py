@@ -159,7 +159,7 @@ def index_of(move: tuple, source: int, target: int) -> np.ndarray:
     """The row of the source for each row of the target, int64; -1 where the source has none.
 
     move: ('shift', d), ('broadcast',), ('at', i), ('spread', i), ('pick',), ('unpick',), ('unpack', size), ('pack', size), ('tail', d),
-    ('head', d), ('initial', d), ('relabel',).
+    ('head', d), ('initial', d), ('relabel',), ('roll', d): of all rows as they lie.
     """
     kind = move[0]
     if kind == "shift":
@@ -201,6 +201,8 @@ def index_of(move: tuple, source: int, target: int) -> np.ndarray:
         return target.item * move[1] + target.step  # type: ignore[attr-defined]
     if kind == "relabel":
         return np.arange(int(target))
+    if kind == "roll":
+        return (np.arange(int(target)) + move[1]) % max(int(target), 1)
     raise ValueError(f"index_of: no such move {move!r}")
 
 

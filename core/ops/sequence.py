@@ -78,6 +78,8 @@ def _moved_gradient(n, dy):
         return [dy.node("add_rows", move=n.attrs["move"], axes=x.type.axes)]
     if kind == "shift":
         move = ("shift", -rest[0])
+    elif kind == "roll":
+        move = ("roll", -rest[0])
     else:
         move = (_TRANSPOSES.get(kind, kind), *rest)
     return [dy.node("move_rows", move=move, axes=x.type.axes, shape=x.type.shape)]
