@@ -116,10 +116,13 @@ def place(steps: list[Step], outputs: Sequence[Value]) -> tuple[list[Step], dict
             b = storage(v, layout)
             b.first = min(b.first, i)
             b.last = max(b.last, i)
+    keys: dict[Storage, list[tuple[Value, str]]] = {}
+    for k, b in stores.items():
+        keys.setdefault(b, []).append(k)
     for i, s in enumerate(steps):
         if s.kind == "pointwise":
             for segment in s.segments:
-                take_over(s, segment, i, stores, read_in(s))
+                take_over(s, segment, i, stores, keys, read_in(s))
     return everything, stores
 
 
@@ -149,8 +152,8 @@ def summed(s: Step) -> set[Value]:
     return found
 
 
-def take_over(s: Step, segment: Step, i: int, stores: dict, reads: dict[Value, list]) -> None:
-    """Lets outputs of a program lie upon inputs that nobody else reads then or afterwards."""
+def take_over(s: Step, segment: Step, i: int, stores: dict, keys: dict[Storage, list], reads: dict[Value, list]) -> None:
+    """Lets outputs of a program lie upon inputs that nobody else reads then or afterwards. keys: what lies in each storage."""
     taken: set[int] = set()
     busy = summed(s)
     for o in segment.segment_outputs:
@@ -163,7 +166,7 @@ def take_over(s: Step, segment: Step, i: int, stores: dict, reads: dict[Value, l
                     and s.layouts[v] == s.layouts[o] and len(reads[root_of(v)]) == 1):  # fmt: skip
                 taken.add(id(c))
                 c.last = max(c.last, b.last)
-                for k, held in list(stores.items()):
-                    if held is b:
-                        stores[k] = c
+                for k in keys[b]:
+                    stores[k] = c
+                keys[c] += keys.pop(b)
                 break
