@@ -24,7 +24,7 @@ cdef extern from "sparse.h" namespace "cg":
 
 
 cdef class CsrTimes(BoundKernel):
-    """y[r] = sum of v b[c] over the entries (c, v) of row r, b (width, n); turned: b (n, width) lies transposed; buffers a, b, y."""
+    """y[r] = sum of v b[c] over the entries (c, v) of row r, b (width, n); turned: b is (n, width); buffers a, b, y."""
     def __init__(self, width, n, dtype, turned=False):
         self.own(make_csr_times(width, n, turned, text(dtype)))
 
@@ -81,8 +81,8 @@ cdef class CsrOneHot(BoundKernel):
 cdef class UpdateRows(BoundKernel):
     """The update of a rule ('sgd', 'adagrad') at the rows of a gradient g, w (width, n): w changes, and the state s of adagrad.
 
-    average: adagrad divides by the mean multiplier of all rows. norm: `limit` is of the norm of the whole gradient, else of each element.
-    The gradient is multiplied by `scale`, then limited. Buffers w, g, s (adagrad), eta, scale, limit.
+    average: adagrad divides by the mean multiplier of all rows. norm: `limit` is of the norm of the whole gradient, else of each
+    element. The gradient is multiplied by `scale`, then limited. Buffers w, g, s (adagrad), eta, scale, limit.
     """
     def __init__(self, rule, average, norm, width, n, dtype):
         self.own(make_update_rows(text(rule), average, norm, width, n, text(dtype)))
