@@ -8,6 +8,7 @@ from cogkit.data.folder import *
 from cogkit.data.format import *
 from cogkit.data.htk import *
 from cogkit.data.htk_readers import *
+from cogkit.data.image_files import *
 from cogkit.data.recipe import *
 from cogkit.data.sequences import *
 from cogkit.data.source import *

@@ -1,5 +1,7 @@
-// The order of a sweep, and pad-crop-flip-normalise over a batch of images.
+// The order of a sweep, pad-crop-flip-normalise over a batch of images, and resizing.
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
 #include "native.h"
 
@@ -66,7 +68,42 @@ __attribute__((always_inline)) inline void image_batch(const cg_image_plan *plan
     }
 }
 
+template <typename T> inline void resize(const cg_resize *p, const T *x, float *out) {
+    const int64_t h = p->height, w = p->width, H = p->out_height, W = p->out_width;
+    struct Column {
+        int64_t j, k;
+        float f;
+        bool outside;
+    };
+    const auto at = [&](double first, double size, int64_t n, int64_t i, int64_t most) {
+        const double place = first + ((double)i + 0.5) * size / (double)n - 0.5;
+        const int64_t low = (int64_t)std::floor(p->nearest ? place + 0.5 : place);
+        const auto in = [&](int64_t k) { return std::min(std::max<int64_t>(k, 0), most - 1); };
+        return Column{in(low), in(p->nearest ? low : low + 1), p->nearest ? 0.0f : (float)(place - (double)low),
+                      place < -0.5 || place > (double)most - 0.5};
+    };
+    std::vector<Column> columns((size_t)W);
+    for (int64_t z = 0; z < W; ++z) columns[(size_t)(p->flip ? W - 1 - z : z)] = at(p->window[1], p->window[3], W, z, w);
+    for (int64_t y = 0; y < H; ++y) {
+        const Column row = at(p->window[0], p->window[2], H, y, h);
+        for (int64_t c = 0; c < p->channels; ++c) {
+            const T *upper = x + c * p->sc + row.j * p->sy, *lower = x + c * p->sc + row.k * p->sy;
+            float *to = out + (c * H + y) * W;
+            for (int64_t z = 0; z < W; ++z) {
+                const Column &v = columns[(size_t)z];
+                const int64_t a = v.j * p->sz, b = v.k * p->sz;
+                const float up = (float)upper[a] * (1 - v.f) + (float)upper[b] * v.f;
+                const float down = (float)lower[a] * (1 - v.f) + (float)lower[b] * v.f;
+                to[z] = p->padded && (row.outside || v.outside) ? p->pad : up * (1 - row.f) + down * row.f;
+            }
+        }
+    }
+}
+
 }  // namespace
+
+void cg_resize_u8(const cg_resize *plan, const uint8_t *x, float *out) { resize(plan, x, out); }
+void cg_resize_f4(const cg_resize *plan, const float *x, float *out) { resize(plan, x, out); }
 
 // An unbalanced Feistel network over the smallest power of two that holds `count` (256 at least: over fewer, the network
 // reaches too few permutations), walked until it lands below `count`. No memory, and any place can be asked for.

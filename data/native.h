@@ -46,6 +46,18 @@ typedef struct cg_image_plan {
 void cg_image_batch_u8(const cg_image_plan *plan, const uint8_t *images, const int64_t *sample, const int64_t *sweep, int64_t n, float *out);
 void cg_image_batch_f4(const cg_image_plan *plan, const float *images, const int64_t *sample, const int64_t *sweep, int64_t n, float *out);
 
+// Resizes the window (top, left, height, width, in pixels) of an image to H x W: between pixel centres, or the nearest pixel; outside
+// the image its border, or `pad` where `padded`. Element (c, y, z) of the image lies at x[c sc + y sy + z sz]; out (C, H, W), mirrored
+// where `flip`.
+typedef struct cg_resize {
+    int64_t channels, height, width, sc, sy, sz, out_height, out_width;
+    double window[4];
+    int nearest, padded, flip;
+    float pad;
+} cg_resize;
+void cg_resize_u8(const cg_resize *plan, const uint8_t *x, float *out);
+void cg_resize_f4(const cg_resize *plan, const float *x, float *out);
+
 // Fashion-C32: images first..last of one split; `photos` are RGB bytes, rows first. See fashion_c32.py for what is drawn.
 typedef struct cg_photo {
     const uint8_t *pixels;

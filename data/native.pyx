@@ -19,13 +19,20 @@ cdef extern from "native.h" nogil:
                            int64_t n, float *out)
     void cg_image_batch_f4(const cg_image_plan *plan, const float *images, const int64_t *sample, const int64_t *sweep,
                            int64_t n, float *out)
+    ctypedef struct cg_resize:
+        int64_t channels, height, width, sc, sy, sz, out_height, out_width
+        double window[4]
+        int nearest, padded, flip
+        float pad
+    void cg_resize_u8(const cg_resize *plan, const uint8_t *x, float *out)
+    void cg_resize_f4(const cg_resize *plan, const float *x, float *out)
     ctypedef struct cg_photo:
         const uint8_t *pixels
         int64_t height, width
     void cg_c32(uint64_t seed, int split, int64_t first, int64_t last, const uint8_t *items, const cg_photo *photos,
                 int64_t photo_count, uint8_t *out)
 
-__all__ = ['c32_images', 'image_batch', 'permutation', 'philox', 'random_table']
+__all__ = ['c32_images', 'image_batch', 'permutation', 'philox', 'random_table', 'resize']
 
 cdef uint64_t MASK = 0xffffffffffffffff
 
@@ -108,6 +115,42 @@ def image_batch(images, const int64_t[::1] sample, const int64_t[::1] sweep, flo
         floats = images
         with nogil:
             cg_image_batch_f4(&plan, &floats[0, 0, 0, 0], &sample[0], &sweep[0], n, &out[0, 0, 0, 0])
+
+
+def resize(images, const double[:, ::1] windows, float[:, :, :, ::1] out, *, bint nearest=False, pad=None, flip=None):
+    """out[b] = the window (top, left, height, width) of images[b], resized; images (n, C, H, W) uint8 or float32 of any strides.
+
+    Bilinear between pixel centres, or the nearest pixel; outside an image its border, or `pad`. flip (n,): which to mirror.
+    """
+    cdef cg_resize plan
+    cdef const uint8_t[:, :, :, :] bytes_
+    cdef const float[:, :, :, :] floats
+    cdef int64_t n = images.shape[0], b
+    cdef uint8_t[::1] mirrored = np.ascontiguousarray(np.zeros(n, np.uint8) if flip is None else flip, np.uint8)
+    cdef bint is_bytes = images.dtype == np.uint8
+    if out.shape[0] != n or windows.shape[0] != n or windows.shape[1] != 4 or mirrored.shape[0] != n or images.shape[1] != out.shape[1]:
+        raise ValueError('resize: sizes of images, windows, flip and out do not fit')
+    if n == 0 or out.shape[1] == 0 or out.shape[2] == 0 or out.shape[3] == 0:
+        return
+    if images.shape[2] < 1 or images.shape[3] < 1:
+        raise ValueError('resize: expected images of a pixel or more')
+    plan.channels, plan.height, plan.width = images.shape[1:]
+    plan.sc, plan.sy, plan.sz = [s // images.itemsize for s in images.strides[1:]]
+    plan.out_height, plan.out_width, plan.nearest = out.shape[2], out.shape[3], nearest
+    plan.padded, plan.pad = pad is not None, 0 if pad is None else pad
+    if is_bytes:
+        bytes_ = images
+    else:
+        floats = images
+    with nogil:
+        for b in range(n):
+            plan.window[0], plan.window[1], plan.window[2], plan.window[3] = \
+                windows[b, 0], windows[b, 1], windows[b, 2], windows[b, 3]
+            plan.flip = mirrored[b]
+            if is_bytes:
+                cg_resize_u8(&plan, &bytes_[b, 0, 0, 0], &out[b, 0, 0, 0])
+            else:
+                cg_resize_f4(&plan, &floats[b, 0, 0, 0], &out[b, 0, 0, 0])
 
 
 def c32_images(seed, int split, int64_t first, const uint8_t[:, :, ::1] items, list photos, uint8_t[:, :, :, ::1] out):

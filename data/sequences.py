@@ -65,6 +65,12 @@ class SequenceDeserializer(Deserializer):
         """
         raise NotImplementedError
 
+    def read_samples(
+        self, numbers: np.ndarray, sweep: np.ndarray, seed: int, take: Take, threads: int, raw: bool
+    ) -> tuple[Rows, list[tuple[int, Fault]]]:
+        """The same of sequences as they appear in `sweep` (n,), for a deserialiser that draws."""
+        return self.read_sequences(numbers, take, threads, raw)
+
     def pick(self, name: str, rows: Any, begin: np.ndarray, end: np.ndarray, at: np.ndarray, take: Take) -> Any:
         """Complete rows `at` (n,) of raw ones; begin, end (n,): where the sequence of each lies in `rows`."""
         if sp.issparse(rows):
@@ -262,7 +268,7 @@ class Joined:
         for d, number in zip(self.parts, self.numbers, strict=True):
             at = places if number is None else number[places]
             if isinstance(d, SequenceDeserializer):
-                new, bad = d.read_sequences(at, take, threads, raw)
+                new, bad = d.read_samples(at, sweep, seed, take, threads, raw)
                 rows |= new
                 faults += bad
             else:

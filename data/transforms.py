@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from cogkit.data.native import random_table
+from cogkit.data.native import random_table, resize
 from cogkit.errors import DataError
 
 __all__ = ["Draw", "Transform", "color", "crop", "mean", "normalize", "one_hot", "pad_crop_flip", "scale"]
@@ -116,31 +116,6 @@ class pad_crop_flip(Transform):  # noqa: N801
             window = padded[b, :, y : y + h, z : z + w]
             out[b] = window[:, :, ::-1] if self.flip and int(table[b, 2]) >> 63 else window
         return out
-
-
-def _resample(x: np.ndarray, window: np.ndarray, height: int, width: int, nearest: bool, pad_value: float | None) -> np.ndarray:
-    """Windows (n, 4: top, left, height, width, in pixels, fractions allowed) of images, each resized to height x width.
-
-    Bilinear between pixel centres, or the nearest pixel; outside the image its border (`pad_value` None) or pad_value.
-    """
-    n, c, h, w = x.shape
-    y = window[:, 0:1] + (np.arange(height) + 0.5) * window[:, 2:3] / height - 0.5
-    z = window[:, 1:2] + (np.arange(width) + 0.5) * window[:, 3:4] / width - 0.5
-    rows = np.arange(n)[:, None, None]
-
-    def at(i: np.ndarray, j: np.ndarray) -> np.ndarray:  # (n, height, width, c)
-        return x[rows, :, np.clip(i, 0, h - 1)[:, :, None], np.clip(j, 0, w - 1)[:, None, :]]
-
-    if nearest:
-        out = at(np.floor(y + 0.5).astype(int), np.floor(z + 0.5).astype(int))
-    else:
-        i, j = np.floor(y).astype(int), np.floor(z).astype(int)
-        fy, fz = (y - i).astype(np.float32)[:, :, None, None], (z - j).astype(np.float32)[:, None, :, None]
-        out = (at(i, j) * (1 - fz) + at(i, j + 1) * fz) * (1 - fy) + (at(i + 1, j) * (1 - fz) + at(i + 1, j + 1) * fz) * fy
-    if pad_value is not None:
-        outside = ((y < -0.5) | (y > h - 0.5))[:, :, None] | ((z < -0.5) | (z > w - 0.5))[:, None, :]
-        out[outside] = pad_value
-    return np.ascontiguousarray(out.transpose(0, 3, 1, 2), np.float32)
 
 
 def _pair(value: Any, what: str) -> tuple[float, float]:
@@ -252,9 +227,11 @@ class scale(Transform):  # noqa: N801
             raise ValueError(f"transforms.scale: expected images of {self.channels} channels, got {shape[0]}")
         return self.channels, self.height, self.width
 
-    def resize(self, x: np.ndarray, window: np.ndarray) -> np.ndarray:
-        """Windows (n, 4) of a batch, resized."""
-        window = window.astype(np.float64)
+    def resize(
+        self, x: np.ndarray, window: np.ndarray, flip: np.ndarray | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Windows (n, 4) of images (n, C, h, w) of bytes or float32, each resized, mirrored where flip (n,) says so."""
+        window = np.array(window, np.float64)
         if self.scale_mode != "fill":
             ratio = np.stack([window[:, 2] / self.height, window[:, 3] / self.width], 1)
             step = ratio.min(1) if self.scale_mode == "crop" else ratio.max(1)
@@ -262,7 +239,9 @@ class scale(Transform):  # noqa: N801
             window[:, :2] += (window[:, 2:] - size) / 2
             window[:, 2:] = size
         pad = float(self.pad_value) if self.scale_mode == "pad" and self.pad_value != -1 else None
-        return _resample(x, window, self.height, self.width, self.interpolations == "nearest", pad)
+        out = np.empty((len(x), self.channels, self.height, self.width), np.float32) if out is None else out
+        resize(x, window, out, nearest=self.interpolations == "nearest", pad=pad, flip=flip)
+        return out
 
     def apply(self, x: np.ndarray, draw: Draw) -> np.ndarray:
         return self.resize(x, np.tile([0, 0, *x.shape[2:]], (len(x), 1)))
@@ -280,20 +259,11 @@ class crop_scale(Transform):  # noqa: N801
         return self.scale.shape_of(shape)
 
     def apply(self, x: np.ndarray, draw: Draw) -> np.ndarray:
+        out = np.empty((len(x), self.scale.channels, self.scale.height, self.scale.width), np.float32)
         window, flip = self.crop.windows(x.shape[1:], draw, len(x))
         # Only pixels of the window count: its own border is repeated, as if it had been cut out first.
-        if self.crop.varies():
-            out = np.concatenate(
-                [
-                    self.scale.resize(x[b : b + 1, :, t : t + h, z : z + w], np.array([[0, 0, h, w]]))
-                    for b, (t, z, h, w) in enumerate(window.astype(int))
-                ]
-            )
-        else:
-            height, width = (int(v) for v in window[0, 2:])
-            parts = np.stack([x[b, :, t : t + height, z : z + width] for b, (t, z) in enumerate(window[:, :2].astype(int))])
-            out = self.scale.apply(parts, draw)
-        out[flip] = out[flip, :, :, ::-1].copy()
+        for b, (t, z, h, w) in enumerate(window.astype(int)):
+            self.scale.resize(x[b : b + 1, :, t : t + h, z : z + w], np.array([[0, 0, h, w]]), flip[b : b + 1], out[b : b + 1])
         return out
 
 

@@ -36,6 +36,50 @@ def numpys(x, transforms, seed=3, sweep=0):
     return x
 
 
+def resample(x: np.ndarray, window: np.ndarray, height: int, width: int, nearest: bool, pad_value: float | None) -> np.ndarray:
+    """Windows (n, 4: top, left, height, width, in pixels, fractions allowed) of images, each resized to height x width.
+
+    Bilinear between pixel centres, or the nearest pixel; outside the image its border (`pad_value` None) or pad_value.
+    """
+    n, c, h, w = x.shape
+    y = window[:, 0:1] + (np.arange(height) + 0.5) * window[:, 2:3] / height - 0.5
+    z = window[:, 1:2] + (np.arange(width) + 0.5) * window[:, 3:4] / width - 0.5
+    rows = np.arange(n)[:, None, None]
+
+    def at(i: np.ndarray, j: np.ndarray) -> np.ndarray:  # (n, height, width, c)
+        return x[rows, :, np.clip(i, 0, h - 1)[:, :, None], np.clip(j, 0, w - 1)[:, None, :]]
+
+    if nearest:
+        out = at(np.floor(y + 0.5).astype(int), np.floor(z + 0.5).astype(int))
+    else:
+        i, j = np.floor(y).astype(int), np.floor(z).astype(int)
+        fy, fz = (y - i).astype(np.float32)[:, :, None, None], (z - j).astype(np.float32)[:, None, :, None]
+        out = (at(i, j) * (1 - fz) + at(i, j + 1) * fz) * (1 - fy) + (at(i + 1, j) * (1 - fz) + at(i + 1, j + 1) * fz) * fy
+    if pad_value is not None:
+        outside = ((y < -0.5) | (y > h - 0.5))[:, :, None] | ((z < -0.5) | (z > w - 0.5))[:, None, :]
+        out[outside] = pad_value
+    return np.ascontiguousarray(out.transpose(0, 3, 1, 2), np.float32)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+@pytest.mark.parametrize("nearest", [False, True])
+@pytest.mark.parametrize("pad", [None, 7.0])
+def test_resizing_is_numpys(kind, nearest, pad):
+    for shape, height, width in [((5, 3, 13, 17), 9, 11), ((2, 1, 1, 1), 4, 3), ((3, 3, 6, 5), 1, 1), ((1, 3, 4, 4), 8, 8)]:
+        x = (RNG.random(shape) * 255).astype(kind)
+        n, c, h, w = shape
+        window = np.stack([RNG.uniform(-3, h, n), RNG.uniform(-3, w, n), RNG.uniform(1, h + 3, n), RNG.uniform(1, w + 3, n)], 1)
+        flip = RNG.random(n) < 0.5
+        out = np.empty((n, c, height, width), np.float32)
+        native.resize(x, window, out, nearest=nearest, pad=pad, flip=flip)
+        want = resample(x.astype(np.float32), window, height, width, nearest, pad)
+        assert np.array_equal(out, np.where(flip[:, None, None, None], want[..., ::-1], want))
+        native.resize(
+            np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), window, out, nearest=nearest, pad=pad, flip=flip
+        )
+        assert np.array_equal(out, np.where(flip[:, None, None, None], want[..., ::-1], want))
+
+
 @given(shape=st.tuples(*[st.integers(1, 9)] * 4), pad=st.integers(0, 5), flip=st.booleans(), fill=st.sampled_from([0.0, 7.0]),
        order=st.sampled_from(["c", "n", "cn", "nc", "ncn", "cc", ""]), bytes_=st.booleans(), image=st.booleans(),
        seed=st.integers(0, 2**64 - 1), sweep=st.integers(0, 2**40), data=st.data())  # fmt: skip
