@@ -10,6 +10,7 @@ import struct
 
 import numpy as np
 import pytest
+from cases.errors import WRONG
 from cases.ops import CASES
 from test_goldens import here
 
@@ -642,18 +643,22 @@ def told(use, kind):
     return str(caught.value)
 
 
+for row in WRONG:
+    wrong(*row)
+
+
 @pytest.mark.parametrize(("use", "message", "kind"), ROWS)
 def test_the_exact_words(use, message, kind):
     for name, x in sorted(NAMED.items(), key=lambda item: -len(item[0])):
         message = message.replace(f"(@{name})", f"({x.where})")
     for name, where in HERE.items():
         message = message.replace(f"(@{name})", f"({where})")
-    message = message.replace("(@)", f"(test_errors.py:{use.__code__.co_firstlineno})")
+    message = message.replace("(@)", f"({os.path.basename(use.__code__.co_filename)}:{use.__code__.co_firstlineno})")
     assert told(use, kind) == message
 
 
 def test_there_are_many():
-    assert len(ROWS) >= 40
+    assert len(ROWS) >= 120
 
 
 def test_the_line_is_where_it_was_made():

@@ -7,7 +7,7 @@ from typing import Any
 
 from cogkit.errors import here
 from cogkit.functions import Function, apply, to_variables
-from cogkit.op import FREE, INFERRED, Op, Type, common_dtype, join_axes, shown
+from cogkit.op import FREE, INFERRED, Op, Type, common_dtype, fits, join_axes, shown
 from cogkit.ops.convolution import crop, flags, numbers, same_pads, spread, valid_size
 
 __all__ = [
@@ -183,7 +183,13 @@ Op("pooling", "Pooling", _pooling_type, None, "expand", "CNTK v2", expand=_pooli
 
 
 def _unpooling_type(types, attrs):
-    return [types[1]]
+    v, x = types
+    want = _pooling_type([x], attrs)[0].shape
+    if not fits(v.shape, want):
+        raise ValueError(
+            (f"an operand of the shape {shown(want)} to which this window pools {shown(x.shape)}", shown(v.shape), "")
+        )
+    return [Type(x.shape, common_dtype(types), join_axes(types))]
 
 
 def _unpooling_expand(g, inputs, attrs, training):
@@ -196,7 +202,10 @@ def _unpooling_expand(g, inputs, attrs, training):
     v = v.reshape(shape=(channels, *v.type.shape[lead:]))
     geometry = {"mode": "max", "window": tuple(attrs["window"]), "strides": tuple(strides), "pads": tuple(pads)}
     y = g.node("pool", [flat], **geometry)
-    return g.node("max_pool_dx", [v, flat, y], **geometry).reshape(shape=x.type.shape)
+    out = g.node("max_pool_dx", [v, flat, y], **geometry)
+    if any(k > s for k, s in zip(geometry["window"], geometry["strides"], strict=True)):  # windows that share places
+        out = out / g.node("max_pool_dx", [g.fill(1.0, v.type), flat, y], **geometry).max(1.0)
+    return out.reshape(shape=x.type.shape)
 
 
 Op("unpooling", "Unpooling", _unpooling_type, None, "expand", "CNTK v2", expand=_unpooling_expand)
@@ -289,7 +298,13 @@ def unpooling(
     auto_padding: Any = (False,),
     name: str = "",
 ) -> Function:
-    """Puts `operand` where max pooling of `pooling_input` found the largest values, zeros elsewhere."""
+    """Puts `operand` where max pooling of `pooling_input` found the largest values, zeros elsewhere.
+
+    unpooling_type: `C.MAX_UNPOOLING`. A place that is the largest of several windows gets their mean (CNTK: one of them, and a gradient
+    that counts it several times). Raises `ValueError` where the operand is not of the shape to which these windows pool.
+    """
+    if unpooling_type != MAX_UNPOOLING:
+        raise ValueError(here(f"Unpooling: expected C.MAX_UNPOOLING, got {unpooling_type!r}"))
     return apply(
         "unpooling",
         to_variables(operand, pooling_input),

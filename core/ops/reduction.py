@@ -199,6 +199,8 @@ def _axis_spec(axis: Any) -> Any:
             return "all"
         return (axis.static_axis_index(),) if axis.is_static_axis else ("batch",) if axis.is_batch_axis else (axis.name,)
     if isinstance(axis, (list, tuple)):
+        if not axis:
+            raise ValueError(here("ReduceElements: expected at least one axis to reduce over, got none; None is all static axes"))
         specs = [_axis_spec(a) for a in axis]
         for s in specs:
             if isinstance(s, str):
@@ -214,7 +216,7 @@ def _reduction(kind: str, doc: str):
         return _reduce(kind, x, axis, keepdims, name)
 
     f.__doc__ = (
-        doc + "\n\n    axis: a static axis, several, None or `Axis.all_static_axes()` (result of shape ()), "
+        doc + "\n\n    axis: a static axis, one or more, None or `Axis.all_static_axes()` (result of shape ()), "
         "`Axis.default_batch_axis()` (result without rows), a sequence axis (of sum, mean, max, min: one value a sequence), "
         "`Axis.all_axes()`.\n"
         "    keepdims: reduced static axes stay with size 1. Raises `ValueError` for an axis that is not there.\n    "

@@ -292,7 +292,7 @@ def _pad_type(types, attrs):
     t = types[0]
     pattern = attrs["pattern"]
     if len(pattern) != len(t.shape):
-        raise ValueError((f"a pair for each static axis of {shown(t.shape)}", f"{len(pattern)} pairs", ""))
+        raise ValueError((f"a pair for each static axis of {shown(t.shape)}", str(len(pattern)), ""))
     for (lo, hi), n in zip(pattern, t.shape, strict=True):
         if n < 0 and lo >= 0 and hi >= 0:
             continue
@@ -335,7 +335,7 @@ def axis_index(axis: Any) -> Any:
     return (
         None
         if axis is None or axis == Axis.new_leading_axis()
-        else axis.staticaxis_index()
+        else axis.static_axis_index()
         if isinstance(axis, Axis)
         else int(axis)
     )

@@ -489,6 +489,11 @@ def same(C, x, w):
     return x
 
 
+LARGEST = "CNTK takes the largest gradient of a window for that of its largest value"
+row("unpooling/overlap", lambda C, v, x: C.unpooling(v, x, C.MAX_UNPOOLING, (3, 3), auto_padding=[True, True]), X(2, 4, 5), X(2, 4, 5, domain="distinct"), departs="a place that is the largest of several windows: cogkit gives their mean, CNTK one of them")
+row("unpooling/other", lambda C, v, x: C.unpooling(v, x, C.MAX_UNPOOLING, (2, 2), strides=(2, 2)), X(2, 2, 3), X(2, 4, 6, domain="distinct", grad=False), departs=LARGEST, where=("d0",))
+row("unpooling/pad", lambda C, v, x: C.unpooling(v, x, C.MAX_UNPOOLING, (2, 2), strides=(2, 2), auto_padding=[True, True]), X(2, 3, 3), X(2, 5, 6, domain="distinct", grad=False), departs=LARGEST, where=("d0",))
+row("unpooling/1d", lambda C, v, x: C.unpooling(v, x, C.MAX_UNPOOLING, (2,), strides=(2,)), X(2, 3), X(2, 6, domain="distinct", grad=False), departs=LARGEST, where=("d0",))
 CROPPED = (X(1, 9, 9), W(1, 1, 3, 3))
 row("crop_automatic", crops(same, shrink(False)), *CROPPED)
 row("crop_automatic/same", crops(lambda C, x, w: C.sigmoid(x), same), *CROPPED)
