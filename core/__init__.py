@@ -40,8 +40,21 @@ _later = {
 }
 
 
+# Names that CNTK has at its top and that such a sub-package has here.
+_names_later = {
+    "INFINITELY_REPEAT": "cogkit.data",
+    "MinibatchData": "cogkit.data",
+    "Communicator": "cogkit.parallel",
+    "DistributedLearner": "cogkit.parallel",
+    "block_momentum_distributed_learner": "cogkit.parallel",
+    "data_parallel_distributed_learner": "cogkit.parallel",
+}
+
+
 def __getattr__(name: str):
     """Sub-packages are imported when first asked for, so that `import cogkit` stays quick."""
+    if name in _names_later:
+        return getattr(_importlib.import_module(_names_later[name]), name)
     if name in _later or name in cntk_modules.CNTK_MODULES:
         module = _importlib.import_module(_later.get(name, f"cogkit.{name}"))
         globals()[name] = module
