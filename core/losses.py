@@ -37,9 +37,9 @@ def _over(axis: Any) -> int:
 
 
 def one_shape(types: Sequence[Type]) -> Type:
-    """The type of outputs and targets together; `ValueError` where their shapes differ."""
+    """The type of outputs and targets together; `ValueError` where their shapes differ. Targets may lack leading axes, as in CNTK."""
     z, y = (t.shape for t in types)
-    if not fits(z, y):
+    if not (fits(z, y) or 0 < len(y) < len(z) and fits(z[-len(y) :], y)):
         raise ValueError(
             ("outputs and targets of one shape", f"{shown(z)} and {shown(y)}", "class labels are one-hot: C.one_hot(labels, n)")
         )
