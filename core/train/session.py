@@ -157,10 +157,11 @@ class TrainingSession:
         more = not self._stopped
         while more:
             left = 0 if self._stopped else self.max_samples - self._seen()
-            self.on_minibatch_start()
-            more = self.trainer.train_minibatch(self._next(left) if left > 0 else {})
-            if not more:
+            batch = self._next(left) if left > 0 else {}
+            if not batch and self._ranks.num_workers() == 1:
                 break
+            self.on_minibatch_start()
+            more = self.trainer.train_minibatch(batch)  # False: no rank has data, or no learner learns any more
             self._stopped = self.on_minibatch_end() is False or self._stopped
             for action in self._actions:
                 index = self._units(action.unit) // action.count

@@ -144,8 +144,8 @@ def test_a_derived_session_is_told(tmp_path):
         checkpoint_config=C.CheckpointConfig(tmp_path / "c", 10),
         cv_config=C.CrossValidationConfig(rows(tmp_path, max_sweeps=1), 16, 10),
     ).train()
-    # 16 samples: told to end; checkpoints at 10; nothing is left for the end but the empty minibatch
-    assert told == ["b", "e", "b", "e", "V0", "v0:25/3", "C0", "c0", "b"]
+    # told to end at 16 samples; the checkpoint is due at 10, and comes after the test; nothing is left for the end
+    assert told == ["b", "e", "b", "e", "V0", "v0:25/3", "C0", "c0"]
     assert net.trainer.total_number_of_samples_seen == 16
 
 
@@ -169,6 +169,14 @@ def test_the_average_of_a_cross_validation(tmp_path):
     assert source.current_position["minibatchSourcePosition"] == 0, (
         "a callback without a result ends nothing; the source is put back"
     )
+
+
+def test_a_rate_of_zero_ends_it(tmp_path):
+    """As in CNTK: the last minibatch is counted, what is left is summarized."""
+    net = Net()
+    net.trainer = C.Trainer(net.z, (net.trainer.loss_function,), C.sgd(net.z.parameters, [0.1, 0.0]), net.trace)
+    net.session(rows(tmp_path), max_samples=80).train()
+    assert net.trace.log == ["u4", "u8", "u12", "u16", "u20", "u24", "u28", "u32", "S32"]
 
 
 # checkpoints ---------------------------------------------------------------------------------------------------------
@@ -315,7 +323,9 @@ def test_killed_anywhere_it_goes_on_bit_for_bit(tmp_path):
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     whole = start(tmp_path / "whole")
-    want = json.loads(whole.communicate()[0].splitlines()[-1])
+    out, err = whole.communicate()
+    assert whole.returncode == 0, err
+    want = json.loads(out.splitlines()[-1])
     assert want["samples"] == 363 and want["patience"][0] == 9, "the callback ends it"
     draw, kills, ended = random.Random(4), 0, None
     while not ended:
