@@ -6,7 +6,7 @@ Philox4x32-10 of J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2,
 
 import numpy as np
 
-__all__ = ["fine", "normal", "philox", "uniform"]
+__all__ = ["normal", "philox", "stream_fine", "stream_normal", "stream_uniform", "uniform"]
 
 
 def philox(counter: list[np.ndarray], key: tuple[int, int]) -> list[np.ndarray]:
@@ -49,10 +49,32 @@ def normal(seed: int, step: int, purpose: int, row0: int, rows: int, row_size: i
     return np.sqrt(-2.0 * np.log(_unit(words[0]))) * np.cos(2.0 * np.pi * _unit(words[1]))
 
 
-def fine(seed: int, first: int, purpose: int, count: int) -> np.ndarray:
-    """Numbers first, first + 1, ... of a stream, float64 of 53 bits inside (0, 1): words 0 and 1 of place i, whose row is i / 2**32."""
-    at = first + np.arange(count, dtype=np.uint64)
+# streams: what has no rows goes on from step to step, number k = step * (numbers a step) + i ------------------------------------------
+
+
+def _stream(seed: int, first: int, purpose: int, count: int, shift: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Numbers k and their words: of place (k mod 2**32) >> shift in row k >> 32 at step 0."""
+    k = np.uint64(first & 0xFFFFFFFFFFFFFFFF) + np.arange(count, dtype=np.uint64)
     seed &= 0xFFFFFFFFFFFFFFFF
-    words = philox([at, at >> np.uint64(32), np.asarray(0), np.asarray(purpose & 0xFFFFFFFF)], (seed & 0xFFFFFFFF, seed >> 32))
+    place = (k & np.uint64(0xFFFFFFFF)) >> np.uint64(shift)
+    counter = [place, k >> np.uint64(32), np.asarray(0), np.asarray(purpose & 0xFFFFFFFF)]
+    return k, philox(counter, (seed & 0xFFFFFFFF, seed >> 32))
+
+
+def stream_uniform(seed: int, step: int, purpose: int, count: int) -> np.ndarray:
+    """Uniform numbers in (0, 1) of a step, (count,) float64, exact in float32 too: word k % 4 of a place that four numbers share."""
+    k, words = _stream(seed, step * count, purpose, count, 2)
+    return _unit(np.choose((k & np.uint64(3)).astype(np.int64), words))
+
+
+def stream_normal(seed: int, step: int, purpose: int, count: int) -> np.ndarray:
+    """Standard normal numbers of a step, (count,) float64: Box-Muller on words 0 and 1."""
+    words = _stream(seed, step * count, purpose, count, 0)[1]
+    return np.sqrt(-2.0 * np.log(_unit(words[0]))) * np.cos(2.0 * np.pi * _unit(words[1]))
+
+
+def stream_fine(seed: int, step: int, purpose: int, count: int) -> np.ndarray:
+    """Uniform numbers in (0, 1) of a step, (count,) float64 of 53 bits: words 0 and 1."""
+    words = _stream(seed, step * count, purpose, count, 0)[1]
     whole = ((words[0] >> np.uint64(5)) << np.uint64(26)) + (words[1] >> np.uint64(6))
     return (whole.astype(np.float64) + 0.5) * 2.0**-53

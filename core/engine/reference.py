@@ -158,9 +158,11 @@ def _cast(n, sizes, run, x):
 @kernel("rand", "randn")
 def _random(n, sizes, run):
     t = n.outputs[0].type
-    rows = sizes[t.axes] if t.axes else 1
+    if not t.axes:
+        f = philox.stream_uniform if n.name == "rand" else philox.stream_normal
+        return f(run.seed, run.step, n.attrs["purpose"], math.prod(t.shape)).astype(t.dtype).reshape(t.shape)
     f = philox.uniform if n.name == "rand" else philox.normal
-    u = f(run.seed, run.step, n.attrs["purpose"], run.sample if t.axes else 0, rows, math.prod(t.shape)).astype(t.dtype)
+    u = f(run.seed, run.step, n.attrs["purpose"], run.sample, sizes[t.axes], math.prod(t.shape)).astype(t.dtype)
     return u.reshape(rows_of(n.outputs[0], sizes) + t.shape)
 
 

@@ -26,10 +26,10 @@ def sample_classes(weights: np.ndarray, count: int, duplicates: bool, seed: int,
         return np.full(count, np.nan)
     if duplicates:
         sums = np.cumsum(w)
-        at = sums[-1] * philox.fine(seed, step * count, purpose, count)
+        at = sums[-1] * philox.stream_fine(seed, step, purpose, count)
         return np.minimum(np.searchsorted(sums, at, side="right"), np.flatnonzero(w)[-1]).astype(np.float64)
     with np.errstate(divide="ignore"):
-        time = np.where(w > 0, -np.log(philox.fine(seed, step * len(w), purpose, len(w))) / w, np.inf)
+        time = np.where(w > 0, -np.log(philox.stream_fine(seed, step, purpose, len(w))) / w, np.inf)
     return np.argsort(time, kind="stable")[:count].astype(np.float64)
 
 

@@ -462,6 +462,17 @@ def test_random_numbers(dtype, hw, instruction_set):
         k = Pointwise(dtype, ["out"], [0], [(name, 0, 9)], [(other.shape, [dense(other.shape)])], index_strides=[16 * hw, 1, hw])
         k.bind([other]).run(seed=5, step=3, sample=100)
         np.testing.assert_allclose(other.transpose(0, 1, 3, 2).reshape(out.shape), out, rtol=0, atol=tolerance)
+    flat, size = np.empty((1, c, hw), DTYPES[dtype]), c * hw - 1
+    for name, twin, tolerance in (
+        ("rand", philox.stream_uniform, 0),
+        ("randn", philox.stream_normal, 3e-6 if dtype == "f4" else 1e-14),
+    ):
+        shape = [((1, size), [dense((1, size))])]
+        k = Pointwise(dtype, ["out"], [0], [(name, 0, 9)], shape, flow=[size]).bind([flat])
+        for step in (0, 3, 2**32 // size, 2**33 + 5):  # the third one goes over the end of the lower half
+            k.run(seed=5, step=step)
+            np.testing.assert_allclose(flat.reshape(-1)[:size], twin(5, step, 9, size), rtol=0, atol=tolerance)
+        np.testing.assert_allclose(np.concatenate([twin(5, s, 9, 6) for s in (0, 1)]), twin(5, 0, 9, 12), rtol=1e-15)
     big = np.empty((1000, 300), "f4")
     Pointwise("f4", ["out"], [0], [("rand", 0, 1)], [(big.shape, [dense(big.shape)])]).bind([big]).run(seed=1)
     assert big.min() > 0 and big.max() < 1 and abs(big.mean() - 0.5) < 3e-3 and abs(big.var() - 1 / 12) < 1e-3

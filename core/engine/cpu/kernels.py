@@ -217,7 +217,7 @@ def _program(s: Step, sizes: dict) -> Made:
         n = v.producer
         kinds.append(_REDUCTIONS.get(n.name, "out"))
         outputs.append(register[n.inputs[0] if n.name in _REDUCTIONS else v])
-    segments, buffers, index = [], [], []
+    segments, buffers, index, flow = [], [], [], []
     for segment in s.segments:
         values = [*segment.segment_inputs, *segment.segment_outputs]
         layouts = [s.layouts[v] for v in values]
@@ -227,7 +227,9 @@ def _program(s: Step, sizes: dict) -> Made:
         buffers += [(v, of, lies(v)[2] * v.type.dtype.itemsize) for v, of in zip(values, layouts, strict=True)]
         plain = strides_of(segment.domain.shape)
         index.append([plain[0] * 16, *plain[1:], plain[0]] if layout == C16 else plain)
-    call = Pointwise(code(s.segment_outputs[0]), kinds, outputs, program, segments, index if random else None)
+        flow.append(0 if segment.domain.axes else math.prod(segment.domain.shape))
+    numbered = {"index_strides": index, "flow": flow} if random else {}
+    call = Pointwise(code(s.segment_outputs[0]), kinds, outputs, program, segments, **numbered)
     return call, buffers
 
 

@@ -300,6 +300,7 @@ static void plan_segment(Plan &plan, Segment &sg, const SegmentSpec &spec, int64
     plan.layouts.emplace_back(new std::vector<Layout>(n_all));
     std::vector<Layout> &layouts = *plan.layouts.back();
     sg.layouts = layouts.data();
+    sg.flow = spec.flow;
     std::vector<Ints> strides = spec.strides;
     if (st.n_counters) {
         Ints index(rank, 0), row(rank, 0);

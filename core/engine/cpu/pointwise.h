@@ -70,6 +70,7 @@ struct Layout {
 
 struct Segment {
     bool empty, s_kept;
+    int64_t flow;              /* of a space without rows: random numbers a step, which go on from step to step; else 0 */
     int base;                  /* first slot of buf */
     int64_t inner, chunk, size_s; /* a block: `chunk` steps (fewer at the end) of dim s, each `inner` elements */
     int nk, no, ni;            /* kept loops, reduced loops outside the group loop, reduced loops inside it */
@@ -108,6 +109,7 @@ struct SegmentSpec {
     std::vector<int64_t> dims;
     std::vector<std::vector<int64_t>> strides; /* [operand][dim] */
     std::vector<int64_t> index_strides;        /* of dims 1.. */
+    int64_t flow = 0;
 };
 
 struct Instruction {

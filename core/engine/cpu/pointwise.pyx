@@ -42,6 +42,7 @@ cdef extern from "pointwise.h" namespace "cg_pw" nogil:
         vector[int64_t] dims
         vector[vector[int64_t]] strides
         vector[int64_t] index_strides
+        int64_t flow
 
     cppclass Instruction:
         int code, dst, a, b, c
@@ -108,7 +109,8 @@ cdef class Pointwise:
     ('rand' | 'randn', dst, purpose); registers 0 .. n_in-1 are the inputs.
     segments: (dims, strides), strides[operand][dim] in elements; 0 broadcasts an input and reduces a reduction.
     index_strides: for random numbers, strides of dims 1.. of an element's number in its row (dim 0); default row-major; one list,
-    or one a segment. An output may lie exactly upon an input of the same strides; a reduction may not.
+    or one a segment. flow: of each segment, how many random numbers a step has where the numbers of a step follow those of the one
+    before, else 0. An output may lie exactly upon an input of the same strides; a reduction may not.
     buf: for each segment its operands, then scratch. Raises ValueError on programs and strides that make no sense.
     """
 
@@ -118,7 +120,7 @@ cdef class Pointwise:
     cdef readonly int nbuf
     cdef readonly tuple kinds
 
-    def __init__(self, dtype, kinds, outputs, program, segments, index_strides=None, block=0):
+    def __init__(self, dtype, kinds, outputs, program, segments, index_strides=None, block=0, flow=None):
         cdef vector[int] c_kinds, c_outputs
         cdef vector[Instruction] c_program
         cdef vector[SegmentSpec] c_segments
@@ -174,6 +176,7 @@ cdef class Pointwise:
             if len(given) != max(len(dims) - 1, 0):
                 raise ValueError(f"Pointwise: segment {number}: expected index strides of dims 1.. of {dims}, got {given}")
             spec.index_strides = given
+            spec.flow = flow[number] if flow else 0
             c_segments.push_back(spec)
         self.state = c_create(dtype == "f8", c_kinds, c_outputs, c_program, c_segments, block)
         self.kinds = kinds

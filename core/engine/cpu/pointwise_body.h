@@ -316,9 +316,9 @@ PW_INLINE int shared_counters(const uint32_t *index, const uint32_t *row) {
 }
 
 template <class T>
-static void random_block(T *d, const uint32_t *index, const uint32_t *row, const cg_context *ctx, uint32_t purpose, int normal,
+static void random_block(T *d, const uint32_t *index, const uint32_t *row, uint64_t seed, uint32_t step, uint32_t purpose, int normal,
                          int64_t n) {
-    const uint32_t k0 = (uint32_t)ctx->seed, k1 = (uint32_t)(ctx->seed >> 32), step = (uint32_t)ctx->step;
+    const uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     if (normal) {
         for (int64_t i = 0; i < n; i += 64) {
             const int64_t m = n - i < 64 ? n - i : 64;
@@ -649,9 +649,12 @@ template <class T> struct Machine {
                 }
                 m.counted = count;
             }
-            const uint32_t index_at = (uint32_t)off[st->n_op], row_at = (uint32_t)(off[st->n_op + 1] + m.ctx->sample);
+            const uint64_t first = (uint64_t)m.ctx->step * sg.flow + off[st->n_op];
+            const uint32_t index_at = (uint32_t)first, row_at = (uint32_t)(sg.flow ? 0 : off[st->n_op + 1] + m.ctx->sample);
             PW_LOOP for (int64_t i = 0; i < n; ++i) index[i] = index0[i] + index_at;
             PW_LOOP for (int64_t i = 0; i < n; ++i) row[i] = row0[i] + row_at;
+            if (sg.flow) /* the upper half of the number */
+                for (int64_t i = 0; i < n; ++i) row[i] = (uint32_t)((first + index0[i]) >> 32);
         }
         /* Between bursts of memory reads lie ops that read none: ask for the next block's lines, a share before each op and the
          * last one before the sums. */
@@ -674,7 +677,7 @@ template <class T> struct Machine {
             if (op->code < OP_rand)
                 Ops<T>::table[op->code](m.reg[op->dst], m.reg[op->a], m.reg[op->b], m.reg[op->c], n);
             else
-                random_block(m.reg[op->dst], index, row, m.ctx, op->purpose, op->code == OP_randn, n);
+                random_block(m.reg[op->dst], index, row, m.ctx->seed, sg.flow ? 0 : (uint32_t)m.ctx->step, op->purpose, op->code == OP_randn, n);
         }
         if (n_ahead && st->n_red) ask();
         for (int k = st->n_in; k < st->n_op; ++k)

@@ -11,7 +11,8 @@ namespace {
 
 constexpr double NONE = std::numeric_limits<double>::quiet_NaN();
 
-/* Number k of the stream of this seed and purpose: 53 bits inside (0, 1), words 0 and 1 of place k; its NumPy twin is philox.fine. */
+/* Number k of the stream of this seed and purpose: 53 bits inside (0, 1), words 0 and 1 of place k; its NumPy twin is
+ * stream_fine of core/engine/philox.py. */
 double fine(uint64_t seed, uint64_t k, uint32_t purpose) {
     uint32_t w0, w1, w2, w3;
     cg_philox((uint32_t)k, (uint32_t)(k >> 32), 0, purpose, (uint32_t)seed, (uint32_t)(seed >> 32), &w0, &w1, &w2, &w3);
