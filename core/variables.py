@@ -134,6 +134,9 @@ class Variable(Operators):
     ):
         self._shape = None if shape is None else sanitize_shape(shape)
         self._dtype = sanitize_dtype(dtype)
+        if is_sparse and self._dtype == HALF:
+            way = "cast what is computed of them"
+            raise TypeError(sentence(self.kind, name, user_line(), "float32 or float64 for sparse values", "float16", way))
         self._axes = None if dynamic_axes is None else tuple(dynamic_axes)
         self.needs_gradient = needs_gradient
         self.is_sparse = is_sparse
@@ -274,6 +277,7 @@ class Output(Variable):
     """An output of a function; its type follows from the function's inputs."""
 
     kind = "Output"
+    flows = True  # whether gradients may come through, if anything before it wants them
 
     def __init__(self, owner, index: int, name: str):
         self._owner = owner
@@ -296,11 +300,15 @@ class Output(Variable):
             if id(node) in seen:
                 continue
             seen.add(id(node))
-            for v in node.operands:
-                if v.is_output:
+            inside = node.composite.outputs if node.composite is not None else ()  # a block has parameters of its own
+            for v in (*node.operands, *inside):
+                while isinstance(v, BoundPlaceholder) and v.stands_for is not None:
+                    v = v.stands_for
+                if not v.is_output:
+                    if v.needs_gradient:
+                        return True
+                elif v.flows:
                     stack.append(v.owner)
-                elif v.needs_gradient:
-                    return True
         return False
 
     @property

@@ -78,6 +78,7 @@ class UserNode(Primitive):
         self.number = next(_number)
         self.where = where
         self.seen: list[Variable] | None = None  # what `infer_outputs` sees as `inputs`
+        self.asked = 0  # calls of `infer_outputs` that are going on
         self._outputs: list[Variable] | None = None
 
     @property
@@ -94,6 +95,8 @@ class UserNode(Primitive):
     def outputs(self) -> list[Variable]:
         """What `infer_outputs` says, or one where it cannot say anything yet."""
         if self._outputs is None:
+            if self.asked:
+                raise AttributeError("infer_outputs asks for its own outputs")
             try:
                 found = self._described([v.type for v in self.operands])
             except _Unknown:
@@ -113,6 +116,7 @@ class UserNode(Primitive):
         """What `infer_outputs` gives for operands of these types, or for the operands as they are."""
         before = self.seen
         self.seen = None if types is None else [_Operand(v, t) for v, t in zip(self.operands, types, strict=True)]
+        self.asked += 1
         try:
             found = self.function.infer_outputs()
         except (_Unknown, Misfit):
@@ -121,6 +125,7 @@ class UserNode(Primitive):
             raise failure(self, "infer_outputs", e) from e
         finally:
             self.seen = before
+            self.asked -= 1
         if not isinstance(found, (list, tuple)) or not found or not all(isinstance(v, Variable) for v in found):
             raise self.misfit("infer_outputs to give a list of C.output_variable(shape, dtype, dynamic_axes)", repr(found))
         return list(found)
