@@ -291,7 +291,8 @@ class Function(Operators):
     def clone(self, method: CloneMethod | str = CloneMethod.clone, substitutions: dict | None = None) -> Function:
         """A copy of the graph with parameters shared, copied or frozen, and some variables replaced.
 
-        substitutions: variable -> variable or function. Inputs that are not replaced are new ones of the same name and type.
+        substitutions: variable -> variable or function. Inputs that are not replaced are new ones of the same name and type, unless
+        what is put in their place reads them too.
         Raises `ValueError` for a variable that is not in the graph, `TypeError` for what is neither variable nor function.
         """
         if not isinstance(method, CloneMethod):
@@ -309,8 +310,11 @@ class Function(Operators):
         for k in mapping:
             if id(k) not in reachable:
                 raise ValueError(self._says("a variable of this function to replace", repr(k)))
+        read = {id(u) for v in mapping.values() if v.is_output for u in leaves_of(v.owner)}
         fresh: dict[Variable, Variable] = {
-            v: Input(v._shape, v._dtype, v.needs_gradient, v.is_sparse, v._axes, v.name) for v in leaves if v.is_input
+            v: Input(v._shape, v._dtype, v.needs_gradient, v.is_sparse, v._axes, v.name)
+            for v in leaves
+            if v.is_input and id(v) not in read
         }
         return self._substituted(method, mapping, fresh)
 
