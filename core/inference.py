@@ -14,7 +14,7 @@ from cogkit import variables
 from cogkit.errors import Misfit
 from cogkit.op import FREE, INFERRED, Op, Type, broadcast, check_types, row_space, shown
 from cogkit.variables import Constant, Parameter, Variable
-from cogkit.walks import in_cycle, leaves_of, nodes_of
+from cogkit.walks import leaves_of, nodes_of, producers
 
 __all__ = ["Typed", "told", "guesses"]
 
@@ -58,6 +58,8 @@ class Typed:
     name: str
     where: str
     label: str
+    composite: Any = None  # the inner graph, for a block
+    cyclic = False  # of a delay: whether what it delays depends on it
 
     def __init__(self):
         self._types: list[Type] | None = None
@@ -72,25 +74,43 @@ class Typed:
         if self._types is None:
             if guesses:
                 return self._guessed(guesses[-1])
-            if self._unknown[0] == variables.edits:
-                return self._unknown[1]
-            if self.op.delays:
-                self._types = self._of_delay()
-                if self._types is not None:
-                    return self._types
-                types = [_UNKNOWN]
-            else:
-                types = self._operand_types()
+            if self._unknown[0] != variables.edits:
+                self._settle_upstream()
+        return self._unknown[1] if self._types is None else self._types
+
+    def _settle_upstream(self) -> None:
+        """Settles the types of all nodes that this one waits for, producers first, and its own: not by recursion, chains may be long."""
+        done: set[int] = set()
+        stack: list[tuple[Typed, bool]] = [(self, False)]
+        while stack:
+            node, leaving = stack.pop()
+            if leaving:
+                node._settle()
+            elif id(node) not in done and node._types is None and node._unknown[0] != variables.edits:
+                done.add(id(node))
+                stack.append((node, True))
+                if node.cyclic:  # what it delays is guessed
+                    stack.extend((v.owner, False) for v in node.operands[:0:-1] if v.is_output)
+                else:
+                    stack.extend((n, False) for n in reversed(producers(node)))
+
+    def _settle(self) -> None:
+        """Infers the types, or notes what is known of them while placeholders are open."""
+        if self.op.delays:
+            self._types = self._of_delay()
+            types = [_UNKNOWN]
+        else:
+            types = self._operand_types()
+        if self._types is None:
             if any(t.shape is None or t.axes is None for t in types):
                 dtype = next((t.dtype for t in types if t.dtype is not None), None)
                 self._unknown = variables.edits, [Type(None, dtype, None)] * len(self.outputs)
-                return self._unknown[1]
-            self._types = self._infer(types)
-        return self._types
+            else:
+                self._types = self._infer(types)
 
     def _of_delay(self) -> list[Type] | None:
         """The type of a delay, also in a cycle; None while it is not known."""
-        if not in_cycle(self):
+        if not self.cyclic:
             types = self._operand_types()
             return None if any(t.shape is None or t.axes is None for t in types) else self._infer(types)
         found = self._guess(False)
@@ -152,20 +172,29 @@ class Typed:
 
     def _guessed(self, guess: _Guess) -> list[Type]:
         """What can be said of the types; a node that is asked for again meanwhile knows what it did in the round before."""
-        known = guess.known
-        if id(self) in known:
-            return known[id(self)]
-        known[id(self)] = guess.before.get(id(self), [_UNKNOWN] * len(self.outputs))
+        if id(self) not in guess.known:
+            met: set[int] = set()
+            stack: list[tuple[Typed, bool]] = [(self, False)]
+            while stack:
+                node, leaving = stack.pop()
+                if leaving:
+                    guess.known[id(node)] = node._guess_here(guess)
+                elif id(node) not in met and id(node) not in guess.known and node._types is None:
+                    met.add(id(node))
+                    guess.known[id(node)] = guess.before.get(id(node), [_UNKNOWN] * len(node.outputs))
+                    stack.append((node, True))
+                    stack.extend((n, False) for n in reversed(producers(node)))
+        return guess.known[id(self)]
+
+    def _guess_here(self, guess: _Guess) -> list[Type]:
+        """The same, from what was found of the operands."""
         types = [v.type for v in self.operands]
         if self.op.delays:
-            known[id(self)] = types[:1]
-        elif all(t.shape is not None and t.axes is not None for t in types) and not any(
-            n == INFERRED for t in types for n in t.shape
-        ):
-            known[id(self)] = self._infer(self._operand_types())
-        else:
-            known[id(self)] = self._partial(types, guess.bold)
-        return known[id(self)]
+            return types[:1]
+        known = all(t.shape is not None and t.axes is not None for t in types)
+        if known and not any(n == INFERRED for t in types for n in t.shape):
+            return self._infer(self._operand_types())
+        return self._partial(types, guess.bold)
 
     def _partial(self, types: list[Type], bold: bool) -> list[Type]:
         """A guess from the operands that are known: their row space, and where the op's shape rule allows it a shape."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cogkit import inference, variables
+from cogkit import variables
 from cogkit.errors import Misfit, user_line
 from cogkit.inference import Typed
 from cogkit.op import OPS, Op, Type
 from cogkit.variables import BoundPlaceholder, Output, Variable
-from cogkit.walks import nodes_of
+from cogkit.walks import cyclic, nodes_of
 
 if TYPE_CHECKING:
     from cogkit.functions import Function
@@ -20,8 +20,6 @@ __all__ = ["Block", "Combined", "Primitive", "refresh", "substitute"]
 
 class Primitive(Typed):
     """One op over operands. `types` and `outputs` follow from the op's record; `attributes` are its settings."""
-
-    composite: Function | None = None  # the inner graph, for a block
 
     def __init__(
         self, op: Op, operands: Sequence[Variable], attributes: dict[str, Any], name: str = "", outputs: int = 1, where: str = ""
@@ -109,22 +107,18 @@ class Block(Primitive):
     def label(self) -> str:
         return self._label
 
-    @property
-    def types(self) -> list[Type]:
-        if self._types is None:
-            if inference.guesses:
-                return [v.type for v in self.composite.outputs]
-            if self._unknown[0] == variables.edits:
-                return self._unknown[1]
-            try:
-                types = [v.type for v in self.composite.outputs]
-            except Misfit as e:
-                raise e.inside(self.label, self.name, self.where) from None
-            if any(t.shape is None or t.axes is None for t in types):
-                self._unknown = variables.edits, types
-                return types
+    def _settle(self) -> None:
+        try:
+            types = [v.type for v in self.composite.outputs]
+        except Misfit as e:
+            raise e.inside(self.label, self.name, self.where) from None
+        if any(t.shape is None or t.axes is None for t in types):
+            self._unknown = variables.edits, types
+        else:
             self._types = types
-        return self._types
+
+    def _guess_here(self, guess: Any) -> list[Type]:
+        return [v.type for v in self.composite.outputs]
 
     def forget(self) -> None:
         super().forget()
@@ -133,13 +127,26 @@ class Block(Primitive):
 
 
 def substitute(nodes: Sequence[Primitive], mapping: dict[int, Variable]) -> None:
-    """Puts other variables in the place of some operands, by their id; what was inferred is forgotten."""
+    """Puts other variables in the place of some operands, by their id; what was inferred is forgotten, and cycles that this closes are found."""
     for node in nodes:
         node.operands[:] = [mapping.get(id(v), v) for v in node.operands]
         if isinstance(node, Block):
             for p, v in zip(node.inner, node.operands, strict=True):
                 p.stands_for = v
         node.forget()
+    delays = list(_delays(nodes))
+    if delays:
+        around = cyclic(nodes)
+        for node in delays:
+            node.cyclic = node in around
+
+
+def _delays(nodes: Iterable[Primitive]) -> Iterator[Primitive]:
+    for node in nodes:
+        if node.op.delays:
+            yield node
+        elif isinstance(node, Block):
+            yield from _delays(nodes_of(node.composite.root))
 
 
 def refresh(function: Function) -> None:

@@ -1,17 +1,18 @@
-"""Walks over a graph: its nodes, its leaves, and whether a delay stands in a cycle. None recurses into operands: chains may be long."""
+"""Walks over a graph: its nodes, its leaves, its cycles. None recurses into operands: chains may be long."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any
 
+from cogkit.components import components
 from cogkit.variables import BoundPlaceholder, Variable
 
 if TYPE_CHECKING:
     from cogkit.inference import Typed
     from cogkit.nodes import Block, Primitive
 
-__all__ = ["in_cycle", "inner_leaves", "leaves_of", "nodes_of"]
+__all__ = ["cyclic", "inner_leaves", "leaves_of", "nodes_of", "producers"]
 
 
 def nodes_of(*roots: Typed, without: Container[Variable] = ()) -> list[Primitive]:
@@ -66,22 +67,17 @@ def inner_leaves(block: Block, right_first: bool = False) -> list[Variable]:
     return [v for v in leaves_of(block.composite.root, right_first) if id(v) not in inner]
 
 
-def in_cycle(delay: Typed) -> bool:
-    """Whether the value that a delay delays depends on the delay, through blocks too."""
-    stack, seen = [delay.operands[0]], set()
-    while stack:
-        v = stack.pop()
-        if id(v) in seen:
-            continue
-        seen.add(id(v))
-        if isinstance(v, BoundPlaceholder) and v.stands_for is not None:
-            stack.append(v.stands_for)
-        if not v.is_output:
-            continue
-        node = v.owner
-        if node is delay:
-            return True
-        stack.extend(node.operands)
-        if node.composite is not None:
-            stack.extend(node.composite.outputs)
-    return False
+def producers(node: Typed) -> list[Primitive]:
+    """The nodes that make what a node reads; of a block those that make its results, as what it reads is read in there."""
+    found = []
+    for v in node.operands if node.composite is None else node.composite.outputs:
+        while isinstance(v, BoundPlaceholder) and v.stands_for is not None:
+            v = v.stands_for
+        if v.is_output:
+            found.append(v.owner)
+    return found
+
+
+def cyclic(nodes: Iterable[Primitive]) -> set[Primitive]:
+    """The nodes that depend on themselves, of all that the given ones need, through blocks too."""
+    return {n for group in components(nodes, producers) for n in group if len(group) > 1 or n in producers(n)}

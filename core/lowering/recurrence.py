@@ -4,8 +4,8 @@ products of inputs before the loop, gradients of weights after it.
 
 from __future__ import annotations
 
+from cogkit.components import components
 from cogkit.errors import Misfit
-from cogkit.lowering.components import components
 from cogkit.lowering.fuse import COSTLY
 from cogkit.lowering.ir import Graph, Node, Value
 from cogkit.op import OPS, Op, constant_gradient, row_space

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cogkit.components import components
 from cogkit.errors import Misfit, sentence
 from cogkit.inference import told
-from cogkit.lowering.components import components
 from cogkit.lowering.ir import Graph, Node, Value
 from cogkit.nodes import Block, Primitive
 from cogkit.op import Type

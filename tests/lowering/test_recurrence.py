@@ -5,8 +5,8 @@ import pytest
 from lowering.lowered import graph_of
 
 import cogkit as C
+from cogkit.components import components
 from cogkit.layers import GRU, LSTM, Dense, Recurrence
-from cogkit.lowering.components import components
 
 S = C.sequence
 
