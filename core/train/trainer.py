@@ -399,7 +399,7 @@ class Trainer(Evaluator):
             for learner, mine, info in zip(self._learners, gradients, infos, strict=True):
                 more = learner.train_distributed(mine, info) or more
             told = infos[self._aggregator]
-            n, loss, metric = told.samples, told.loss, told.metric
+            n, loss, metric = int(told.samples), float(told.loss), None if told.metric is None else float(told.metric)
         else:
             for learner, mine in zip(self._learners, gradients, strict=True):
                 more = learner.train(mine, n, ends) or more
@@ -467,7 +467,7 @@ class Trainer(Evaluator):
         self._main.executable.carried[:] = carried
         self._minibatches, self._tested, self._samples = own["minibatches"], own["tested"], own["samples"]
         self._loss_sum, self._metric_sum = own["loss"], own["metric"]
-        random_state.seed, random_state.step = own["seed"], own["step"]
+        random_state.begin(own["seed"], own["step"])
         return external
 
     def _own(self) -> dict[str, Any]:
