@@ -246,6 +246,7 @@ def test_substitutions(x, y):
     f = C.relu(inner, name="outer")
     assert names(f.clone("share", {x: z}).arguments) == ["z", "y"]
     assert f.clone("share", {x: z}).arguments[0] is z
+    assert f.clone("share", {x: z + y}).arguments == (z, y)  # what is put in reads y too: it stays
     assert names(f.clone("share", {inner: z}).arguments) == names(f.clone("share", {inner.output: z}).arguments) == ["z"]
     g = f.clone("share", {x: z + 1, y: z})
     assert names(g.arguments) == ["z"] and (g.name, g.inner.name) == ("outer", "inner")
