@@ -40,11 +40,17 @@ class Run(NamedTuple):
 
 
 class _RandomState:
-    seed = 0
-    step = 0
+    """Seed of the process and runs of executables so far; `first`: the number of an executable's first run since `begin`."""
+
+    seed = step = first = begun = 0
+
+    def begin(self, seed: int, step: int = 0) -> None:
+        """All executables draw as if they had not run: those that take no other count go on from this step."""
+        self.seed, self.step, self.first = seed, step, step
+        self.begun += 1
 
 
-random_state = _RandomState()  # seed of the process, and runs of plans so far
+random_state = _RandomState()
 
 
 def set_seed(seed: int) -> None:
@@ -52,7 +58,7 @@ def set_seed(seed: int) -> None:
     from cogkit import initializer
     from cogkit.ops import randomness
 
-    random_state.seed, random_state.step = int(seed), 0
+    random_state.begin(int(seed))
     randomness.restart()
     initializer.restart(int(seed))
 
@@ -211,6 +217,7 @@ class Executable:
         self._counted: tuple = ()  # row spaces whose number of rows is
         self._edits = variables.edits
         self._stamp = self._fingerprint()
+        self._begun, self.step = -1, 0  # of the random numbers: when it began to count, and its last run
 
     def _fingerprint(self) -> tuple:
         found: list[Any] = []
@@ -224,15 +231,14 @@ class Executable:
         return tuple(found)
 
     def run(self, feeds: dict[Variable, Any], step: int | None = None, sample: int = 0) -> list[Any]:
-        """Runs the plan for these feeds. step: what random numbers depend on; None takes the process' counter.
+        """Runs the plan for these feeds. step: what random numbers depend on; None: how often this has run since the seed was set.
 
         Raises `ValueError` for missing, unknown or ill-shaped feeds.
         """
         arrays, types, sizes = bind_feeds(feeds)
         plan = self.plan(types, sizes)
         if step is None:
-            random_state.step += 1
-            step = random_state.step
+            step = self._next_step()
         if not self.lend:
             return plan.run(arrays, sizes, Run(random_state.seed, step, sample))
         for v, data in feeds.items():
@@ -242,6 +248,14 @@ class Executable:
         self.runs += 1
         found = plan.run(arrays, sizes, Run(random_state.seed, step, sample))
         return [self._lent(a) for a in found]
+
+    def _next_step(self) -> int:
+        # counted by each for itself, so that equal seeds draw equal numbers in another graph
+        if self._begun != random_state.begun:
+            self._begun, self.step = random_state.begun, random_state.first - 1
+        random_state.step += 1
+        self.step += 1
+        return self.step
 
     def _lent(self, result: Any) -> Value:
         if isinstance(result, RowSparse):
@@ -466,7 +480,7 @@ class Runtime:
             lambda: Executable(_own(f, wanted), training=training, effects=not (training and _has(f, "assign"))),
         )
         values = dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
-        return (_State(feeds, random_state.step) if training else None), values
+        return (_State(feeds, e.step) if training else None), values
 
     def backward(self, f: Function, state: _State, roots: Any, wrt: Any, as_numpy: bool = True) -> dict[Variable, Any]:
         """Gradients for given gradients of outputs."""
