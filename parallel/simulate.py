@@ -193,12 +193,13 @@ class _Globals:
     """What random numbers depend on in a process; each virtual rank has its own."""
 
     def __init__(self, seed: int):
-        self.kept = (itertools.count(), seed, itertools.count(1), seed, 0)
+        self.kept = (itertools.count(), seed, itertools.count(1), vars(type(random_state)(seed)))
 
     def swap(self) -> None:
         """Exchanges them with those in force."""
-        now = (initializer._serial, initializer._seed, randomness._purposes, random_state.seed, random_state.step)
-        initializer._serial, initializer._seed, randomness._purposes, random_state.seed, random_state.step = self.kept
+        now = (initializer._serial, initializer._seed, randomness._purposes, dict(vars(random_state)))
+        initializer._serial, initializer._seed, randomness._purposes, state = self.kept
+        vars(random_state).update(state)
         self.kept = now
 
 

@@ -40,14 +40,14 @@ class Run(NamedTuple):
 
 
 class _RandomState:
-    """Seed of the process and runs of executables so far; `first`: the number of an executable's first run since `begin`."""
+    """Seed of the process and runs of executables so far; `first`: the number of an executable's first run since it began."""
 
-    seed = step = first = begun = 0
+    def __init__(self, seed: int = 0):
+        self.begin(seed)
 
     def begin(self, seed: int, step: int = 0) -> None:
         """All executables draw as if they had not run: those that take no other count go on from this step."""
-        self.seed, self.step, self.first = seed, step, step
-        self.begun += 1
+        self.seed, self.step, self.first, self.begun = seed, step, step, object()
 
 
 random_state = _RandomState()
@@ -217,7 +217,7 @@ class Executable:
         self._counted: tuple = ()  # row spaces whose number of rows is
         self._edits = variables.edits
         self._stamp = self._fingerprint()
-        self._begun, self.step = -1, 0  # of the random numbers: when it began to count, and its last run
+        self._begun, self.step = random_state.begun, random_state.first - 1  # of the random numbers: when it began to count, and its last run
 
     def _fingerprint(self) -> tuple:
         found: list[Any] = []
@@ -251,7 +251,7 @@ class Executable:
 
     def _next_step(self) -> int:
         # counted by each for itself, so that equal seeds draw equal numbers in another graph
-        if self._begun != random_state.begun:
+        if self._begun is not random_state.begun:
             self._begun, self.step = random_state.begun, random_state.first - 1
         random_state.step += 1
         self.step += 1
