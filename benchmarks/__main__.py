@@ -22,11 +22,11 @@ from typing import Any
 
 # a file beside this one, whether this is run as a package or loaded by its path
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-from workloads import padding_points  # noqa: E402
+from workloads import WORDS, padding_points  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 TORCH = "2.13.0"
-WORKLOADS = ("mlp", "resnet20", "vgg13_fer", "lstm_speech", "rnn_past_value")
+WORKLOADS = ("mlp", "resnet20", "vgg13_fer", "lstm_speech", "rnn_past_value", *WORDS)
 VARIANTS = {
     "mlp": ("eager", "compile"),
     "resnet20": ("eager", "channels_last", "compile", "compile_channels_last"),
@@ -34,6 +34,7 @@ VARIANTS = {
     "lstm_speech": ("padded", "packed", "packed_sorted", "compile_padded"),
     "rnn_past_value": ("padded", "packed", "packed_sorted", "script_padded", "script_packed_sorted", "compile_padded"),
     "padding": ("padded", "packed", "packed_sorted"),
+    **{name: ("sparse", "dense") for name in WORDS},
 }
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 NO_TORCH = f"PyTorch not found: pip install torch=={TORCH} in an environment of its own and pass --torch"

@@ -17,7 +17,7 @@ import numpy as np
 
 # run as a script: its own folder is on the path only where PYTHONSAFEPATH is not set
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-from workloads import SEQUENCES, SIZES, build  # noqa: E402
+from workloads import SEQUENCES, SIZES, WORDS, build  # noqa: E402
 
 # One thread is timed by the time that it has run: on a busy machine that is the number to look at.
 clock = time.thread_time if os.environ.get("OMP_NUM_THREADS") == "1" else time.perf_counter
@@ -402,6 +402,6 @@ PARTS: dict[str, Callable[..., dict]] = {
 }
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in PARTS or (len(sys.argv) > 2 and sys.argv[2] not in (*SIZES, *SEQUENCES)):
-        sys.exit(f"usage: parts.py {' | '.join(PARTS)} [{' | '.join((*SIZES, *SEQUENCES))}]")
+    if len(sys.argv) < 2 or sys.argv[1] not in PARTS or (len(sys.argv) > 2 and sys.argv[2] not in (*SIZES, *SEQUENCES, *WORDS)):
+        sys.exit(f"usage: parts.py {' | '.join(PARTS)} [{' | '.join((*SIZES, *SEQUENCES, *WORDS))}]")
     print(json.dumps(PARTS[sys.argv[1]](*sys.argv[2:])))

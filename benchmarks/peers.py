@@ -1,7 +1,8 @@
 """The same workloads in PyTorch, as its users write them for this CPU.
 
 usage: python peers.py WORKLOAD SECONDS VARIANT; VARIANT: eager, channels_last, compile, compile_channels_last; over sequences: padded,
-packed (by pack_padded_sequence in each step), packed_sorted (before, longest first), script_padded, script_packed_sorted, compile_padded.
+packed (by pack_padded_sequence in each step), packed_sorted (before, longest first), script_padded, script_packed_sorted, compile_padded;
+of words: sparse, dense (gradients).
 What is fed is padded, sorted or packed beforehand and outside of what is measured, but for `packed`.
 The last line printed is a JSON record as of workloads.py.
 """
@@ -19,7 +20,21 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 
 # run as a script: its own folder is on the path only where PYTHONSAFEPATH is not set
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-from workloads import HAND, LSTM, MOMENTUM, RATE, SEQUENCES, SIZES, data, memory, timed  # noqa: E402
+from workloads import (  # noqa: E402
+    HAND,
+    LSTM,
+    MOMENTUM,
+    RATE,
+    SEQUENCES,
+    SIZES,
+    TOKENS,
+    VECTOR,
+    VOCABULARY,
+    WORDS,
+    data,
+    memory,
+    timed,
+)
 
 
 def normed(inputs, filters, size=3, stride=1):
@@ -171,6 +186,28 @@ def recurrent(name, variant):
     return loss_of, feed, model
 
 
+def words(name, variant):
+    """(loss, minibatches, model, optimizer) of an embedding; sparse: gradients are lists of rows, dense: whole."""
+    learner, each = WORDS[name]
+    sparse = variant == "sparse"
+    model = (
+        nn.Embedding(VOCABULARY, VECTOR, sparse=sparse)
+        if each == 1
+        else nn.EmbeddingBag(VOCABULARY, VECTOR, mode="sum", sparse=sparse)
+    )
+    starts = torch.arange(0, TOKENS, each)
+    minibatch = data(name)
+    batches = [(torch.from_numpy(w), torch.from_numpy(v)) for w, v in map(minibatch, range(8))]
+
+    def loss_of(numbers, vectors):
+        found = model(numbers) if each == 1 else model(numbers, starts)
+        return ((found - vectors) ** 2).sum()
+
+    adam = torch.optim.SparseAdam if sparse else torch.optim.Adam
+    make = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "adam": adam}[learner]
+    return loss_of, lambda i: batches[i % len(batches)], model, make(model.parameters(), lr=RATE)
+
+
 def main():
     name, seconds, variant = sys.argv[1], float(sys.argv[2]), sys.argv[3]
     imported = memory()
@@ -178,8 +215,11 @@ def main():
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.manual_seed(0)
     started = time.perf_counter()
-    loss_of, feed, model = (dense if name in SIZES else recurrent)(name, variant)
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, foreach=True)
+    if name in WORDS:
+        loss_of, feed, model, optimizer = words(name, variant)
+    else:
+        loss_of, feed, model = (dense if name in SIZES else recurrent)(name, variant)
+        optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, foreach=True)
 
     def step(fed):
         optimizer.zero_grad(set_to_none=True)

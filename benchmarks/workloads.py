@@ -11,6 +11,10 @@ import time
 SIZES = {"mlp": (64, (784,), 10), "resnet20": (128, (3, 32, 32), 10), "vgg13_fer": (32, (1, 64, 64), 8)}
 SEQUENCES = {"lstm_speech": (16, 80, 500), "rnn_past_value": (32, 40, 50), "padding": (32, 80, 10)}  # at most, inputs, classes
 RANGES = {"lstm_speech": (50, 200), "rnn_past_value": (20, 100)}  # of lengths
+# of words that are drawn evenly: the learner, and how many words make one sparse row
+WORDS = {"embedding_sgd": ("sgd", 1), "embedding_adagrad": ("adagrad", 1), "embedding_adam": ("adam", 1), "bags_sgd": ("sgd", 32),
+         "bags_adagrad": ("adagrad", 32)}  # fmt: skip
+VOCABULARY, VECTOR, TOKENS = 100000, 256, 4096  # words there are, numbers of a word's vector, words of a minibatch
 LSTM, HAND = 512, 256  # cells of the LSTM layers and of the recurrence that is written by hand
 BATCHES = 4  # as in training, each minibatch is another array than the one before
 RATE, MOMENTUM = 0.01, 0.9
@@ -104,7 +108,10 @@ def lengths_of(name, number):
 
 
 def data(name, seed=0):
-    """Gives minibatch i, the same for every package: (images, labels as numbers), or a list of each, an array a sequence."""
+    """Gives minibatch i, the same for every package: (images, labels as numbers), or a list of each, an array a sequence.
+
+    Of words: (numbers of the words of all rows, the vector that each row is to come to).
+    """
     import numpy as np
 
     rng = np.random.RandomState(seed)
@@ -112,6 +119,10 @@ def data(name, seed=0):
         rows, shape, classes = SIZES[name]
         made = [(rng.rand(rows, *shape).astype(np.float32), rng.randint(0, classes, rows)) for _ in range(BATCHES)]
         return lambda i: made[i % BATCHES]
+    if name in WORDS:
+        rows = TOKENS // WORDS[name][1]
+        made = [(rng.randint(0, VOCABULARY, TOKENS), rng.rand(rows, VECTOR).astype(np.float32)) for _ in range(2 * BATCHES)]
+        return lambda i: made[i % len(made)]
     count, inputs, classes = SEQUENCES[name]
     longest = max(max(lengths) for _, lengths in padding_points()) if name == "padding" else RANGES[name][1]
     frames = rng.rand(count, longest, inputs).astype(np.float32)
@@ -128,14 +139,42 @@ def samples_of(name):
     """Images or frames of a step, the mean where they differ."""
     if name in SIZES:
         return SIZES[name][0]
+    if name in WORDS:
+        return TOKENS
     points = len(padding_points()) if name == "padding" else 1
     return float(sum(lengths_of(name, i).sum() for i in range(points))) / points
+
+
+def build_words(C, name):
+    """(trainer, feeds) of an embedding whose rows of words, as CSR, are to come to given vectors."""
+    import numpy as np
+    import scipy.sparse
+
+    learner, each = WORDS[name]
+    x, y = C.input_variable(VOCABULARY, is_sparse=True), C.input_variable(VECTOR)
+    z = C.layers.Embedding(VECTOR)(x)
+    rate = C.learning_parameter_schedule_per_sample(RATE)
+    make = {
+        "sgd": lambda: C.sgd(z.parameters, rate),
+        "adagrad": lambda: C.adagrad(z.parameters, rate, need_ave_multiplier=False),
+        "adam": lambda: C.adam(z.parameters, rate, C.momentum_schedule(MOMENTUM)),
+    }
+    trainer = C.Trainer(z, (C.squared_error(z, y), None), [make[learner]()])
+    minibatch, made = data(name), []
+    for words, vectors in map(minibatch, range(2 * BATCHES)):
+        ends = np.arange(0, TOKENS + 1, each)
+        made.append(
+            {x: scipy.sparse.csr_matrix((np.ones(TOKENS, np.float32), words, ends), (len(ends) - 1, VOCABULARY)), y: vectors}
+        )
+    return trainer, lambda i: made[i % len(made)]
 
 
 def build(C, name):
     """(trainer, what gives the feeds of minibatch i) of a workload."""
     import numpy as np
 
+    if name in WORDS:
+        return build_words(C, name)
     model = {"mlp": mlp, "resnet20": resnet20, "vgg13_fer": vgg13_fer, "lstm_speech": lstm_speech, "rnn_past_value": rnn_past_value,
              "padding": padding}[name]  # fmt: skip
     minibatch = data(name)

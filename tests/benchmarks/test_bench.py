@@ -62,7 +62,8 @@ def test_an_unknown_workload_is_refused(repository):
     done = run(repository, "mnist")
     assert (
         done.returncode == 2
-        and "expected workloads of mlp, resnet20, vgg13_fer, lstm_speech, rnn_past_value, got mnist" in done.stderr
+        and "expected workloads of mlp, resnet20, vgg13_fer, lstm_speech, rnn_past_value, embedding_sgd" in done.stderr
+        and "got mnist" in done.stderr
     )
 
 
