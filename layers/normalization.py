@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from cogkit import ops
 from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here
 from cogkit.functions import BlockFunction, Function
 from cogkit.layers.composition import identity
-from cogkit.variables import Constant, InferredDimension, Parameter
+from cogkit.variables import Constant, InferredDimension, Parameter, sanitize_dtype
 
 __all__ = ["BatchNormalization", "LayerNormalization", "LocalResponseNormalization", "Stabilizer"]
 
@@ -25,7 +27,7 @@ def BatchNormalization(map_rank: Any = default_override_or(None), init_scale: fl
     """Normalises over the minibatch, then scales and shifts; see `C.batch_normalization`. Ioffe and Szegedy 2015, arXiv:1502.03167.
 
     map_rank 1: one mean a channel (images); None or 0: one an element. Parameters scale, bias; constants aggregate_mean, aggregate_variance,
-    aggregate_count. Raises `ValueError` for another map_rank.
+    aggregate_count, in float32 where the default is half precision. Raises `ValueError` for another map_rank.
     """
     map_rank = get_default_override(BatchNormalization, map_rank=map_rank)
     time_constant = get_default_override(BatchNormalization, normalization_time_constant=normalization_time_constant)
@@ -33,11 +35,13 @@ def BatchNormalization(map_rank: Any = default_override_or(None), init_scale: fl
     disable_regularization = get_default_override(BatchNormalization, disable_regularization=disable_regularization)
     if map_rank not in (None, 0, 1):
         raise ValueError(here(f"BatchNormalization: expected map_rank None, 0 or 1, got {map_rank!r}"))
-    scale = Parameter((InferredDimension,), init_scale, name="scale")
-    bias = Parameter((InferredDimension,), 0, name="bias")
-    mean = Constant(0, (InferredDimension,), name="aggregate_mean")
-    variance = Constant(0, (InferredDimension,), name="aggregate_variance")
-    count = Constant(0, (), name="aggregate_count")
+    dtype = get_default_override(Parameter, dtype=default_override_or(np.float32))
+    dtype = np.float32 if sanitize_dtype(dtype) == np.float16 else dtype  # as in CNTK
+    scale = Parameter((InferredDimension,), init_scale, dtype, name="scale")
+    bias = Parameter((InferredDimension,), 0, dtype, name="bias")
+    mean = Constant(0, (InferredDimension,), dtype, name="aggregate_mean")
+    variance = Constant(0, (InferredDimension,), dtype, name="aggregate_variance")
+    count = Constant(0, (), dtype, name="aggregate_count")
 
     @BlockFunction("BatchNormalization", name)
     def normalize(x):

@@ -301,6 +301,11 @@ def _zeros(shape: tuple[int, ...], dtype: Any) -> float:
     return 0.0
 
 
+def _working(p: Parameter) -> type:
+    """The element type in which the update of a parameter is computed."""
+    return np.float32 if p.dtype == np.float16 else p.dtype
+
+
 def _program(updates: Sequence[Function]) -> Executable:
     """The assignments of these functions as one executable without feeds."""
     return Executable(effects_of=[v for f in updates for v in f.outputs], training=True)
@@ -334,7 +339,13 @@ class Rule:
 
 
 class GraphLearner(Learner):
-    """A learner whose rule is a graph, lowered once for all its parameters."""
+    """A learner whose rule is a graph, lowered once for all its parameters.
+
+    Parameters of half precision are updated in float32. master_weights: whether their unrounded values are kept; to be set before the
+    first update.
+    """
+
+    master_weights = True
 
     def __init__(
         self,
@@ -354,26 +365,34 @@ class GraphLearner(Learner):
                 raise ValueError(f"{self.kind}: expected {name} within 0 and 1, got {schedule}")
         self._seed = purpose_of(SentinelValueForAutoSelectRandomSeed)  # two learners inject different noise
         self._states: dict[Parameter, dict[str, Constant]] | None = None
+        self._masters: dict[Parameter, Constant] | None = None
         self._program: Executable | None = None
 
     @property
     def states(self) -> dict[Parameter, dict[str, Constant]]:
-        """The state tensors of each parameter, made at first use."""
+        """The state tensors of each parameter, made at first use; float32 for one of half precision."""
         if self._states is None:
             self._states = {
-                p: {
-                    name: Constant(np.full(p.shape, begin, p.dtype), p.shape, p.dtype, name=f"{p.name or 'w'}.{name}")
-                    for name, begin in self.rule.states.items()
-                }
-                for p in self._constants()
+                p: {name: self._tensor(p, name, begin) for name, begin in self.rule.states.items()} for p in self._constants()
             }
         return self._states
+
+    def _tensor(self, p: Parameter, name: str, begin: float) -> Constant:
+        return Constant(np.full(p.shape, begin, _working(p)), p.shape, _working(p), name=f"{p.name or 'w'}.{name}")
+
+    @property
+    def masters(self) -> dict[Parameter, Constant]:
+        """With `master_weights`, what parameters of half precision would be in float32: small changes add up there."""
+        if self._masters is None:
+            kept = [p for p in self._constants() if self.master_weights and p.dtype == np.float16]
+            self._masters = {p: self._tensor(p, "master", 0.0) for p in kept}
+        return self._masters
 
     def takes_rows(self, p: Parameter) -> bool:
         """Where the rule changes listed rows alone, and no option changes the others: weight decay, shrinkage, noise."""
         o = self.options
         all_rows = o.l1_regularization_weight or o.l2_regularization_weight or not o.gaussian_noise_injection_std_dev.is_over(0)
-        return bool(self.rule.of_rows) and not all_rows and len(p.shape) > 0
+        return bool(self.rule.of_rows) and not all_rows and len(p.shape) > 0 and p.dtype != np.float16
 
     # updates -------------------------------------------------------------------------------------------------------
 
@@ -405,39 +424,48 @@ class GraphLearner(Learner):
             x["noise"] = self._now(o.gaussian_noise_injection_std_dev)
         return x
 
-    def _graph(self, i: int, w: Parameter, g: Any, x: SimpleNamespace) -> list[Function]:
+    def _graph(self, i: int, p: Parameter, g: Any, x: SimpleNamespace) -> list[Function]:
         """The assignments that update one parameter."""
         has = vars(x)
         if g.row_sparse:
-            limit = has.get("limit", Constant(math.inf, (), w.dtype))
+            limit = has.get("limit", Constant(math.inf, (), p.dtype))
             norm = "limit" in has and not self.options.gradient_clipping_with_truncation
-            numbers = [x.eta, has.get("scale", Constant(1.0, (), w.dtype)), limit]
-            operands = [w, g, *self.states[w].values(), *numbers]
+            numbers = [x.eta, has.get("scale", Constant(1.0, (), p.dtype)), limit]
+            operands = [p, g, *self.states[p].values(), *numbers]
             return [apply("update_rows", operands, rule=self.rule.of_rows, average=self.rule.average, norm=norm)]
+        w: Any = p
+        if p.dtype == np.float16:
+            g, w = ops.cast(g, np.float32), ops.cast(p, np.float32)
+            if p in self.masters:  # unless the parameter has been set meanwhile
+                master = self.masters[p]
+                w = ops.element_select(ops.equal(ops.cast(ops.cast(master, np.float16), np.float32), w), master, w)
         if "scale" in has:
             g = g * x.scale
         if "limit" in has:
             if self.options.gradient_clipping_with_truncation:
                 g = ops.element_max(ops.element_min(g, x.limit), -x.limit)
             else:
-                norm = ops.sqrt(ops.reduce_sum(g * g)) if w.shape else ops.abs(g)
+                norm = ops.sqrt(ops.reduce_sum(g * g)) if p.shape else ops.abs(g)
                 g = g * ops.element_min(x.limit / norm, 1.0)  # a norm of 0 gives infinity, then 1
         if "decay" in has:
             g = g + x.decay * w
-        states = self.states[w]
+        states = self.states[p]
         new, changed = self.rule.step(w, g, SimpleNamespace(**states), x)
         if "noise" in has:
-            new = new + x.noise * ops.random_normal(w.shape, w.dtype, seed=self._seed << 16 | i)
+            new = new + x.noise * ops.random_normal(p.shape, _working(p), seed=self._seed << 16 | i)
         if "shrink" in has:
             sign = ops.greater(new, 0.0) - ops.less(new, 0.0)
             new = sign * ops.element_max(ops.abs(new) - x.shrink, 0.0)
-        return [*(ops.assign(states[name], value) for name, value in changed.items()), ops.assign(w, new)]
+        assigned = [ops.assign(states[name], value) for name, value in changed.items()]
+        if p in self.masters:
+            assigned.append(ops.assign(self.masters[p], new))
+        return [*assigned, ops.assign(p, ops.cast(new, np.float16) if p.dtype == np.float16 else new)]
 
     def _lower(self, names: Sequence[str]) -> None:
         """Builds and lowers the update of all parameters; only 0-d numbers of these names will change."""
         self._scalars: dict[str, list[np.ndarray]] = {name: [] for name in names}
         x_of: dict[Any, SimpleNamespace] = {}
-        for dtype in dict.fromkeys(p.dtype for p in self.parameters):
+        for dtype in dict.fromkeys(map(_working, self.parameters)):
             x_of[dtype] = x = SimpleNamespace()
             for name in names:
                 number = Constant(0.0, (), dtype, name=name)
@@ -445,7 +473,7 @@ class GraphLearner(Learner):
                 self._scalars[name].append(number.data)
         updates = []
         for i, (p, g) in enumerate(self._constants().items()):
-            updates += self._graph(i, p, g, x_of[p.dtype])
+            updates += self._graph(i, p, g, x_of[_working(p)])
         self._program = _program(updates)
 
     def _recompile(self) -> None:
@@ -500,7 +528,8 @@ class GraphLearner(Learner):
         return {"kind": self.kind, **settings, **options}
 
     def _arrays(self) -> list[tuple[str, np.ndarray]]:
-        return [(f"{i}.{name}", tensor.data) for i, s in enumerate(self.states.values()) for name, tensor in s.items()]
+        own = [(f"{i}.{name}", tensor.data) for i, s in enumerate(self.states.values()) for name, tensor in s.items()]
+        return own + [(f"{self.parameters.index(p)}.master", tensor.data) for p, tensor in self.masters.items()]
 
     def create_checkpoint(self) -> dict[str, Any]:
         """Its state: plain numbers under "numbers", copies of its arrays under "arrays"."""

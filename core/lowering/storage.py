@@ -22,7 +22,7 @@ SINGLE = np.dtype(np.float32)
 # of numbers that half precision has these give numbers that it has too
 _EXACT = {"neg", "abs", "sign", "floor", "ceil", "round", "relu", "not", "max", "min", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor",
           "select", "expand", "reshape", "rows_to_axis", "axis_to_rows", "stop", "transpose", "take", "put", "concat", "move_rows", "gather",
-          "one_hot", "reduce_max", "reduce_min", "fill", "half", "max_pool_pick"}  # fmt: skip
+          "one_hot", "reduce_max", "reduce_min", "half", "max_pool_pick"}  # fmt: skip
 _OWN = ("assign", "user_forward", "user_backward")  # these read and write memory of its own type
 
 
@@ -33,6 +33,11 @@ def hold_half_as_single(graph: Graph, forms: Collection[str]) -> None:
     """
     if any(v.type.dtype == HALF for n in graph.nodes for v in n.outputs):
         _Pass(graph, forms).run()
+
+
+def _fits(number: float) -> bool:
+    """Whether half precision has a number."""
+    return abs(number) <= 65504 and float(np.float16(number)) == number
 
 
 class _Pass:
@@ -102,8 +107,6 @@ class _Pass:
                 n.op, attrs = OPS["half"], {}
             else:
                 attrs["dtype"] = SINGLE.name
-        elif n.name == "fill":
-            attrs["value"] = float(np.float16(n.attrs["value"]))
         n.attrs = attrs
         for v in n.outputs:
             if v in self.half:
@@ -125,16 +128,21 @@ class _Pass:
         """Makes the other forms of a value; those that nobody reads are pruned."""
         if v not in self.half:
             return
+        if v.sparse:  # sparse values are float32 throughout; their dense results are rounded
+            self.single[v] = v
+            return
         if v in self.held:
             self.single[v], self.stored[v] = self.make("cast", v, SINGLE), v
             return
         n = v.producer
-        if n.name == "half" or n in self.cycles or (n.name in _EXACT and all(self.is_half(w) for w in n.inputs)):
-            self.exact.add(v)
+        # numbers of the user's are rounded when they are taken for half precision, those inside an op keep their bits
+        if n.name in ("half", "fill") or n in self.cycles or (n.name in _EXACT and all(self.is_half(w) for w in n.inputs)):
+            if n.name != "fill" or _fits(n.attrs["value"]):
+                self.exact.add(v)
             self.single[v] = v
         else:
             self.single[v] = self.make("half", v, SINGLE)
-        self.exact.add(self.single[v])
+            self.exact.add(self.single[v])
         self.stored[v] = self.make("cast", v, HALF)
 
     def is_half(self, v: Value) -> bool:
@@ -143,9 +151,8 @@ class _Pass:
 
     def read(self, v: Value, reader: Node | None = None) -> Value:
         """The value as a node that computes in float32 reads it: as it was computed where both are of one node of the user's graph."""
-        v = self.same.get(v, v)
         if v not in self.half:
-            return v
+            return self.same.get(v, v)
         own = reader is not None and reader.origin is not None and v.producer.origin is reader.origin
         if own and v not in self.held and reader not in self.cycles:
             return v
@@ -153,5 +160,4 @@ class _Pass:
 
     def store(self, v: Value) -> Value:
         """The value in half precision."""
-        v = self.same.get(v, v)
-        return self.stored[v] if v in self.half else v
+        return self.stored[v] if v in self.half else self.same.get(v, v)
