@@ -217,7 +217,7 @@ class Executable:
         self._counted: tuple = ()  # row spaces whose number of rows is
         self._edits = variables.edits
         self._stamp = self._fingerprint()
-        self._begun, self.step = random_state.begun, random_state.first - 1  # of the random numbers: when it began to count, and its last run
+        self._begun, self.step = random_state.begun, random_state.first - 1  # since when it counts its runs, and the last one
 
     def _fingerprint(self) -> tuple:
         found: list[Any] = []
