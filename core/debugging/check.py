@@ -91,7 +91,8 @@ class _Checker(Observer):
             leaf = root_of(u).producer.leaf
             a = self.saved.get(u, _plain(running, u, layout))
             if leaf is not None and self.is_bad(a):
-                return self.found(root_of(u).producer, u, a, running.sizes, held=True)
+                root = root_of(u)
+                return self.found(root.producer, root, running.array(root), running.sizes, held=True)
         if step.kind == "pointwise":
             for segment in step.segments:
                 if v in segment.segment_outputs:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cogkit.engine.cpu.kernels import lies
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN, holder
 from cogkit.lowering.steps import Step
@@ -18,7 +17,7 @@ from cogkit.lowering.steps import Step
 if TYPE_CHECKING:
     from cogkit.engine.plan import CpuPlan
 
-__all__ = ["Observer", "Running", "observers", "watching"]
+__all__ = ["Observer", "Running", "observers", "watched_table", "watching"]
 
 
 class Running(NamedTuple):
@@ -48,6 +47,8 @@ class Running(NamedTuple):
         flat = np.frombuffer((ctypes.c_char * size).from_address(address), v.type.dtype) if size else np.empty(0, v.type.dtype)
         if layout != PLAIN:
             return flat
+        from cogkit.engine.cpu.kernels import lies  # (whoever imports the face has no need of kernels yet)
+
         rows = (int(self.sizes[v.type.axes]),) if v.type.axes else ()
         strides, row, first = lies(v)
         step = v.type.dtype.itemsize
@@ -87,6 +88,11 @@ def watching(observer: Observer) -> Iterator[Observer]:
         yield observer
     finally:
         observers.remove(observer)
+
+
+def watched_table() -> str:
+    """What the observers have to say."""
+    return "\n\n".join(filter(None, (o.table() for o in observers)))
 
 
 def run_watched(running: Running) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from cogkit.engine.feeds import bind_feeds
 from cogkit.engine.session import Executable, Run, random_state
+from cogkit.engine.watch import watched_table
 from cogkit.functions import Function
 from cogkit.learners.learner import Learner
 from cogkit.ops import combine
@@ -210,9 +211,9 @@ class Evaluator:
             writer.write_test_summary()
 
     def print_node_timing(self) -> None:
-        """Prints what the evaluation runs: its plan, instruction by instruction."""
+        """Prints the times of instructions, where `debugging.set_node_timing` measures them; else the evaluation's plan."""
         if self._metric is not None:
-            print(self._metric.explain())
+            print(watched_table() or self._metric.explain())
 
 
 class Trainer(Evaluator):
@@ -440,8 +441,8 @@ class Trainer(Evaluator):
             writer.write_training_summary(self._metric is not None)
 
     def print_node_timing(self) -> None:
-        """Prints what training runs: its plan, instruction by instruction."""
-        print(self._loss.explain())
+        """Prints the times of instructions, where `debugging.set_node_timing` measures them; else the plan of the loss."""
+        print(watched_table() or self._loss.explain())
 
     # checkpoints ---------------------------------------------------------------------------------------------------
 
