@@ -1,5 +1,7 @@
 """cogkit.parallel: training on many ranks."""
 
 from cogkit.parallel.communicator import *
+from cogkit.parallel.data_parallel import *
+from cogkit.parallel.learner import *
 from cogkit.parallel.simulate import *
 from cogkit.parallel.world import *

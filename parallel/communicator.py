@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 
+import numpy as np
+
 from cogkit.parallel.world import Alone, World, current_world, leave_world
 
 __all__ = ["Communicator", "WorkerDescriptor", "mpi_communicator"]
@@ -47,6 +49,12 @@ class Communicator:
     def is_main(self) -> bool:
         """Whether this is rank 0."""
         return self._world.is_main
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """The sums of a few float64 numbers over all ranks, the same bits on each of them."""
+        total = np.array(values, np.float64)
+        self._world.all_reduce(total.reshape(-1), "sums")
+        return total
 
     def barrier(self) -> None:
         """Returns when all ranks have come. Raises RankError when one does not."""
