@@ -15,7 +15,7 @@ __all__ = ["AUTO_SEED", "cntk_attributes", "settable"]
 AUTO_SEED = 18446744073709551613  # `SentinelValueForAutoSelectRandomSeed` of the random ops
 _Shapes = Sequence[tuple[int, ...]]  # of the operands
 _Rule = Callable[[dict[str, Any], _Shapes], dict[str, Any]]
-_DTYPES = {"float32": 1, "float64": 2, "float16": 4}  # CNTK's numbers of element types
+_DTYPES = {"float32": 1, "float64": 2, "float16": 4, "int8": 5, "int16": 6}  # CNTK's numbers of element types
 _USERS = {"user_function", "native_function"}  # their settings have the names that the user gave them
 _HIDDEN = {"purpose", "type"}  # what keeps the random numbers of one node apart from others' has no name in CNTK
 _REDUCTIONS = {"sum": "Sum", "mean": "Mean", "max": "Max", "min": "Min", "logsumexp": "LogSum", "prod": "Prod"}
@@ -225,6 +225,11 @@ _RULES: dict[str, _Rule] = {
     "gather_op": lambda a, shapes: {} if a.get("axis") is None else {"axis": _axis(a["axis"])},
     "one_hot_op": lambda a, shapes: {"numClass": a["num_class"], "oneHotOutputSparse": False, "onehotAxis": _axis(a["axis"])},
     "cast": lambda a, shapes: {"newDataType": _DTYPES[a["dtype"]]},
+    "custom_proxy": lambda a, shapes: {
+        "customOp": a["custom_op"],
+        "outputShape": a["output_shape"],
+        "newDataType": _DTYPES[a["dtype"]],
+    },
     "zeros_like": lambda a, shapes: {"fillValue": 0.0},
     "ones_like": lambda a, shapes: {"fillValue": 1.0},
     "random_distribution": _random,

@@ -202,6 +202,8 @@ def as_rows(v: Variable, data: Any) -> np.ndarray:
     if array.dtype != dtype:
         array = array.astype(dtype)
     has_rows = bool(v._axes)
+    if isinstance(data, list) and data and shape and type(data[0]) is np.ndarray and data[0].ndim == 0:
+        raise ValueError(sentence("Input", v.name, v.where, f"samples of shape {shape}", "arrays without axes"))
     if np.isscalar(data) or (array.ndim == 1 and array.size == 1 and np.ndim(data) == 0):
         array = array.reshape(())
     got = array.shape

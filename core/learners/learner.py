@@ -21,10 +21,11 @@ from cogkit.engine.sparse import RowSparse
 from cogkit.errors import ModelFileError
 from cogkit.functions import Function, apply
 from cogkit.learners.schedules import IGNORE, ScheduleLike, TrainingParameterSchedule, learning_parameter_schedule
+from cogkit.op import FLOATS
 from cogkit.ops.randomness import SentinelValueForAutoSelectRandomSeed, purpose_of
 from cogkit.variables import Constant, Parameter
 
-__all__ = ["Learner", "UserLearner"]
+__all__ = ["Learner"]
 
 
 @dataclasses.dataclass
@@ -82,6 +83,11 @@ class Learner:
         for p in self.parameters:
             if not isinstance(p, Parameter):
                 raise TypeError(f"{self.kind}: expected parameters, got {p!r}; pass model.parameters")
+            if np.dtype(p.dtype) not in FLOATS:
+                raise TypeError(
+                    f"{self.kind}: expected parameters of float16, float32 or float64, got {p!r} of {np.dtype(p.dtype).name};"
+                    " whole numbers are not learned"
+                )
         if len({id(p) for p in self.parameters}) != len(self.parameters):
             raise ValueError(f"{self.kind}: expected each parameter once, got one twice")
         if minibatch_size is not None and (int(minibatch_size) != minibatch_size or minibatch_size < 0):
@@ -176,7 +182,7 @@ class Learner:
         return self._gradient_constants
 
     def takes_rows(self, p: Parameter) -> bool:
-        """Whether the gradient of a parameter may come as a list of its rows, `RowSparse`: its other rows then stay as they are."""
+        """Whether the gradient of a parameter may come as a list of its rows, `RowSparse`, its other rows being 0."""
         return False
 
     def _take(self, gradient_values: Mapping[Parameter, Any]) -> None:
@@ -306,7 +312,7 @@ def _working(p: Parameter) -> type:
     return np.float32 if p.dtype == np.float16 else p.dtype
 
 
-def _program(updates: Sequence[Function]) -> Executable:
+def program(updates: Sequence[Function]) -> Executable:
     """The assignments of these functions as one executable without feeds."""
     return Executable(effects_of=[v for f in updates for v in f.outputs], training=True)
 
@@ -317,9 +323,10 @@ class Rule:
     states: dict[str, float] = {}  # state tensors of the parameter's shape, with what they begin with
     momenta: tuple[str, ...] = ()  # schedules beside the learning rate
     counters: dict[str, Any] = {}  # numbers that go on from update to update
-    # where a gradient of 0 changes neither parameter nor state: the rule of `update_rows`, which leaves rows that are not listed alone
-    of_rows = ""
+    of_rows = ""  # the rule of `update_rows` that does the same by a list of rows, where there is one
+    row_numbers: tuple[str, ...] = ("eta",)  # its numbers
     average = False  # whether the multipliers of all rows count
+    epsilon = 0.0
 
     def __init__(self, unit_gain: bool = True):
         self.unit_gain = unit_gain
@@ -389,7 +396,7 @@ class GraphLearner(Learner):
         return self._masters
 
     def takes_rows(self, p: Parameter) -> bool:
-        """Where the rule changes listed rows alone, and no option changes the others: weight decay, shrinkage, noise."""
+        """Where there is such a rule, and no option changes rows whose gradient is 0: weight decay, shrinkage, noise."""
         o = self.options
         all_rows = o.l1_regularization_weight or o.l2_regularization_weight or not o.gaussian_noise_injection_std_dev.is_over(0)
         return bool(self.rule.of_rows) and not all_rows and len(p.shape) > 0 and p.dtype != np.float16
@@ -474,7 +481,7 @@ class GraphLearner(Learner):
         updates = []
         for i, (p, g) in enumerate(self._constants().items()):
             updates += self._graph(i, p, g, x_of[_working(p)])
-        self._program = _program(updates)
+        self._program = program(updates)
 
     def _recompile(self) -> None:
         self._program = None
@@ -549,69 +556,3 @@ class GraphLearner(Learner):
         self._momenta, self.options.gaussian_noise_injection_std_dev = momenta, noise
         self.rule.counted = {k: type(self.rule.counters[k])(v) for k, v in numbers["counted"].items()}
         self._recompile()
-
-
-class UniversalLearner(Learner):
-    """A learner whose whole update is the user's graph."""
-
-    kind = "universal"
-
-    def __init__(self, update_func: Callable[[list[Parameter], list[Any]], Any], parameters: Sequence[Parameter]):
-        super().__init__(parameters, 1.0)
-        names = [p for p in inspect.signature(update_func).parameters.values() if p.default is p.empty and p.kind in (0, 1)]
-        if len(names) != 2:
-            raise ValueError(f"universal: expected a function of (parameters, gradients), got one of {len(names)} arguments")
-        made = update_func(list(self.parameters), list(self._constants().values()))
-        self._function = made if isinstance(made, Function) else ops.combine(made)
-        self._seed = purpose_of(SentinelValueForAutoSelectRandomSeed)  # two learners inject different noise
-        self._program: Executable | None = None
-
-    def update(self, gradient_values: Mapping[Parameter, Any], training_sample_count: int, is_sweep_end: bool = False) -> bool:
-        """Runs the user's graph on these gradients; see `Learner.update`."""
-        self._take(gradient_values)
-        if self._program is None:
-            self._program = _program([self._function])
-        self._program.run({}, step=self._minibatches)
-        self._count(training_sample_count, is_sweep_end)
-        return True
-
-    def _state_variables(self) -> list[Any]:
-        own = {id(v) for v in (*self.parameters, *self._gradient_constants.values())}
-        leaves = [v for v in self._function.inputs if v.is_constant or v.is_parameter]
-        return [v for v in leaves if v.assigned and id(v) not in own]
-
-    def _arrays(self) -> list[tuple[str, np.ndarray]]:
-        return [(f"{i}.{v.name}", v.data) for i, v in enumerate(self._state_variables())]
-
-    def create_checkpoint(self) -> dict[str, Any]:
-        """Its counts, and the values of whatever its graph reads beside the parameters."""
-        made = super().create_checkpoint()
-        made["numbers"]["seed"] = self._seed
-        return made
-
-    def _restore(self, numbers: Mapping[str, Any]) -> None:
-        self._seed = int(numbers["seed"])
-
-
-class UserLearner(Learner):
-    """Base of learners written in Python: derive and give `update(gradient_values, training_sample_count, sweep_end)`.
-
-    gradient_values: parameter -> array of the gradient summed over the minibatch. The counts are kept by the trainer.
-    """
-
-    kind = "user learner"
-
-    def __init__(self, parameters: Sequence[Parameter], lr_schedule: ScheduleLike, as_numpy: bool = True):
-        super().__init__(parameters, lr_schedule)
-        self.as_numpy = as_numpy
-
-    def train(self, gradient_values: Mapping[Parameter, Any], training_sample_count: int, is_sweep_end: bool) -> bool:
-        """What a trainer calls: the derived class's `update`, with the counts kept."""
-        self._report("learning rate", self.learning_rate())
-        more = self.update(gradient_values, training_sample_count, is_sweep_end)
-        self._count(training_sample_count, is_sweep_end)
-        return bool(more)
-
-    def update(self, gradient_values: Mapping[Parameter, Any], training_sample_count: int, sweep_end: bool = False) -> bool:
-        """Changes the parameters; returns False when learning has come to its end."""
-        raise NotImplementedError("UserLearner: expected a class of yours that has update(gradients, samples, sweep_end)")

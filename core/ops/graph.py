@@ -11,8 +11,8 @@ from cogkit.axis import Axis
 from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here
 from cogkit.functions import Function, apply
-from cogkit.op import Op, constant_gradient, fits
-from cogkit.variables import Constant, Input, Parameter, Placeholder, Variable, sanitize_shape
+from cogkit.op import Op, Type, constant_gradient, fits, join_axes
+from cogkit.variables import Constant, Input, Parameter, Placeholder, Variable, sanitize_dtype, sanitize_shape
 
 __all__ = [
     "alias",
@@ -21,6 +21,7 @@ __all__ = [
     "assign",
     "combine",
     "constant",
+    "custom_proxy_op",
     "eye_like",
     "input",
     "input_variable",
@@ -124,6 +125,31 @@ def assign(ref: Any, input: Any, name: str = "") -> Function:
         raise TypeError(here(f"assign: expected a parameter or constant as target, got {ref!r}"))
     ref.assigned = True
     return apply("assign", [ref, input], name)
+
+
+def _proxy_type(types, attrs):
+    return [Type(attrs["output_shape"], np.dtype(attrs["dtype"]), join_axes(types))]
+
+
+def _proxy_expand(g, x, attrs, training):
+    way = "replace it: model.clone('share', {proxy.output: ...})"
+    raise ValueError(("nodes that compute something", f"a proxy of '{attrs['custom_op']}'", way))
+
+
+Op("custom_proxy", "CustomProxyOp", _proxy_type, None, "expand", "CNTK v2", expand=_proxy_expand, whole=True)
+
+
+def custom_proxy_op(custom_op: str, output_shape: Any, output_data_type: Any, *operands: Any, name: str = "") -> Function:
+    """A node that stands for a computation that is not here: a model with it can be saved, loaded and changed, but not run.
+
+    custom_op: what it stands for; operands of any type, whole numbers included. output_shape, output_data_type: of its result.
+    """
+    attrs = {
+        "custom_op": str(custom_op),
+        "output_shape": sanitize_shape(output_shape),
+        "dtype": sanitize_dtype(output_data_type).name,
+    }
+    return apply("custom_proxy", list(operands), name, **attrs)
 
 
 def _like(value: float):

@@ -22,7 +22,7 @@ from cogkit.functions import Function
 from cogkit.nodes import Block, Combined, Primitive, refresh, substitute
 from cogkit.op import OPS, Type
 from cogkit.ops.user import USER_OPS, UserNode, read_user
-from cogkit.store.tensors import read_json, read_tensors, write_tensors
+from cogkit.store.tensors import NAMES, read_json, read_tensors, write_tensors
 from cogkit.variables import BoundPlaceholder, Constant, Input, Parameter, Placeholder, Variable
 from cogkit.walks import leaves_of, nodes_of
 
@@ -67,7 +67,7 @@ def _pack(value: Any, tensors: dict[str, np.ndarray], place: str) -> Any:
         return {"tuple": [_pack(v, tensors, place) for v in value]}
     if isinstance(value, list):
         return [_pack(v, tensors, place) for v in value]
-    if isinstance(value, np.ndarray) and value.dtype in (np.float32, np.float64, np.int64):
+    if isinstance(value, np.ndarray) and value.dtype in NAMES:
         name = f"attribute.{len(tensors)}"
         tensors[name] = value
         return {"tensor": name}

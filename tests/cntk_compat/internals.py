@@ -53,6 +53,11 @@ def sanitize_value(shape: Any, value: Any, dtype: Any, device: Any) -> C.NDArray
     return made
 
 
+def _to_cntk_dict_value(value: Any) -> np.ndarray:
+    """An array as custom attributes hold it: CNTK has a class for values of dictionaries."""
+    return np.asarray(value)
+
+
 def sanitize_batch(var: Variable, batch: Any, seq_starts: Any = None, device: Any = None) -> Any:
     """The value of a minibatch for a variable; `ValueError` where a value is given flags of new sequences, as it has its own."""
     if isinstance(batch, C.Value):
