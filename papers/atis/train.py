@@ -10,6 +10,7 @@ import cogkit as C
 from cogkit.data import CTFDeserializer, MinibatchSource, StreamDef, StreamDefs, open_folder
 from cogkit.papers.atis.model import tagger
 from cogkit.papers.atis.score import f1
+from cogkit.papers.training import PaperSession
 
 __all__ = ["METRICS", "run"]
 
@@ -44,25 +45,13 @@ def run(row, data, out):
 
     source = sentences(folder["train.ctf"], words, tags, row.seed, len(rates))
     streams = {x: source.streams.query, y: source.streams.slots}
-    wrong, seen = 0.0, 0
     out.expect(len(rates) * tokens)
+    session = PaperSession(
+        out, trainer, source, row.batch, streams, tokens, lambda: evaluate(z, loss, x, y, folder, words, names)
+    )
     if (found := out.resume()) is not None:
-        at, state = found
-        trainer.restore_from_checkpoint(str(at / "trainer"))
-        source.restore_from_checkpoint(state["source"])
-        wrong, seen = state["wrong"], state["seen"]
-    while minibatch := source.next_minibatch(row.batch, input_map=streams):
-        trainer.train_minibatch(minibatch)
-        n = trainer.previous_minibatch_sample_count
-        wrong, seen = wrong + n * trainer.previous_minibatch_evaluation_average, seen + n
-        out.advance(n, loss=trainer.previous_minibatch_loss_average, error=100 * wrong / seen)
-        epoch, before = out.samples // tokens, (out.samples - n) // tokens
-        if epoch > before:
-            out.point(epoch=epoch, train_error=100 * wrong / seen, **evaluate(z, loss, x, y, folder, words, names))
-            wrong, seen = 0.0, 0
-        if out.due():
-            state = {"source": source.get_checkpoint_state(), "wrong": wrong, "seen": seen}
-            out.save(lambda at: trainer.save_checkpoint(str(at / "trainer")), **state)
+        session.resume(found[0])
+    session.train()
     last = {k: out.curve[-1][k] for k in ("slot_error", "slot_loss", "slot_f1")}
     return last | {"parameters": sum(int(np.prod(p.shape)) for p in z.parameters)}
 

@@ -9,6 +9,7 @@ import numpy as np
 import cogkit as C
 from cogkit.data import ArrayDeserializer, MinibatchSource, StreamDef, StreamDefs, open_dataset, transforms
 from cogkit.papers.resnet.model import network
+from cogkit.papers.training import PaperSession
 
 __all__ = ["METRICS", "run"]
 
@@ -19,7 +20,7 @@ TEST_BATCH = 500
 def run(row, data, out):
     """Trains one row. train_error: of the last epoch's minibatches as they were trained on; test_error: of the final model."""
     dataset = open_dataset(data[0])
-    train, test = dataset["train"], dataset["test"]
+    train = dataset["train"]
     classes = len(train.streams["labels"].classes)
     mean = train.features.mean(axis=0, dtype=np.float64).astype(np.float32)
     schedule = read_schedule(row.schedule)
@@ -38,25 +39,15 @@ def run(row, data, out):
     last = round(epochs * train.count)
     source = images(train, mean, classes, row.seed, last, augment=True)
     streams = {x: source.streams.features, y: source.streams.labels}
-    wrong, seen = 0.0, 0
     out.expect(last)
+
+    def test() -> dict[str, float]:
+        return {"test_error": evaluate(trainer, x, y, dataset["test"], mean, classes)}
+
+    session = PaperSession(out, trainer, source, row.batch, streams, train.count, test)
     if (found := out.resume()) is not None:
-        folder, state = found
-        trainer.restore_from_checkpoint(str(folder / "trainer"))
-        source.restore_from_checkpoint(state["source"])
-        wrong, seen = state["wrong"], state["seen"]
-    while minibatch := source.next_minibatch(row.batch, input_map=streams):
-        trainer.train_minibatch(minibatch)
-        n = trainer.previous_minibatch_sample_count
-        wrong, seen = wrong + n * trainer.previous_minibatch_evaluation_average, seen + n
-        out.advance(n, loss=trainer.previous_minibatch_loss_average, error=100 * wrong / seen)
-        epoch, before = out.samples // train.count, (out.samples - n) // train.count
-        if epoch > before:
-            out.point(epoch=epoch, train_error=100 * wrong / seen, test_error=evaluate(trainer, x, y, test, mean, classes))
-            wrong, seen = 0.0, 0
-        if out.due():
-            state = {"source": source.get_checkpoint_state(), "wrong": wrong, "seen": seen}
-            out.save(lambda folder: trainer.save_checkpoint(str(folder / "trainer")), **state)
+        session.resume(found[0])
+    session.train()
     return {
         "train_error": out.curve[-1]["train_error"],
         "test_error": out.curve[-1]["test_error"],

@@ -18,6 +18,7 @@ from cogkit.data import (
 )
 from cogkit.papers.speech_lstm.decode import PhoneLoop, phone_error, read_segments, read_transcripts
 from cogkit.papers.speech_lstm.model import acoustic_model
+from cogkit.papers.training import PaperSession
 
 __all__ = ["METRICS", "run"]
 
@@ -64,8 +65,7 @@ def run(row, data, out):
             system.z.restore(str(at / names[k]))
             errors.append(state["errors"][k])
             continue
-        resumed = (at, state) if k == state.get("system", -1) else None
-        errors.append(system.train(out, resumed, systems[:-1], errors))
+        errors.append(system.train(out, at if k == state.get("system", -1) else None, systems[:-1], errors))
     return {
         **score(corpus, systems),
         "train_error": sum(errors) / len(errors),
@@ -135,27 +135,23 @@ class System:
         options = {"frame_mode": True} if self.single else {"truncation_length": self.feeding["truncation"]}
         source = self.corpus.source("train", len(self.rates), seed, **options)
         streams = {self.x: source.streams.features, self.y: source.streams.labels}
-        wrong, seen, done = 0.0, 0, 0
-        if resumed:
-            at, state = resumed
-            trainer.restore_from_checkpoint(str(at / "trainer"))
-            source.restore_from_checkpoint(state["source"])
-            wrong, seen, done = state["wrong"], state["seen"], state["done"]
-        last = out.curve[-1]["train_error"] if resumed and out.curve else 0.0
-        first = len(before) * len(self.rates)
-        while minibatch := source.next_minibatch(batch, input_map=streams):
-            trainer.train_minibatch(minibatch)
-            n = trainer.previous_minibatch_sample_count
-            wrong, seen, done = wrong + n * trainer.previous_minibatch_evaluation_average, seen + n, done + n
-            out.advance(n, loss=trainer.previous_minibatch_loss_average, error=100 * wrong / seen)
-            if done // frames > (done - n) // frames:
-                last = 100 * wrong / seen
-                out.point(epoch=first + done // frames, train_error=last, dev_error=self.frame_error("dev"))
-                wrong, seen = 0.0, 0
-            if out.due():
-                state = {"source": source.get_checkpoint_state(), "wrong": wrong, "seen": seen, "done": done}
-                out.save(lambda at: keep(at, trainer, before), system=len(before), errors=errors, **state)
-        return last
+        session = PaperSession(
+            out,
+            trainer,
+            source,
+            batch,
+            streams,
+            frames,
+            lambda: {"dev_error": self.frame_error("dev")},
+            first=len(before) * len(self.rates),
+            keep=lambda at: keep(at, before),
+            system=len(before),
+            errors=errors,
+        )
+        if resumed is not None:
+            session.resume(resumed)
+        session.train()
+        return out.curve[-1]["train_error"]
 
     def log_posteriors(self, x: list[np.ndarray]) -> list[np.ndarray]:
         """(frames, states) of each utterance."""
@@ -173,9 +169,8 @@ class System:
         return 100.0 * wrong / self.corpus.frames[split]
 
 
-def keep(at, trainer, systems: list[System]) -> None:
-    """A checkpoint of the system in training and the models of those before it."""
-    trainer.save_checkpoint(str(at / "trainer"))
+def keep(at, systems: list[System]) -> None:
+    """The models of the systems that were trained before, as part of a checkpoint."""
     for system in systems:
         system.z.save(str(at / system.name))
 
