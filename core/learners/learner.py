@@ -7,9 +7,8 @@ and runs them as one plan: nothing of a rule is baked in that changes from minib
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -230,6 +229,10 @@ class Learner:
         if is_sweep_end:
             self._sweeps += 1
 
+    def count_as(self, samples: int, minibatches: int, sweeps: int) -> None:
+        """Sets its counts, by which its schedules go: to what all ranks have seen that train together."""
+        self._samples, self._minibatches, self._sweeps = samples, minibatches, sweeps
+
     def reset_smoothed_gradients(self) -> None:
         """Puts the state of the rule back to its beginning."""
 
@@ -437,9 +440,10 @@ class GraphLearner(Learner):
         if g.row_sparse:
             limit = has.get("limit", Constant(math.inf, (), p.dtype))
             norm = "limit" in has and not self.options.gradient_clipping_with_truncation
-            numbers = [x.eta, has.get("scale", Constant(1.0, (), p.dtype)), limit]
-            operands = [p, g, *self.states[p].values(), *numbers]
-            return [apply("update_rows", operands, rule=self.rule.of_rows, average=self.rule.average, norm=norm)]
+            r = self.rule
+            numbers = [*(has[name] for name in r.row_numbers), has.get("scale", Constant(1.0, (), p.dtype)), limit]
+            settings = {"rule": r.of_rows, "average": r.average, "norm": norm, "epsilon": r.epsilon}
+            return [apply("update_rows", [p, g, *self.states[p].values(), *numbers], **settings)]
         w: Any = p
         if p.dtype == np.float16:
             g, w = ops.cast(g, np.float32), ops.cast(p, np.float32)
