@@ -26,7 +26,7 @@ __all__ = [
 
 DefaultParamInitScale = 1
 SentinelValueForInferParamInitRank = 2147483647
-_AUTO_SEED = 18446744073709551613
+SentinelValueForAutoSelectRandomSeed = 18446744073709551613
 _serial = itertools.count()
 _seed = 0
 
@@ -50,7 +50,7 @@ class Initializer:
         self.kind, self.scale = kind, float(scale)
         self.output_rank = None if output_rank in (None, SentinelValueForInferParamInitRank) else int(output_rank)
         self.filter_rank = None if filter_rank in (None, SentinelValueForInferParamInitRank) else int(filter_rank)
-        self.seed = None if seed in (None, _AUTO_SEED) else int(seed)
+        self.seed = None if seed in (None, SentinelValueForAutoSelectRandomSeed) else int(seed)
         self.purpose: int | None = None if self.seed is None else (1 << 32) + self.seed
 
     def pinned(self) -> Initializer:
@@ -77,6 +77,10 @@ class Initializer:
         if self.kind == "bilinear":
             if len(shape) < 2 or shape[-2] != shape[-1]:
                 raise ValueError(("a square kernel for bilinear", str(shape), ""))
+            if len(shape) > 3 and shape[0] != shape[1]:
+                raise ValueError(
+                    ("as many input as output channels for bilinear", str(shape), "each channel is interpolated alone")
+                )
         elif self.kind not in ("uniform", "normal", "truncated_normal"):
             self.fans(shape)
 
@@ -91,9 +95,10 @@ class Initializer:
         if self.kind == "normal":
             return (r.standard_normal(shape) * s).astype(dtype)
         if self.kind == "truncated_normal":
-            x = r.standard_normal(shape)
+            drawn = np.float64 if dtype == np.float64 else np.float32
+            x = r.standard_normal(shape, drawn)
             while (far := np.abs(x) > 2).any():
-                x[far] = r.standard_normal(int(far.sum()))
+                x[far] = r.standard_normal(int(far.sum()), drawn)
             return (x * s).astype(dtype)
         fan_in, fan_out = self.fans(tuple(shape))
         if self.kind.startswith("glorot"):
@@ -114,9 +119,9 @@ def _bilinear(shape: tuple[int, ...]) -> np.ndarray:
     f = math.ceil(kw / 2)
     p = 1 - np.abs(np.arange(kw) - (kw - 1) / 2) / f
     out = np.zeros(shape)
-    if len(shape) > 2:
-        for i in range(min(shape[0], shape[1]) if len(shape) > 3 else shape[0]):
-            out[(i, i) if len(shape) > 3 else (i,)] = np.outer(p, p)
+    if len(shape) > 3:
+        for i in range(shape[0]):
+            out[i, i] = np.outer(p, p)
     else:
         out[...] = np.outer(p, p)
     return out
@@ -179,7 +184,10 @@ def he_normal(
 
 
 def bilinear(kernel_width: int, kernel_height: int) -> Initializer:
-    """Weights of bilinear interpolation, for transposed convolutions that upsample. Raises `ValueError` unless square."""
+    """Weights of bilinear interpolation, for transposed convolutions that upsample: (channels, channels, width, width), channel by channel.
+
+    Kernels without channels, or with one axis of them, are filled as they are. Raises `ValueError` unless square, and for channels that differ.
+    """
     if kernel_width != kernel_height:
         raise ValueError(here(f"bilinear: expected a square kernel, got {(kernel_width, kernel_height)}"))
     return Initializer("bilinear", 1)

@@ -12,6 +12,7 @@ from cogkit.axis import Axis
 from cogkit.errors import here
 from cogkit.functions import Function, apply, to_variables
 from cogkit.op import Op, Type, broadcast, fits, join_axes, shown
+from cogkit.ops.randomness import SentinelValueForAutoSelectRandomSeed
 from cogkit.ops.ranking import lambda_rank
 from cogkit.ops.reduction import static_axis
 from cogkit.sampled_losses import hierarchical_softmax_layer, nce_loss, sampled_softmax_loss
@@ -30,6 +31,8 @@ __all__ = [
     "squared_error",
     "weighted_binary_cross_entropy",
 ]
+
+auto_select = SentinelValueForAutoSelectRandomSeed
 
 
 def _over(axis: Any) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 import cogkit as C
-from cogkit import variables
+from cogkit import initializer, variables
 from cogkit.data.streams import DEFAULT_RANDOMIZATION_WINDOW_IN_CHUNKS, FULL_DATA_SWEEP, INFINITELY_REPEAT
+from cogkit.ops import randomness
 
 # CNTK has numbers for element types; here a type stands for itself.
 DataType_Unknown = None
@@ -22,11 +24,15 @@ DeviceKind_GPU = C.device.DeviceKind.GPU
 
 
 def reset_random_seed(seed: int) -> None:
-    """The seed of the process."""
+    """The seed of the process, from which CNTK counts the seeds of what is given none."""
     C.set_seed(seed)
+    randomness._purposes = itertools.count(seed)
 
 
-set_fixed_random_seed = reset_random_seed
+def set_fixed_random_seed(seed: int) -> None:
+    """One seed for everything that is given none, as in CNTK: equal ops draw equal numbers, which nobody but its tests wants."""
+    C.set_seed(seed)
+    initializer._serial, randomness._purposes = itertools.repeat(0), itertools.repeat(seed)
 
 
 def always_allow_setting_default_device() -> None:
