@@ -475,9 +475,11 @@ class Runtime:
         feeds = feed_map(f, arguments)
         training = keep is not None and len(list(keep)) > 0
         e = _cache(f).get(
-            ("forward", tuple(map(id, wanted)), training, current_engine()),
+            ("forward", tuple(map(id, wanted)), training, as_numpy, current_engine()),
             # `backward` computes anew what `forward` did, so it is the one that assigns, as CNTK's does
-            lambda: Executable(_own(f, wanted), training=training, effects=not (training and _has(f, "assign"))),
+            lambda: Executable(
+                _own(f, wanted), training=training, effects=not (training and _has(f, "assign")), lend=not as_numpy
+            ),
         )
         values = dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
         return (_State(feeds, e.step) if training else None), values
@@ -492,8 +494,14 @@ class Runtime:
         outs = [v.output if isinstance(v, Function) else v for v in roots]
         fed = [_gradient_input(f, v, _axes_of(f, v, g, state.feeds)) for v, g in zip(outs, roots.values(), strict=True)]
         e = _cache(f).get(
-            ("backward", tuple(map(id, fed)), tuple(map(id, wrt)), current_engine()),
-            lambda: Executable(roots=dict(zip(outs, fed, strict=True)), wrt=wrt, training=True, effects=_has(f, "assign")),
+            ("backward", tuple(map(id, fed)), tuple(map(id, wrt)), as_numpy, current_engine()),
+            lambda: Executable(
+                roots=dict(zip(outs, fed, strict=True)),
+                wrt=wrt,
+                training=True,
+                effects=_has(f, "assign"),
+                lend=not as_numpy,
+            ),
         )
         feeds = dict(state.feeds)
         feeds.update(zip(fed, roots.values(), strict=True))
