@@ -156,9 +156,43 @@ def test_one_hot(dtype, n, classes, inner):
     np.testing.assert_array_equal(y, np.arange(classes)[None, :, None] == x[:, None, :])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("outer", "n", "inner", "k"), [(0, 3, 2, 2), (1, 1, 1, 1), (5, 7, 3, 4), (400, 30, 1, 9), (3, 5, 2000, 2), (4, 6, 2, 0)]
+)
+def test_along(dtype, outer, n, inner, k):
+    rng = np.random.default_rng(6)
+    x, index = rng.standard_normal((outer, n, inner)).astype(dtype), rng.integers(0, n, (outer, k, inner)).astype(dtype)
+    y = np.full(index.shape, 9, dtype)
+    kernel = movement.Along(False, outer, n, inner, k, dtype)
+    call(kernel, x, index, y)
+    np.testing.assert_array_equal(y, np.take_along_axis(x, index.astype(int), 1))
+    assert kernel.error() == -1
+    back, want = np.full(x.shape, 9, dtype), np.zeros_like(x)
+    i, _, j = np.indices(index.shape)
+    np.add.at(want, (i, index.astype(int), j), y)
+    call(movement.Along(True, outer, n, inner, k, dtype), y, index, back)
+    np.testing.assert_array_equal(back, want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_along_a_bad_index(dtype):
+    x, index = np.ones((1, 3, 1), dtype), np.array([0, 3, np.nan, -1], dtype).reshape(1, 4, 1)
+    y = np.full(index.shape, 9, dtype)
+    kernel = movement.Along(False, 1, 3, 1, 4, dtype)
+    call(kernel, x, index, y)
+    assert kernel.error() == 1
+    np.testing.assert_array_equal(y.ravel(), [1, 0, 0, 0])
+    kernel = movement.Along(True, 1, 3, 1, 4, dtype)
+    call(kernel, y + 1, index, x)
+    assert kernel.error() == 1
+    np.testing.assert_array_equal(x.ravel(), [2, 0, 0])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: movement.Along(False, 1, 2, -1, 2, "f4"), "Along: expected sizes >= 0, got -1"),
         (lambda: movement.Copy((2, 3), (3,), (3, 1), 4), "Copy: expected as many strides as dims (2), got 1 and 2"),
         (lambda: movement.Copy((2,), (1,), (0,), 4), "Copy: expected output strides other than 0, got 0 for a dimension of 2"),
         (lambda: movement.Copy((-2,), (1,), (1,), 4), "Copy: expected sizes >= 0, got -2"),

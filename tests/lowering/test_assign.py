@@ -145,3 +145,35 @@ def test_many_updates_are_one_call_and_read_no_neighbour():
     ring = [C.assign(p, p * 0.5 + q) for p, q in zip(ps, ps[1:] + ps[:1], strict=True)]
     run(ring)
     assert [p.value[0] for p in ps] == [0 * 0.5 + 1, 0.5 + 2, 1 + 3, 1.5 + 4, 2 + 5, 2.5 + 0]
+
+
+@both
+def test_forward_for_backward_leaves_the_writing_to_backward(engine):
+    """As in CNTK: what backward needs is still there. The gradient goes on to what is assigned, not to the target."""
+    p, q = variables([0, 0, 0], [1, 2, 3])
+    f = C.assign(p, q * q) * 2.0
+    with C.device.use_engine(engine):
+        state, values = f.forward({}, [f.output], {f.output})
+        assert values[f.output].tolist() == [2, 8, 18] and p.value.tolist() == [0, 0, 0]
+        gradients = f.backward(state, {f.output: np.ones(3, F4)}, {p, q})
+        assert p.value.tolist() == [1, 4, 9]
+        assert gradients[q].tolist() == [4, 8, 12] and gradients[p].tolist() == [0, 0, 0]
+        p.value = np.zeros(3, F4)
+        f.forward({}, [f.output])
+        assert p.value.tolist() == [1, 4, 9]
+
+
+@both
+def test_everything_is_written_once(engine):
+    """Running statistics beside an assignment of the user's: one forward and backward move both once."""
+    x = C.input_variable(3)
+    (p,) = variables([0, 0, 0])
+    norm = C.layers.BatchNormalization()(x)
+    f = C.combine(norm, norm + C.assign(p, p + 1.0))
+    count = next(c for c in f.constants if c.name == "aggregate_count")
+    with C.device.use_engine(engine):
+        feed = {x: np.arange(12, dtype=F4).reshape(4, 3)}
+        state, values = f.forward(feed, f.outputs, {f.outputs[1]})
+        assert p.value.tolist() == [0, 0, 0]
+        f.backward(state, {f.outputs[1]: np.ones((4, 3), F4)}, {p})
+    assert p.value.tolist() == [1, 1, 1] and count.value == 4
