@@ -276,5 +276,5 @@ def focal_loss(
         raise ValueError(here(f"FocalLoss: expected a gamma of 0 or more, got {gamma!r}"))
     number = isinstance(alpha, (int, float, np.number))
     operands = [output_vector, target_vector] + ([] if alpha is None or number else [alpha])
-    how = {"gamma": float(gamma), "alpha": float(alpha) if number else None, "axis": _over(axis)}
+    how: dict[str, Any] = {"gamma": float(gamma), "alpha": float(alpha) if number else None, "axis": _over(axis)}
     return apply("focal_loss", operands, name, **how)
