@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cogkit import ops
-from cogkit.learners.learner import GraphLearner, Learner, Options, Rule, UniversalLearner, schedule_for
+from cogkit.learners.custom import UniversalLearner
+from cogkit.learners.learner import GraphLearner, Learner, Options, Rule, schedule_for
 from cogkit.learners.schedules import ScheduleLike, learning_parameter_schedule_per_sample, momentum_schedule_per_sample
 from cogkit.variables import Parameter
 
@@ -62,6 +63,7 @@ class MomentumSGD(Rule):
 
     states = {"s": 0.0}
     momenta = ("momentum",)
+    of_rows, row_numbers = "momentum", ("m", "u_eta")
 
     def numbers(self, n, eta, m):
         return {"m": m, "u_eta": self.gain(m) * eta}
@@ -73,6 +75,8 @@ class MomentumSGD(Rule):
 
 class Nesterov(MomentumSGD):
     """s = m s + u eta g;  w -= m s + u eta g"""
+
+    of_rows = "nesterov"
 
     def step(self, w, g, s, x):
         push = x.u_eta * g
@@ -125,6 +129,7 @@ class Adam(Rule):
     states = {"s": 0.0, "r": 0.0}
     momenta = ("momentum", "variance momentum")
     counters = {"c": 0}
+    of_rows, row_numbers = "adam", ("m", "u", "v", "rate", "v1")
 
     def __init__(self, unit_gain: bool, epsilon: float):
         super().__init__(unit_gain)
@@ -146,6 +151,8 @@ class Adam(Rule):
 
 class AdaMax(Adam):
     """r = max(v r, |g|);  s = m s + u g;  w -= eta / (1-m^c) s / (r + eps)   (Kingma 2015, section 7.1)"""
+
+    of_rows, row_numbers = "adamax", ("m", "u", "v", "rate")
 
     def numbers(self, n, eta, m, v):
         made = super().numbers(n, eta, m, v)

@@ -45,9 +45,7 @@ class _Made(ctypes.Structure):
 
 def native_user_include() -> str:
     """The folder of `cogkit_user.h`, for the compiler."""
-    import cogkit
-
-    return os.path.join(os.path.dirname(os.path.abspath(cogkit.__file__)), "engine")
+    return os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "engine")
 
 
 def address_of(function: Any, what: str) -> int:
