@@ -11,6 +11,7 @@ import struct
 import numpy as np
 import pytest
 from cases.errors import WRONG
+from cases.errors_training import WRONG as WRONG_TRAINING
 from cases.ops import CASES
 from test_goldens import here
 
@@ -643,7 +644,7 @@ def told(use, kind):
     return str(caught.value)
 
 
-for row in WRONG:
+for row in (*WRONG, *WRONG_TRAINING):
     wrong(*row)
 
 
