@@ -80,7 +80,8 @@ class _Collector:
 def _sorted(callbacks: Any) -> tuple[list[Any], dict[type, Any]]:
     """(progress writers, config by its class) of a list of callbacks, or of one."""
     given = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-    writers, configs = [], {}
+    writers: list[Any] = []
+    configs: dict[type, Any] = {}
     for callback in given:
         kind = next((k for k in (CheckpointConfig, CrossValidationConfig, TestConfig) if isinstance(callback, k)), None)
         if kind is None and not hasattr(callback, "update_training"):
