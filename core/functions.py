@@ -321,7 +321,7 @@ class Function(Operators):
     def _substituted(self, method: CloneMethod, mapping: dict[Variable, Variable], known: dict[Variable, Variable]) -> Function:
         known.update((k, v) for k, v in mapping.items() if not k.is_output)  # inside blocks too
         made = Function(*clone(self.root, self._signature, method, mapping, known))
-        refresh(made)
+        refresh(made, set(mapping.values()))
         return made
 
     def update_signature(self, *arg_types: Any, **kwarg_types: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cogkit import variables
@@ -134,24 +134,27 @@ def substitute(nodes: Sequence[Primitive], mapping: dict[int, Variable]) -> None
             for p, v in zip(node.inner, node.operands, strict=True):
                 p.stands_for = v
         node.forget()
-    delays = list(_delays(nodes))
+    own = {id(node): node for node in _with_inner(nodes)}
+    delays = [node for node in own.values() if node.op.delays]
     if delays:
-        around = cyclic(nodes)
+        # a cycle that leaves these nodes closes by what was put in
+        apart = all(not v.is_output or id(v.owner) in own for v in mapping.values())
+        around = cyclic(nodes, own if apart else None)
         for node in delays:
-            node.cyclic = node in around
+            node.cyclic = node.cyclic or node in around
 
 
-def _delays(nodes: Iterable[Primitive]) -> Iterator[Primitive]:
+def _with_inner(nodes: Iterable[Primitive]) -> Iterator[Primitive]:
+    """The nodes, and those inside of blocks."""
     for node in nodes:
-        if node.op.delays:
-            yield node
-        elif isinstance(node, Block):
-            yield from _delays(nodes_of(node.composite.root))
+        yield node
+        if isinstance(node, Block):
+            yield from _with_inner(nodes_of(node.composite.root))
 
 
-def refresh(function: Function) -> None:
-    """Infers the types of a graph again, producers first."""
-    for node in nodes_of(function.root):
+def refresh(function: Function, without: Container[Variable] = ()) -> None:
+    """Infers the types of a graph again, producers first. without: values whose producers are left as they are."""
+    for node in nodes_of(function.root, without=without):
         if isinstance(node, Block):
             try:
                 refresh(node.composite)

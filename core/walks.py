@@ -78,6 +78,11 @@ def producers(node: Typed) -> list[Primitive]:
     return found
 
 
-def cyclic(nodes: Iterable[Primitive]) -> set[Primitive]:
-    """The nodes that depend on themselves, of all that the given ones need, through blocks too."""
-    return {n for group in components(nodes, producers) for n in group if len(group) > 1 or n in producers(n)}
+def cyclic(nodes: Iterable[Primitive], own: Container[int] | None = None) -> set[Primitive]:
+    """The nodes that depend on themselves, of all that the given ones need, through blocks too. own: ids of nodes, to look at no others."""
+
+    def near(node: Primitive) -> list[Primitive]:
+        return [n for n in producers(node) if id(n) in own]
+
+    inputs = producers if own is None else near
+    return {n for group in components(nodes, inputs) for n in group if len(group) > 1 or n in inputs(n)}

@@ -10,6 +10,7 @@ centred inputs and the like are never written to memory.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from cogkit.lowering.ir import Graph, Inside, Node, Value
@@ -167,9 +168,9 @@ class _Fuser:
             if is_readable_slice(n) and n.outputs[0] not in self.wanted and self.in_programs(n.outputs[0]) and whole(n.inputs[0]):
                 n.outputs[0].inside = Inside(n.inputs[0], n.attrs["axis"], n.attrs["first"], n.attrs["stride"])
             elif n.name == "concat":
-                at = 0
+                at, times = 0, Counter(n.inputs)
                 for v in n.inputs:
-                    mine = self.free_node(v.producer) and v not in self.wanted and n.inputs.count(v) == 1
+                    mine = self.free_node(v.producer) and v not in self.wanted and times[v] == 1
                     if mine and v.inside is None and self.in_programs(v, n):
                         v.inside = Inside(n.outputs[0], n.attrs["axis"], at, 1)
                     at += v.type.shape[n.attrs["axis"]]
