@@ -169,7 +169,10 @@ class AdaMax(Adam):
 
 
 class FSAdaGrad(Rule):
-    """r = v r + (1-v) g g;  c = v c + (1-v) n;  t = g min(10, sqrt(c / r));  s = m s + u t;  w -= eta s   (CNTK)"""
+    """r = v r + (1-v) g g;  c = v c + (1-v) n;  t = g min(10, sqrt(c / r));  s = m s + u t;  w -= eta s   (CNTK)
+
+    CNTK leaves s as it was while the momentum of a schedule is 0.
+    """
 
     states = {"s": 0.0, "r": 0.0}
     momenta = ("momentum", "variance momentum")
