@@ -233,6 +233,9 @@ class Learner:
         """Sets its counts, by which its schedules go: to what all ranks have seen that train together."""
         self._samples, self._minibatches, self._sweeps = samples, minibatches, sweeps
 
+    def settle(self) -> None:
+        """Called by all ranks before they do something together, a checkpoint or a test: brings those that train apart to one model."""
+
     def reset_smoothed_gradients(self) -> None:
         """Puts the state of the rule back to its beginning."""
 

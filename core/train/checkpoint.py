@@ -84,6 +84,8 @@ def write_checkpoint(
     path, rank = pathlib.Path(path), ranks.rank()
     if path.is_dir():
         raise IsADirectoryError(f"{path}: expected a file or nothing to write a checkpoint to, got a folder")
+    for learner in learners:
+        learner.settle()
     token = str(int(ranks.sum(np.array([0.0 if rank else secrets.randbelow(TOKEN)]))[0]))
     file = _state_file(path, rank)
 
