@@ -46,9 +46,11 @@ class DistributedLearner(Learner):
             raise ValueError(f"{self.kind}: expected distributed_after of 0 samples or more, got {distributed_after!r}")
         self.local = learner
         self.world = current_world()
+        self.world.learners.add(self)
         self.distributed_after = int(distributed_after)
         self.calls = 0  # of `train_distributed`
         self.joined = False  # whether exchanges have begun
+        self.in_step = False  # whether ranks must exchange something in the same minibatches, since other learners do so too
 
     # the local learner's -------------------------------------------------------------------------------------------
 
@@ -168,6 +170,8 @@ class DistributedLearner(Learner):
         """Begins to exchange, from the same model on all ranks. Raises RankError that names the ranks whose model is another one."""
         self.joined = True
         self.check_alike([p.data for p in self.parameters])
+        others = self.world.all_gather(np.array([len(self.world.learners)]), "number of learners")
+        self.in_step = bool(others.max() > 1)
 
     def check_alike(self, arrays: Sequence[np.ndarray]) -> None:
         """Raises RankError that names the ranks whose learner is another one, or whose arrays have other bytes than rank 0's."""

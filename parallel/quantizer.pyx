@@ -27,7 +27,8 @@ cdef Columns columns_of(const int64_t[:, ::1] table):
     return made
 
 
-def pack(const int64_t[:, ::1] table, int bits, bint zero, const float[::1] values, float[::1] residual, unsigned char[::1] message):
+def pack(const int64_t[:, ::1] table, int bits, bint zero, const float[::1] values, float[::1] residual,
+         unsigned char[::1] message):
     """See `cogkit.parallel.quantize.pack`."""
     if table.shape[1] == 0:
         return

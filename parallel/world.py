@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -56,6 +57,7 @@ class World(abc.ABC):
     def __init__(self) -> None:
         self.step = 0
         self.meter = Meter(self.clock)
+        self.learners: weakref.WeakSet[Any] = weakref.WeakSet()  # that train in it
         self._lent: dict[tuple[int, np.dtype], list[np.ndarray]] = {}
 
     def borrow(self, n: int, dtype: np.dtype) -> np.ndarray:
