@@ -118,7 +118,8 @@ def _seen(n: Any, sights: Sights) -> list[tuple[Any, Sights]]:
         if windows is None:
             return []
         back = name in ("conv_dx", "max_pool_dx")
-        return [(n.inputs[0], tuple((s.back if back else s.through)(*w) for s, w in zip(sights, windows, strict=True)))]  # type: ignore[misc]
+        moved = [s.back(*w) if back else s.through(*w) for s, w in zip(sights, windows, strict=True)]
+        return [(n.inputs[0], (moved[0], moved[1]))]
     if name in ("take", "put"):
         axis = n.attrs["axis"] - len(shape) + 2  # 0 is height, 1 is width
         step = (n.attrs["stride"], float(n.attrs["first"]))
