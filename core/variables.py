@@ -326,6 +326,7 @@ class _Valued(Variable):
         self.version = 0  # counts the writes from outside of plans
         self.assigned = False  # whether an op writes it
         self.row_sparse = False  # whether the data are a list of rows, as those of a gradient
+        self.lags: list[Any] = []  # updates that have rows of the data still to bring up to date: `settle`
         if isinstance(init, (str, bytes, dict)):
             raise TypeError(
                 sentence(
@@ -390,6 +391,8 @@ class _Valued(Variable):
                     )
                 )
             self._fill()
+        for lag in self.lags:
+            lag.settle()
         return self._data
 
     @property
@@ -407,7 +410,7 @@ class _Valued(Variable):
             self._data = aligned_empty(self._shape, self._dtype)
         if new.shape != self._shape and new.ndim:
             raise ValueError(sentence(self.kind, self._name, self.where, f"a value of shape {self._shape}", f"{new.shape}"))
-        self._data[...] = new
+        self.data[...] = new
         self.version += 1
         if self.kind == "Constant":
             global edits

@@ -281,3 +281,120 @@ def test_wrong_uses(wrong, kind, words):
     with pytest.raises(kind) as e:
         wrong(x, C.times(x, w))
     assert words in str(e.value)
+
+
+# rules with momentum: rows whose gradient is 0 are brought up to date when they are wanted ----------------------------------------
+
+LAGGING = ["momentum", "nesterov", "adam", "adam/gain", "adamax"]
+
+
+class Run:
+    """Training of an embedding of 60 rows by few words a minibatch, sparse or dense."""
+
+    def __init__(self, learner, sparse, dtype=np.float64, scale=1.0):
+        self.sparse, self.dtype, self.scale = sparse, dtype, scale
+        self.rng = np.random.RandomState(0)
+        self.w = C.parameter(init=self.rng.randn(60, 5).astype(dtype))
+        self.x, self.t = C.input_variable(60, is_sparse=sparse, dtype=dtype), C.input_variable(5, dtype=dtype)
+        self.z = C.times(self.x, self.w)
+        self.learner = s.LEARNERS[learner](C, [self.w], C.learning_parameter_schedule_per_sample(0.01))
+        self.trainer = C.Trainer(None, C.reduce_sum(self.z * self.t), self.learner)
+
+    def words(self, n=2):
+        rows = np.eye(60, dtype=self.dtype)[self.rng.randint(0, 60, n)]
+        return scipy.sparse.csr_matrix(rows) if self.sparse else rows
+
+    def steps(self, n):
+        for _ in range(n):
+            self.trainer.train_minibatch({self.x: self.words(), self.t: self.scale * self.rng.randn(2, 5).astype(self.dtype)})
+        return self
+
+    @property
+    def states(self):
+        return [v.value for v in self.learner.states[self.w].values()]
+
+
+def both(learner, see, **settings):
+    """What `see` gives of a sparse and of a dense run."""
+    return [see(Run(learner, sparse, **settings)) for sparse in (True, False)]
+
+
+@pytest.mark.parametrize("learner", LAGGING)
+def test_rows_that_were_left_behind(learner):
+    def see(run):
+        assert run.steps(300).trainer.total_number_of_samples_seen == 600
+        return [run.w.value, *run.states, run.steps(7).w.value]
+
+    for got, want in zip(*both(learner, see), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-13)
+    for got, want in zip(*both(learner, see, dtype=np.float32), strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("learner", ["adam", "adamax"])
+@pytest.mark.parametrize("scale", [0.0, 1e-9, 1e-6, 1e-3])
+def test_small_gradients_beside_epsilon(learner, dtype, scale):
+    """The terms of the sum over updates do where epsilon is small; elsewhere the updates are done one by one."""
+    got, want = both(learner, lambda run: run.steps(40).w.value, dtype=DTYPES[dtype], scale=scale)
+    close(got, want, dtype)
+
+
+def test_others_that_read_the_rows():
+    """Other functions, by sparse inputs, by one-hot indices, whole; copies; a value that is set."""
+
+    def see(run):
+        i, x, found = C.input_variable(()), C.input_variable(60, is_sparse=run.sparse, dtype=np.float64), []
+        by_rows, by_index, whole = C.times(x, run.w), C.gather(run.w, C.cast(i, np.float64)), C.reduce_sum(run.w)
+        for _ in range(4):
+            run.steps(11)
+            found += [by_rows.eval({x: run.words(3)}), by_index.eval({i: [3, 4]}), whole.eval()]
+            found += [run.steps(5).z.clone("clone").parameters[0].value, run.z.grad({run.x: run.words(1)}, [run.w])]
+        run.w.value = run.w.value + 1
+        return [*found, run.steps(20).w.value]
+
+    for got, want in zip(*both("adam", see), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-13)
+
+
+def test_a_second_learner_of_the_same_parameter():
+    def see(run):
+        other = C.Trainer(None, C.reduce_sum(run.z), s.LEARNERS["momentum"](C, [run.w], 0.01))
+        for _ in range(10):
+            run.steps(2)
+            other.train_minibatch({run.x: run.words()})
+        return run.w.value
+
+    got, want = both("adam", see)
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-13)
+
+
+def test_a_learner_that_is_gone_leaves_the_rows_right():
+    def see(run):
+        run.steps(15)
+        run.trainer = run.learner = None
+        return run.w.value
+
+    got, want = both("adam", see)
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("learner", ["momentum", "adam"])
+def test_checkpoints_of_rows_left_behind(learner, tmp_path):
+    run = Run(learner, True).steps(20)
+    run.trainer.save_checkpoint(str(tmp_path / "c"))
+    state = run.rng.get_state()
+    want = run.steps(20).w.value
+    run.trainer.restore_from_checkpoint(str(tmp_path / "c"))
+    run.rng.set_state(state)
+    assert np.array_equal(run.steps(20).w.value, want)
+
+
+def test_states_put_back_to_their_beginning():
+    def see(run):
+        run.steps(9)
+        run.learner.reset_smoothed_gradients()
+        return run.steps(9).w.value
+
+    got, want = both("adam", see)
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-13)

@@ -138,6 +138,42 @@ def _listed(made: Any) -> list[Any]:
     return made if isinstance(made, list) else [] if made is None else [made]
 
 
+def rows_read(graph: Graph) -> list[tuple[Any, list[Any]]]:
+    """The variables that a graph reads, each with the sparse inputs that name the rows that it reads; none where it may read any.
+
+    An update of rows itself knows what it reads.
+    """
+    readers: dict[Value, list[Any]] = {v: [None] for v in graph.outputs}
+    for n in graph.nodes:
+        for v in n.inputs:
+            readers.setdefault(v, []).append(n)
+
+    def naming(v: Value) -> list[Any]:
+        """The leaves that name the rows which the readers of a value want; None among them for all rows."""
+        found: list[Any] = []
+        for n in readers.get(v, ()):
+            if n is not None and n.op.kernel == "view":
+                found += naming(n.outputs[0])
+            elif n is not None and n.name == "csr_times" and not n.attrs["tb"] and n.inputs[1] is v:
+                a = n.inputs[0].producer
+                while a.inputs and a.inputs[0].sparse:  # rows of a are some of those
+                    a = a.inputs[0].producer
+                found.append(a.leaf)
+            else:
+                found.append(None)
+        return found
+
+    out = []
+    for n in graph.nodes:
+        v = n.outputs[0]
+        if n.op is None and (n.leaf.kind in ("Parameter", "Constant")) and v.type.shape and not v.sparse:
+            if all(r is not None and r.name == "update_rows" for r in readers.get(v, ())):
+                continue
+            leaves = naming(v)
+            out.append((n.leaf, [] if None in leaves else list(dict.fromkeys(leaves))))
+    return out
+
+
 class CpuPlan:
     """Runs a lowered graph with the kernels of the CPU engine."""
 
@@ -165,6 +201,7 @@ class CpuPlan:
         # variables that are wanted: their values from before the run, which may write them
         self.early = [i for i, v in enumerate(graph.outputs) if self.stores[root_of(v), PLAIN].kind == "variable"]
         self.users = calls_of(graph)
+        self.rows_read = rows_read(graph)
         self.lock = threading.Lock()
 
     def keep_outputs(self, first: int) -> None:
@@ -199,6 +236,10 @@ class CpuPlan:
             b.bind(self.arena, feeds)
             for call in self.users:
                 call.begin()
+            for variable, fed in self.rows_read:
+                for lag in variable.lags:
+                    for rows in [feeds[v].indices for v in fed] or [None]:
+                        lag.settle(rows)
             early = [self.fetch(b, self.graph.outputs[i], feeds, sizes, False) for i in self.early]
             if observers:
                 run_watched(Running(self, b, sizes, run))

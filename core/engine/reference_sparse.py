@@ -98,13 +98,25 @@ def _one_hot(n, sizes, run, x):
 
 @kernel("update_rows")
 def _update_rows(n, sizes, run, w, g, *rest):
-    *states, eta, scale, limit = rest
+    *rest, scale, limit = rest
+    rule = n.attrs["rule"]
     g = g.toarray() * scale
     norm = np.sqrt((g * g).sum())
     g = g * min(1.0, limit / norm if norm else 1.0) if n.attrs["norm"] else np.clip(g, -limit, limit)
-    if n.attrs["rule"] == "adagrad":
-        states[0] += g * g
-        a = 1 / np.sqrt(states[0] + 1e-16)
-        g, eta = a * g, eta / a.mean() if n.attrs["average"] else eta
-    w -= eta * g
+    if rule == "sgd":
+        w -= rest[0] * g
+    elif rule == "adagrad":
+        s, eta = rest
+        s += g * g
+        a = 1 / np.sqrt(s + 1e-16)
+        w -= (eta / a.mean() if n.attrs["average"] else eta) * a * g
+    elif rule in ("momentum", "nesterov"):
+        s, m, u = rest
+        s[...] = m * s + u * g
+        w -= s if rule == "momentum" else m * s + u * g
+    else:
+        s, r, m, u, v, rate, *v1 = rest
+        s[...] = m * s + u * g
+        r[...] = v * r + v1[0] * g * g if rule == "adam" else np.maximum(v * r, abs(g))
+        w -= rate * s / ((np.sqrt(r) if rule == "adam" else r) + n.attrs["epsilon"])
     return np.zeros((), w.dtype)

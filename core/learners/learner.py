@@ -445,7 +445,7 @@ class GraphLearner(Learner):
             norm = "limit" in has and not self.options.gradient_clipping_with_truncation
             r = self.rule
             numbers = [*(has[name] for name in r.row_numbers), has.get("scale", Constant(1.0, (), p.dtype)), limit]
-            settings = {"rule": r.of_rows, "average": r.average, "norm": norm, "epsilon": r.epsilon}
+            settings: dict[str, Any] = {"rule": r.of_rows, "average": r.average, "norm": norm, "epsilon": r.epsilon}
             return [apply("update_rows", [p, g, *self.states[p].values(), *numbers], **settings)]
         w: Any = p
         if p.dtype == np.float16:

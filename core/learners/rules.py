@@ -63,7 +63,8 @@ class MomentumSGD(Rule):
 
     states = {"s": 0.0}
     momenta = ("momentum",)
-    of_rows, row_numbers = "momentum", ("m", "u_eta")
+    of_rows = "momentum"
+    row_numbers = ("m", "u_eta")
 
     def numbers(self, n, eta, m):
         return {"m": m, "u_eta": self.gain(m) * eta}
@@ -129,7 +130,8 @@ class Adam(Rule):
     states = {"s": 0.0, "r": 0.0}
     momenta = ("momentum", "variance momentum")
     counters = {"c": 0}
-    of_rows, row_numbers = "adam", ("m", "u", "v", "rate", "v1")
+    of_rows = "adam"
+    row_numbers: tuple[str, ...] = ("m", "u", "v", "rate", "v1")
 
     def __init__(self, unit_gain: bool, epsilon: float):
         super().__init__(unit_gain)
@@ -152,7 +154,8 @@ class Adam(Rule):
 class AdaMax(Adam):
     """r = max(v r, |g|);  s = m s + u g;  w -= eta / (1-m^c) s / (r + eps)   (Kingma 2015, section 7.1)"""
 
-    of_rows, row_numbers = "adamax", ("m", "u", "v", "rate")
+    of_rows = "adamax"
+    row_numbers = ("m", "u", "v", "rate")
 
     def numbers(self, n, eta, m, v):
         made = super().numbers(n, eta, m, v)

@@ -33,8 +33,8 @@ def csr_bytes(rows: int, itemsize: int) -> int:
 
 
 def is_fed_sparse(v: Any) -> bool:
-    """Whether a variable is fed as CSR rows: an input said to be sparse that has an axis for the columns."""
-    return bool(getattr(v, "is_sparse", False)) and v.kind == "Input" and len(v._shape) > 0
+    """Whether a variable is fed as CSR rows: an input said to be sparse that has an axis for the columns, of a type that kernels take."""
+    return bool(getattr(v, "is_sparse", False)) and v.kind == "Input" and len(v._shape) > 0 and v._dtype.itemsize >= 4
 
 
 def form_of(op: Any, inputs: Sequence[Any], attrs: dict[str, Any], leaf: Any) -> str:

@@ -78,6 +78,6 @@ def _update_type(types, attrs):
     return [Type((), types[0].dtype, ())]
 
 
-# attrs rule: 'sgd' or 'adagrad'; average, norm: see engine.cpu.sparse.UpdateRows. Operands w, g (a list of rows), states, eta, scale, limit;
-# w and states are changed in place; the result is of no use
+# attrs rule, average, norm, epsilon: see UpdateRows and LaggingRows of engine.cpu.sparse. Operands w, g (a list of rows), states, numbers of
+# the rule, scale, limit; w and states are changed in place, those of rules with momentum later where g is 0; the result is of no use
 Op("update_rows", "UpdateRows", _update_type, constant_gradient, "update_rows", "learners.rules", writes=True)

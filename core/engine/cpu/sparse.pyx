@@ -1,4 +1,4 @@
-# sources: sparse.cpp
+# sources: sparse.cpp lagging.cpp
 """Kernels of sparse values: rows of CSR, gradients that list their rows. `engine.sparse` says how both lie in memory.
 
 Results whose size the data decide lie in memory of the kernel that made them, which grows and is kept.
@@ -7,7 +7,20 @@ include "kernel.pxi"
 
 import numpy as np
 
-__all__ = ["CsrDense", "CsrMove", "CsrOneHot", "CsrTimes", "CsrTransposed", "RowsAdd", "RowsDense", "ScatterRows", "UpdateRows"]
+from libc.stdint cimport int32_t
+
+__all__ = [
+    "CsrDense",
+    "CsrMove",
+    "CsrOneHot",
+    "CsrTimes",
+    "CsrTransposed",
+    "LaggingRows",
+    "RowsAdd",
+    "RowsDense",
+    "ScatterRows",
+    "UpdateRows",
+]
 
 
 cdef extern from "sparse.h" namespace "cg":
@@ -21,6 +34,12 @@ cdef extern from "sparse.h" namespace "cg":
     Kernel *make_csr_move(int64_t rows, const int64_t *index) except +
     Kernel *make_csr_one_hot(int64_t n, int64_t classes, string dtype) except +
     Kernel *make_update_rows(string rule, cbool average, cbool norm, int64_t width, int64_t n, string dtype) except +
+
+cdef extern from "lagging.h" namespace "cg":
+    cdef cppclass LaggingKernel "cg::LaggingKernel"(Kernel):
+        void settle(void **buf, const int32_t *row, int64_t count) nogil
+        void settle_all(void **buf) nogil
+    LaggingKernel *make_lagging_rows(string rule, cbool norm, double epsilon, int64_t width, int64_t n, string dtype) except +
 
 
 cdef class CsrTimes(BoundKernel):
@@ -86,3 +105,33 @@ cdef class UpdateRows(BoundKernel):
     """
     def __init__(self, rule, average, norm, width, n, dtype):
         self.own(make_update_rows(text(rule), average, norm, width, n, text(dtype)))
+
+
+cdef class LaggingRows(BoundKernel):
+    """The update of a rule with momentum ('momentum', 'nesterov', 'adam', 'adamax') at the rows of a gradient g, w (width, n).
+
+    What it does to the other rows, whose gradient is 0, is made up for when they are wanted: `settle` before they are read.
+    Buffers w, g, states s (and r), m, u, of adam and adamax v, rate, of adam v1, then scale and limit as in `UpdateRows`.
+    keep: owners of the buffers.
+    """
+    cdef object keep
+
+    def __init__(self, rule, norm, epsilon, width, n, dtype, keep=None):
+        self.keep = keep
+        self.own(make_lagging_rows(text(rule), norm, epsilon, width, n, text(dtype)))
+
+    def settle(self, rows=None) -> None:
+        """Brings rows up to date: those of these numbers (contiguous int32, repeated or not), or all."""
+        cdef const int32_t[::1] some
+        cdef LaggingKernel *k = <LaggingKernel *>self.kernel
+        cdef int64_t count
+        if self.call.buf[0] == NULL:
+            return
+        if rows is None:
+            with nogil:
+                k.settle_all(self.call.buf)
+        elif len(rows):
+            some = rows
+            count = some.shape[0]
+            with nogil:
+                k.settle(self.call.buf, &some[0], count)
