@@ -527,6 +527,28 @@ row("roipooling/average", roi("AVG_POOLING", (2, 3)), X(2, 6, 7), X(3, 4, value=
 row("roipooling/average_outside", roi("AVG_POOLING", (3, 2)), X(2, 6, 7), X(3, 4, value=[[[-2, -2, 9, 9], [5, 5, 9, 9], [8, 8, 9, 9]]], grad=False), rows=1, golden=False)
 row("roipooling/ties", roi(bins=(1, 1)), X(1, 2, 2, value=[[[[1, 1], [1, 1]]]]), X(1, 4, value=[[[0, 0, 1, 1]]], grad=False), rows=1, fd=False)
 
+# the same behind a convolution of 16 channels, whose format is another one
+BLOCKED = dict(rows=2, golden=False, fd=False, rtol=3e-5, atol=1e-5)
+
+
+def blocked(f):
+    return lambda C, x, w, *more: f(C, C.convolution(w, x, auto_padding=P(True, True)), *more)
+
+
+for op, f in (
+    ("crop_manual", lambda C, y: C.crop_manual(y, y[:, :3, :4], 1, 2)),
+    ("depth_to_space", lambda C, y: C.depth_to_space(y, 2)),
+    ("space_to_depth", lambda C, y: C.space_to_depth(y, 2)),
+    ("unpooling", lambda C, y: C.unpooling(C.pooling(y, C.MAX_POOLING, (2, 2), strides=(2, 2)), y, C.MAX_UNPOOLING, (2, 2), strides=(2, 2))),
+    ("local_response_normalization", named("local_response_normalization", 2, 1.0, 0.5, 0.75)),
+    ("mean_variance_normalization", named("mean_variance_normalization")),
+    ("image_scaler", lambda C, y: C.image_scaler(y, 0.5, list(range(16)))),
+    ("top_k", lambda C, y: C.top_k(y, 3, axis=0)),
+    ("unpack_batch", lambda C, y: C.to_batch(C.unpack_batch(y) * 2.0)),
+):
+    row(op + "/16", blocked(f), X(16, 6, 6), W(16, 16, 3, 3), mixes_rows=op == "unpack_batch", **BLOCKED)
+row("roipooling/16", blocked(lambda C, y, r: C.roipooling(y, r, C.MAX_POOLING, (2, 2), 1.0)), X(16, 6, 7), W(16, 16, 3, 3), K(3, 4, value=ROIS), **BLOCKED)
+
 # ------------------------------------------------------------------------------------------------------- normalisation
 family("normalisation")
 
@@ -617,6 +639,40 @@ row("classification_error/axis0", named("classification_error", axis=0), X(3, 4,
 row("classification_error/ties", named("classification_error"), X(4, value=[[1, 3, 3, 1], [1, 3, 3, 1]]), X(4, value=[[0, 1, 0, 0], [0, 0, 1, 0]]), rows=2, **ERR)
 row("classification_error/soft", named("classification_error"), X(5, domain="distinct"), X(5, domain="soft"), rows=8, **ERR)
 row("cosine_distance", named("cosine_distance"), X(4), X(4), later=True)
+
+# ------------------------------------------------------------------------------- samples, ranks and losses over many classes
+family("sampled")
+RANKED = dict(rows=6, mixes_rows=True, fd=False)  # the gradient of LambdaRank is no slope; CNTK takes rows of a query as sorted by gain
+GAIN, QUERY = X(1, value=[[7], [3], [1], [2], [1], [0]], grad=False), X(1, value=[[1], [1], [1], [4], [4], [4]], grad=False)
+UNSCALED = "CNTK does not multiply the gradient by the one that comes from above"
+row("lambda_rank", named("lambda_rank"), X(1, domain="distinct"), GAIN, QUERY, departs=UNSCALED, where=("d0",), **RANKED)
+row("lambda_rank/one", named("lambda_rank"), X(1, domain="distinct"), X(1, value=[[9], [7], [3], [2], [1], [0]], grad=False), X(1, value=[[2]] * 6, grad=False), departs=UNSCALED, where=("d0",), **RANKED)
+row("lambda_rank/numbers", named("lambda_rank"), X(domain="distinct"), X(value=[5, 2, 1], grad=False), X(value=[1, 1, 1], grad=False), rows=3, mixes_rows=True, fd=False, departs=UNSCALED, where=("d0",))
+row("ndcg_at_1", named("ndcg_at_1"), X(1, domain="distinct", grad=False), GAIN, QUERY, rows=6, mixes_rows=True, diff=False)
+row("ndcg_at_1/shuffled", named("ndcg_at_1"), X(1, domain="distinct", grad=False), X(1, domain="whole:4", grad=False), X(1, value=[[1], [1], [2], [2], [2], [2]], grad=False), rows=6, mixes_rows=True, diff=False)
+NEGATIVES = named("cosine_distance_with_negative_samples", 1, 2)
+row("cosine_distance_with_negative_samples", NEGATIVES, X(4), X(4), rows=5, mixes_rows=True, f8=True)
+row("cosine_distance_with_negative_samples/far", named("cosine_distance_with_negative_samples", 2, 5), X(4), X(4), rows=4, mixes_rows=True)
+row("fmeasure", named("fmeasure"), X(2, 3, 4, domain="probability"), X(2, 3, 4, domain="binary", grad=False))
+row("fmeasure/beta", named("fmeasure", 2), X(3, 4, domain="probability"), X(3, 4, domain="probability"), f8=True)
+row("fmeasure/vector", named("fmeasure"), X(5, domain="probability"), X(5, domain="probability"))
+row("focal_loss", named("focal_loss"), X(5), X(5, domain="onehot", grad=False), golden=False)
+row("focal_loss/soft", named("focal_loss", 1.5, 0.25, 0), X(3, 4), X(3, 4, domain="soft"), golden=False)
+row("focal_loss/each", lambda C, x, y, a: C.focal_loss(x, y, 0.5, a), X(4), X(4, domain="onehot", grad=False), W(4, domain="positive"), golden=False)
+row("focal_loss/none", named("focal_loss", 0), X(4), X(4, domain="onehot", grad=False), golden=False)
+ONE = K(4, value=[0, 0, 2, 0])  # a class that is certain to be drawn
+row("random_sample/certain", lambda C, w, x: C.times(C.random_sample(w, 3, True), x), ONE, W(4, 2), diff=False)
+row("random_sample_inclusion_frequency", named("random_sample_inclusion_frequency", 5, True), K(4, value=[1, 3, 0, 4]), diff=False)
+row("random_sample_inclusion_frequency/once", named("random_sample_inclusion_frequency", 2, False), K(5, value=[1, 3, 0, 4, 2]), diff=False, golden=False)
+row("random_sample_inclusion_frequency/all", named("random_sample_inclusion_frequency", 4, False), K(5, value=[1, 3, 0, 4, 2]), diff=False, golden=False)
+NCE = lambda C, x, y, w, b, q: C.nce_loss(w, b, x, y, q, num_samples=3)  # noqa: E731
+THIRD = X(4, value=[[0, 0, 1, 0]] * 3, grad=False)
+row("nce_loss/certain", NCE, X(3), THIRD, W(4, 3), W(4, 1), ONE, f8=True)
+row("nce_loss/vector", NCE, X(3), THIRD, W(4, 3), W(4), ONE, golden=False)
+row("sampled_softmax_loss/all", lambda C, x, y, w, b, q: C.sampled_softmax_loss(w, b, x, y, q, 4, False, seed=1), X(3), X(4, domain="onehot", grad=False), W(4, 3), W(4, 1), K(4, domain="positive"), golden=False)
+row("hierarchical_softmax_layer", lambda C, x, y: C.hierarchical_softmax_layer(x, y, 10)[0], X(3), X(1, domain="whole:10", grad=False), rows=5)
+row("hierarchical_softmax_layer/groups", lambda C, x, y: C.hierarchical_softmax_layer(x, y, 7, 3)[0], X(3), X(1, domain="whole:7", grad=False), rows=5)
+row("hierarchical_softmax_layer/every", lambda C, x, y: C.combine(C.hierarchical_softmax_layer(x, y, 7, 3)[2]), X(3), X(1, domain="whole:7", grad=False), rows=2)
 
 # -------------------------------------------------------------------------------------------------------------- layers
 family("layer")
