@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 from cogkit.logging.progress import ProgressWriter
@@ -68,6 +69,14 @@ class LiveProgress(ProgressWriter):
         self._count += samples
         self._mark_count += samples
         self._skipped += samples
+
+    def get_checkpoint_state(self) -> dict[str, Any]:
+        """The samples that it has counted."""
+        return {"samples": self._count}
+
+    def restore_from_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Goes on from the samples of a checkpoint."""
+        self.skip(int(state["samples"]) - self._count)
 
     def _text(self, now: float) -> str:
         n, seconds, waited = self._count - self._mark_count, max(now - self._mark, 1e-9), self._waited()

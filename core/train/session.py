@@ -139,8 +139,7 @@ class TrainingSession:
     def on_cross_validation_end(self, index: int, average_error: float, num_samples: int, num_minibatches: int) -> bool:
         """Called with the result of cross-validation number `index`: the config's callback; False ends the training."""
         callback = None if self.cross_validation is None else self.cross_validation.callback
-        # a callback without a return value does not end anything
-        return callback is None or callback(index, average_error, num_samples, num_minibatches) is not False
+        return callback is None or _goes_on(callback(index, average_error, num_samples, num_minibatches))
 
     def get_minibatch_size(self) -> int:
         """The size of the next minibatch, of all ranks together, in samples."""
@@ -162,7 +161,7 @@ class TrainingSession:
                 break
             self.on_minibatch_start()
             more = self.trainer.train_minibatch(batch)  # False: no rank has data, or no learner learns any more
-            self._stopped = self.on_minibatch_end() is False or self._stopped
+            self._stopped = not _goes_on(self.on_minibatch_end()) or self._stopped
             for action in self._actions:
                 index = self._units(action.unit) // action.count
                 if index != action.index:
@@ -197,8 +196,7 @@ class TrainingSession:
 
     def _next(self, left: int) -> dict[Any, Any]:
         """The next minibatch of training by input, of at most `left` samples; {} at the end of the source."""
-        batch = self.source.get_next_minibatch(min(self.get_minibatch_size(), left), *self._share())
-        return by_input(batch, self.streams)
+        return _read(self.source, min(self.get_minibatch_size(), left), self.streams, *self._share())
 
     def _summarize(self, index: int) -> bool:
         self.trainer.summarize_training_progress()
@@ -207,7 +205,7 @@ class TrainingSession:
     def _validate(self, index: int) -> bool:
         self.on_cross_validation_start(index)
         found = (0.0, 0, 0) if self.cross_validation.source is None else self._measure(self.cross_validation)
-        more = self.on_cross_validation_end(index, *found) is not False
+        more = _goes_on(self.on_cross_validation_end(index, *found))
         if self._ranks.num_workers() > 1:  # what one rank's callback says holds for all
             more = not self._ranks.sum(np.array([float(not more)]))[0]
         return more
@@ -220,12 +218,10 @@ class TrainingSession:
         total, samples, minibatches = 0.0, 0, 0
         while samples < config.max_samples:
             size = min(config.minibatch_size[samples], config.max_samples - samples)
-            batch = by_input(config.source.get_next_minibatch(size, workers, rank), streams)
-            if not batch and workers == 1:
+            batch = _read(config.source, size, streams, workers, rank)
+            if not self._ranks.sum(np.array([float(bool(batch))]))[0]:  # no rank has data any more
                 break
             found, n = self.trainer.test_sums(batch, distributed=workers > 1)
-            if n == 0 and (workers == 1 or not self._ranks.sum(np.array([float(bool(batch))]))[0]):
-                break
             total, samples, minibatches = total + found, samples + n, minibatches + 1
         if position:  # a source of the user's that says nothing cannot be put back
             config.source.restore_from_checkpoint(position)
@@ -319,6 +315,19 @@ def by_input(batch: Mapping[Any, Any], streams: Mapping[Any, Any]) -> dict[Any, 
         names = ", ".join(str(getattr(s, "name", s)) for s in batch)
         lost = next(str(getattr(s, "name", s)) for s in streams.values() if s not in list(batch))
         raise ValueError(f"{PLACE}: expected streams of the source ({names}), got '{lost}'") from None
+
+
+def _read(source: Any, size: int, streams: Mapping[Any, Any], workers: int, rank: int) -> dict[Any, Any]:
+    """The next minibatch by input; {} at the end. One rank alone passes over minibatches all of whose sequences were left out."""
+    while True:
+        batch = by_input(source.get_next_minibatch(size, workers, rank), streams)
+        if workers > 1 or not batch or any(getattr(data, "num_samples", 1) for data in batch.values()):
+            return batch
+
+
+def _goes_on(result: Any) -> bool:
+    """What a callback says: one without a result does not end the training."""
+    return result is None or bool(result)
 
 
 def newest_checkpoint(filename: str | os.PathLike) -> pathlib.Path | None:

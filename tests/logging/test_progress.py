@@ -1,6 +1,7 @@
 """Progress writers: when they speak, what they say, and that a pipe gets plain lines."""
 
 import io
+import json
 
 import pytest
 
@@ -102,6 +103,29 @@ def test_live_progress_in_a_pipe_is_plain_lines():
     assert ", loss 2.0000, metric 10.00%, wait 0%, left 0:00" in lines[0]
     assert ", wait 100%, " in lines[1]
     assert lines[2].startswith("training: 20 samples in 0:00, ")
+
+
+def test_live_progress_goes_on_at_a_checkpoint():
+    first, out = P.LiveProgress(total=100, file=io.StringIO()), io.StringIO()
+    first.update_training(40, 1.0, None)
+    with P.LiveProgress(total=100, interval=0.0, file=out) as live:
+        live.restore_from_checkpoint(first.get_checkpoint_state())
+        live.update_training(10, 20.0, 1.0)
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("training: 50% 50 samples, ") and lines[1].startswith("training: 10 samples in ")
+
+
+@pytest.mark.parametrize("value", [1.5, float("inf"), float("nan")])
+def test_sums_go_on_at_a_checkpoint(value):
+    first, second = Spy(2), Spy(2)
+    for _ in range(3):
+        first.update_training(10, value, 1.0)
+        first.update_test(4, 2.0)
+    second.restore_from_checkpoint(json.loads(json.dumps(first.get_checkpoint_state(), allow_nan=False)))
+    for spy in (first, second):
+        spy.update_training(10, 2.0, 1.0)
+        spy.write_training_summary()
+    assert repr(second.calls) == repr(first.calls[1:]) and second.total_training_updates == 4
 
 
 def test_live_progress_in_a_terminal():

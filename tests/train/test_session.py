@@ -171,6 +171,32 @@ def test_the_average_of_a_cross_validation(tmp_path):
     )
 
 
+def test_minibatches_without_a_sound_sequence_are_passed_over(tmp_path):
+    """All of whose sequences a reader had to leave out, in training and in a test."""
+    net, told = Net(), []
+
+    class Holes(Counting):
+        def next_minibatch(self, num_samples, number_of_workers=1, worker_rank=0, device=None):
+            if self.at >= 40:
+                return {}
+            made = super().next_minibatch(num_samples)
+            empty = self.at // num_samples % 2
+            return {k: C.io.MinibatchData(d.value[:0], 0, 0, False) if empty else d for k, d in made.items()}
+
+    config = C.CrossValidationConfig(Holes(True), None, 4, lambda *found: told.append(found))
+    net.session(Holes(True), cv_config=config).train()
+    assert [w for w in net.trace.log if w[0] == "u"] == ["u4", "u8", "u12", "u16", "u20"] and told[0][2] == 20
+
+
+def test_what_ends_a_training(tmp_path):
+    """False in any form; a callback that says nothing ends nothing."""
+    for result, samples in ((np.bool_(False), 20), (0, 20), (None, 40), (np.True_, 40)):
+        net = Net()
+        config = C.CrossValidationConfig(None, 20, callback=lambda *_, r=result: r)
+        net.session(rows(tmp_path), max_samples=40, cv_config=config).train()
+        assert net.trainer.total_number_of_samples_seen == samples
+
+
 def test_a_rate_of_zero_ends_it(tmp_path):
     """As in CNTK: the last minibatch is counted, what is left is summarized."""
     net = Net()
