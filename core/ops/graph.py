@@ -144,12 +144,8 @@ def custom_proxy_op(custom_op: str, output_shape: Any, output_data_type: Any, *o
 
     custom_op: what it stands for; operands of any type, whole numbers included. output_shape, output_data_type: of its result.
     """
-    attrs = {
-        "custom_op": str(custom_op),
-        "output_shape": sanitize_shape(output_shape),
-        "dtype": sanitize_dtype(output_data_type).name,
-    }
-    return apply("custom_proxy", list(operands), name, **attrs)
+    shape, dtype = sanitize_shape(output_shape), sanitize_dtype(output_data_type)
+    return apply("custom_proxy", list(operands), name, custom_op=str(custom_op), output_shape=shape, dtype=np.dtype(dtype).name)
 
 
 def _like(value: float):
