@@ -48,6 +48,10 @@ def should_force_deterministic_algorithms() -> bool:
     return True
 
 
+def use_sparse_gradient_aggregation_in_data_parallel_sgd(use: bool) -> None:
+    """Of GPUs in CNTK; ranks of cogkit sum whole gradients."""
+
+
 def allow_renaming_functions() -> None:
     """From now on functions and variables that have a name may be given another."""
     variables.renaming = True
