@@ -11,6 +11,7 @@ import struct
 import numpy as np
 import pytest
 from cases.errors import WRONG
+from cases.errors_sampled import WRONG as WRONG_SAMPLED
 from cases.errors_training import WRONG as WRONG_TRAINING
 from cases.ops import CASES
 from test_goldens import here
@@ -644,7 +645,7 @@ def told(use, kind):
     return str(caught.value)
 
 
-for row in (*WRONG, *WRONG_TRAINING):
+for row in (*WRONG, *WRONG_SAMPLED, *WRONG_TRAINING):
     wrong(*row)
 
 
