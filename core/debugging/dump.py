@@ -60,8 +60,8 @@ def _nodes(root: Primitive, path: tuple[str, ...] = ()) -> Iterator[tuple[Primit
 
 def _made(v: Variable) -> bool:
     """Whether a node computes it: a block may also hand a placeholder on."""
-    while v.is_output and isinstance(v.owner, Block):
-        v = v.owner.composite.outputs[v.index]
+    while v.is_output and isinstance(v.node, Block):
+        v = v.node.composite.outputs[v.index]
     return v.is_output
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +20,10 @@ __all__ = ["GradientCheck", "gradcheck"]
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """error: the largest difference between a gradient and a slope, relative to the larger of them and of 1; None of the rest where nothing
-    was checked. variable: where that was, index: of the element (sequence number first, over sequences). gradient, slope: the two numbers.
-    count: elements that were checked.
+    """error: the largest difference between a gradient and a slope, relative to the larger of them and of 1.
+
+    variable: where that was, None where nothing was checked; index: of the element (sequence number first, over sequences), () for a
+    direction. gradient, slope: the two numbers. count: elements or directions that were checked.
     """
 
     error: float
@@ -37,19 +38,26 @@ class GradientCheck:
             return "nothing to check"
         return (
             f"error {self.error:.3g} at {self.variable!r} {self.index}: gradient {self.gradient:.9g}, slope {self.slope:.9g}"
-            f" ({self.count} elements checked)"
+            f" ({self.count} checked)"
         )
 
 
 def gradcheck(
-    function: Function, arguments: Any, wrt: Iterable[Variable] | None = None, step: float = 1e-5, limit: int = 100, seed: int = 0
+    function: Function,
+    arguments: Any,
+    wrt: Iterable[Variable] | None = None,
+    step: float = 1e-5,
+    limit: int = 100,
+    directions: int = 0,
+    seed: int = 0,
 ) -> GradientCheck:
     """Compares gradients with central differences, in float64 on a copy of the function, whatever its type, and gives the largest error.
 
     The value that is differentiated is the sum over all outputs of random numbers times their elements. wrt: parameters and inputs of the
     function (default: all that want gradients). step: of the differences; limit: elements of each that are tried, at random where there
-    are more. Random ops draw the same numbers each time; nothing is written. Near a kink or jump of the function the slope means nothing.
-    Raises `ValueError` for a variable that the function does not have.
+    are more. directions: instead of elements, so many random directions of each, which is quicker. Random ops draw the same numbers each
+    time; nothing is written. Near a kink or jump of the function the slope means nothing. Raises `ValueError` for a variable that the
+    function does not have.
     """
     if wrt is None:
         wrt = [v for v in leaves_of(function.root) if (v.is_parameter or v.is_input) and v.needs_gradient]
@@ -64,33 +72,58 @@ def gradcheck(
     worst = GradientCheck(0.0, None, (), 0.0, 0.0, 0)
     if not outputs or not asked:
         return worst
+    state, values = copy.forward(feeds, outputs, outputs)
+    roots = [_random_like(values[v], rng) for v in outputs]
+    asked_of = [pairs[id(v)] for v in asked]
+    found_at = copy.backward(state, dict(zip(outputs, roots, strict=True)), asked_of)
+    slopes = [found_at[v] for v in asked_of]
     forward = Executable(outputs, training=True, effects=False)
-    roots = [_random_like(y, rng) for y in forward.run(feeds, step=0)]
-    fed = {v: Input(v.type.shape, v.type.dtype, False, False, v.type.axes, "gradient") for v in outputs}
-    backward = Executable(roots=fed, wrt=[pairs[id(v)] for v in asked], training=True, effects=False)
-    slopes = backward.run({**feeds, **dict(zip(fed.values(), roots, strict=True))}, step=0)
 
     def loss() -> float:
-        return sum(_dot(r, y) for r, y in zip(roots, forward.run(feeds, step=0), strict=True))
+        return sum(_dot(r, y) for r, y in zip(roots, forward.run(feeds, step=state.step), strict=True))
 
     count = 0
     for v, gradient in zip(asked, slopes, strict=True):
         mine = pairs[id(v)]
-        places = _places(gradient)
-        if len(places) > limit:
-            places = [places[i] for i in sorted(rng.permutation(len(places))[:limit])]
-        for place in places:
+        data = mine.data if isinstance(mine, Parameter) else feeds[mine]
+        arrays = data if isinstance(data, list) else [data]
+        gradients = [
+            np.reshape(g, a.shape) for g, a in zip(gradient if isinstance(data, list) else [gradient], arrays, strict=True)
+        ]
+        before = [a.copy() for a in arrays]
+        for place, ways in _ways(arrays, isinstance(data, list), limit, directions, rng):
             found = []
             for h in (step, -step):
-                with _moved(mine, feeds, place, h):
-                    found.append(loss())
+                for a, old, way in zip(arrays, before, ways, strict=True):
+                    a[...] = old if way is None else old + h * way
+                found.append(loss())
+            for a, old in zip(arrays, before, strict=True):
+                a[...] = old
             slope = (found[0] - found[1]) / (2 * step)
-            g = float(_at(gradient, place))
-            error = abs(g - slope) / max(1.0, abs(g), abs(slope))
+            parts = [g * way for g, way in zip(gradients, ways, strict=True) if way is not None]
+            want = float(sum(p.sum() for p in parts))
+            error = abs(want - slope) / max(1.0, abs(want), abs(slope), float(sum(np.abs(p).sum() for p in parts)))
             count += 1
             if worst.variable is None or not error <= worst.error:
-                worst = GradientCheck(error, v, place, g, slope, count)
+                worst = GradientCheck(error, v, place, want, slope, count)
     return replace(worst, count=count)
+
+
+def _ways(
+    arrays: list[np.ndarray], listed: bool, limit: int, directions: int, rng: np.random.RandomState
+) -> Iterator[tuple[tuple[int, ...], list[np.ndarray | None]]]:
+    """The changes that are tried: the element, () for a direction, and what is added to each array, None for nothing."""
+    if directions:
+        for _ in range(directions):
+            yield (), [rng.uniform(-1, 1, a.shape) for a in arrays]
+        return
+    places = [(i, place) for i, a in enumerate(arrays) for place in np.ndindex(a.shape)]
+    if len(places) > limit:
+        places = [places[k] for k in sorted(rng.permutation(len(places))[:limit])]
+    for i, place in places:
+        way = np.zeros(arrays[i].shape)
+        way[place] = 1.0
+        yield (i, *place) if listed else place, [way if k == i else None for k in range(len(arrays))]
 
 
 def _in_double(function: Function, asked: list[Variable]) -> tuple[Function, dict[int, Variable]]:
@@ -128,31 +161,3 @@ def _random_like(y: Any, rng: np.random.RandomState) -> Any:
 
 def _dot(a: Any, b: Any) -> float:
     return sum(_dot(s, t) for s, t in zip(a, b, strict=True)) if isinstance(a, list) else float(np.sum(a * b))
-
-
-def _places(values: Any) -> list[tuple[int, ...]]:
-    if isinstance(values, list):
-        return [(i, *place) for i, s in enumerate(values) for place in np.ndindex(s.shape)]
-    return list(np.ndindex(values.shape))
-
-
-def _at(values: Any, place: tuple[int, ...]) -> Any:
-    return values[place[0]][place[1:]] if isinstance(values, list) else values[place]
-
-
-class _moved:
-    """Has one element of a variable changed inside the `with` block."""
-
-    def __init__(self, v: Variable, feeds: dict, place: tuple[int, ...], by: float):
-        data = v.data if isinstance(v, Parameter) else feeds[v]
-        self.array, self.place = (data[place[0]], place[1:]) if isinstance(data, list) else (data, place)
-        if self.array.ndim < len(self.place):  # one sample, fed without a batch axis
-            self.place = self.place[len(self.place) - self.array.ndim :]
-        self.by = by
-
-    def __enter__(self) -> None:
-        self.before = self.array[self.place]
-        self.array[self.place] = self.before + self.by
-
-    def __exit__(self, *error: object) -> None:
-        self.array[self.place] = self.before

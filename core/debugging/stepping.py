@@ -173,7 +173,7 @@ def debug_model(
     root = model.root
 
     def operand(v: Variable) -> Variable:
-        if v not in mapping and v.is_output and id(v.owner) in mine:
+        if v not in mapping and v.is_output and id(v.node) in mine:
             return later.setdefault(v, Placeholder())
         return mapping.get(v, v)
 
@@ -185,11 +185,11 @@ def debug_model(
             mapping.update((old, _behind(new, after, session)) for old, new in zip(n.outputs, made.outputs, strict=True))
         root = made
     if later:
-        substitute([*copies, *(v.owner for v in mapping.values())], {id(p): mapping[v] for v, p in later.items()})
+        substitute([*copies, *(v.node for v in mapping.values())], {id(p): mapping[v] for v, p in later.items()})
     if isinstance(root, Combined):
         return Function(root)
     ends = [mapping[v] for v in model.outputs]
-    return Function(ends[0].owner) if len(ends) == 1 else Function(Combined(ends))
+    return Function(ends[0].node) if len(ends) == 1 else Function(Combined(ends))
 
 
 def _behind(v: Variable, after: Any, session: _Session) -> Variable:
