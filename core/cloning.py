@@ -63,7 +63,7 @@ def clone(
             return mapping[v]
         if v in made:
             return made[v]
-        if v.is_output and id(v.owner) in mine:
+        if v.is_output and id(v.node) in mine:
             return later.setdefault(v, Placeholder(name=v.name))
         return leaf(v)
 
@@ -74,7 +74,7 @@ def clone(
         copy.custom = deepcopy(node.custom)
         copies.append(copy)
         for old, new in zip(node.outputs, copy.outputs, strict=True):
-            if old.owner is node:
+            if old.node is node:
                 made[old] = new
     if later:
         substitute(copies, {id(p): made[v] for v, p in later.items()})

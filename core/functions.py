@@ -19,7 +19,7 @@ from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here, sentence
 from cogkit.nodes import Block, Combined, Primitive, refresh, substitute
 from cogkit.op import OPS
-from cogkit.variables import BoundPlaceholder, Constant, Input, Operators, Parameter, Variable, kind_of
+from cogkit.variables import BoundPlaceholder, Constant, Input, Operators, Parameter, Variable, kind_of, standing_for
 from cogkit.walks import inner_leaves, leaves_of, nodes_of
 
 __all__ = ["BlockFunction", "CloneMethod", "Function", "apply"]
@@ -97,7 +97,7 @@ class Function(Operators):
             )
         self.root.name = value
         for v in self.root.outputs:
-            if v.owner is self.root:
+            if v.node is self.root:
                 v._name = value
 
     op_name = property(lambda self: self.root.label, doc="CNTK's name of the last node's op.")
@@ -229,7 +229,8 @@ class Function(Operators):
 
     def __str__(self) -> str:
         """`name: Op(arguments) -> type`, as CNTK writes it."""
-        given = ", ".join(f"{v.name}: {kind_of(v)}" if v.name else kind_of(v) for v in self.arguments)
+        read = [(standing_for(v).name, kind_of(v)) for v in self.arguments]
+        given = ", ".join(f"{name}: {kind}" if name else kind for name, kind in read)
         made = [kind_of(v) for v in self.root.outputs]
         name = f"{self.name}: " if self.name else ""
         return f"{name}{self._title()}({given}) -> {made[0] if len(made) == 1 else 'Tuple[' + ', '.join(made) + ']'}"
@@ -253,8 +254,8 @@ class Function(Operators):
             return self.eval(mapping)
         given = {p: to_variable(v) for p, v in mapping.items()}
         same = given.get(self.root.operands[0]) if self.root.op.name == "alias" and not self.name else None
-        if same is not None and same.is_output and len(same.owner.outputs) == 1:
-            return Function(same.owner)  # the identity of a function is that function
+        if same is not None and same.is_output and len(same.node.outputs) == 1:
+            return Function(same.node)  # the identity of a function is that function
         captured: dict[Variable, Variable] = {p: p for p in self.placeholders if p not in mapping}
         return self._substituted(CloneMethod.share, given, captured)
 
@@ -310,7 +311,7 @@ class Function(Operators):
         for k in mapping:
             if id(k) not in reachable:
                 raise ValueError(self._says("a variable of this function to replace", repr(k)))
-        read = {id(u) for v in mapping.values() if v.is_output for u in leaves_of(v.owner)}
+        read = {id(u) for v in mapping.values() if v.is_output for u in leaves_of(v.node)}
         fresh: dict[Variable, Variable] = {
             v: Input(v._shape, v._dtype, v.needs_gradient, v.is_sparse, v._axes, v.name)
             for v in leaves
@@ -392,7 +393,7 @@ class Function(Operators):
                 found.setdefault(id(node), Node(node))
             inside = inner_leaves(node) if isinstance(node, Block) else ()
             for v in (*node.operands, *inside, *node.outputs):
-                if v.name == name and not (v.is_output and v.owner.name == name):
+                if v.name == name and not (v.is_output and v.node.name == name):
                     found.setdefault(id(v), v)
             if depth != 0 and isinstance(node, Block):
                 node.composite._find(name, depth - 1, found)
@@ -608,6 +609,9 @@ class Node(Function):
     def block_arguments_mapping(self) -> list[tuple[Variable, Variable]]:
         """Pairs (placeholder of the inner graph, operand it stands for)."""
         return list(zip(self.root.inner, self.root.operands, strict=True))
+
+
+variables.function_of = Node
 
 
 def _from_python(f: Callable, name: str = "", label: str | None = None, attributes: dict | None = None) -> Function:

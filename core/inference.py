@@ -90,7 +90,7 @@ class Typed:
                 done.add(id(node))
                 stack.append((node, True))
                 if node.cyclic:  # what it delays is guessed
-                    stack.extend((v.owner, False) for v in node.operands[:0:-1] if v.is_output)
+                    stack.extend((v.node, False) for v in node.operands[:0:-1] if v.is_output)
                 else:
                     stack.extend((n, False) for n in reversed(producers(node)))
 

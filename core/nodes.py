@@ -138,7 +138,7 @@ def substitute(nodes: Sequence[Primitive], mapping: dict[int, Variable]) -> None
     delays = [node for node in own.values() if node.op.delays]
     if delays:
         # a cycle that leaves these nodes closes by what was put in
-        apart = all(not v.is_output or id(v.owner) in own for v in mapping.values())
+        apart = all(not v.is_output or id(v.node) in own for v in mapping.values())
         around = cyclic(nodes, own if apart else None)
         for node in delays:
             node.cyclic = node.cyclic or node in around

@@ -13,6 +13,7 @@ from cogkit.errors import here, sentence, user_line
 from cogkit.op import FLOATS, FREE, HALF, INFERRED, Type, row_space, shown
 
 edits = 0  # counts edits of graphs and of constants: a plan is checked again after one
+function_of: Any = None  # set by functions, which import this: a node as a function
 renaming = False  # whether a named function or variable may be given another name
 
 __all__ = ["Constant", "FreeDimension", "InferredDimension", "Parameter", "Record", "Variable"]
@@ -128,6 +129,7 @@ class Variable(Operators):
     """
 
     kind = "Variable"
+    node: Any = None  # what computes it
 
     def __init__(
         self, shape=None, dtype=None, needs_gradient: bool = False, is_sparse: bool = False, dynamic_axes=None, name: str = ""
@@ -195,7 +197,7 @@ class Variable(Operators):
     @property
     def owner(self) -> Any:
         """The function whose output this is, or None."""
-        return None
+        return None if self.node is None else function_of(self.node)
 
     is_input = property(lambda self: self.kind == "Input", doc="Whether the value is fed.")
     is_output = property(lambda self: self.kind == "Output", doc="Whether the value is computed.")
@@ -273,28 +275,35 @@ class BoundPlaceholder(Placeholder):
         return cls(v._shape, None, True, False, None, v.name)
 
 
+def standing_for(v: Variable) -> Variable:
+    """The variable itself, or what a block's placeholder stands for in the end."""
+    while isinstance(v, BoundPlaceholder) and v.stands_for is not None:
+        v = v.stands_for
+    return v
+
+
 class Output(Variable):
     """An output of a function; its type follows from the function's inputs."""
 
     kind = "Output"
     flows = True  # whether gradients may come through, if anything before it wants them
 
-    def __init__(self, owner, index: int, name: str):
-        self._owner = owner
+    def __init__(self, node, index: int, name: str):
+        self.node = node
         self.index = index
         self._name = name
         self.is_sparse = False
         self.serial = next(_serial)
-        self.where = owner.where
+        self.where = node.where
 
     @property
     def type(self) -> Type:
-        return self._owner.types[self.index]
+        return self.node.types[self.index]
 
     @property
     def needs_gradient(self) -> bool:
         """Whether a gradient can flow through this value."""
-        stack, seen = [self._owner], set()
+        stack, seen = [self.node], set()
         while stack:
             node = stack.pop()
             if id(node) in seen:
@@ -302,18 +311,13 @@ class Output(Variable):
             seen.add(id(node))
             inside = node.composite.outputs if node.composite is not None else ()  # a block has parameters of its own
             for v in (*node.operands, *inside):
-                while isinstance(v, BoundPlaceholder) and v.stands_for is not None:
-                    v = v.stands_for
+                v = standing_for(v)
                 if not v.is_output:
                     if v.needs_gradient:
                         return True
                 elif v.flows:
-                    stack.append(v.owner)
+                    stack.append(v.node)
         return False
-
-    @property
-    def owner(self):
-        return self._owner
 
 
 class _Valued(Variable):

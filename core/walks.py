@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any
 
 from cogkit.components import components
-from cogkit.variables import BoundPlaceholder, Variable
+from cogkit.variables import Variable, standing_for
 
 if TYPE_CHECKING:
     from cogkit.inference import Typed
@@ -30,8 +30,8 @@ def nodes_of(*roots: Typed, without: Container[Variable] = ()) -> list[Primitive
         done.add(id(node))
         stack.append((node, True))
         for v in reversed(node.operands):
-            if v.is_output and id(v.owner) not in done and v not in without:
-                stack.append((v.owner, False))
+            if v.is_output and id(v.node) not in done and v not in without:
+                stack.append((v.node, False))
     return order
 
 
@@ -49,7 +49,7 @@ def leaves_of(root: Typed, right_first: bool = False) -> list[Variable]:
         if isinstance(item, Variable) and not item.is_output:
             found.setdefault(id(item), item)
             continue
-        node = item.owner if isinstance(item, Variable) else item
+        node = item.node if isinstance(item, Variable) else item
         if id(node) in done:
             continue
         done.add(id(node))
@@ -71,10 +71,9 @@ def producers(node: Typed) -> list[Primitive]:
     """The nodes that make what a node reads; of a block those that make its results, as what it reads is read in there."""
     found = []
     for v in node.operands if node.composite is None else node.composite.outputs:
-        while isinstance(v, BoundPlaceholder) and v.stands_for is not None:
-            v = v.stands_for
+        v = standing_for(v)
         if v.is_output:
-            found.append(v.owner)
+            found.append(v.node)
     return found
 
 

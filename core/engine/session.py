@@ -203,7 +203,7 @@ class Executable:
         self.runs = 0
         self.engine = engine or current_engine()
         wanted = [*outputs, *sums, *(roots or {}), *effects_of]
-        self.roots: list[Primitive] = list({id(v.owner): v.owner for v in wanted if v.is_output}.values())
+        self.roots: list[Primitive] = list({id(v.node): v.node for v in wanted if v.is_output}.values())
         self.arguments: list[Variable] = [v for v in {id(v): v for r in self.roots for v in leaves_of(r)}.values() if v.is_input]
         self.arguments += [v for v in wanted if v.is_input and not any(v is a for a in self.arguments)]
         self.arguments += [v for v in (roots or {}).values() if v is not None]
@@ -243,7 +243,7 @@ class Executable:
             return plan.run(arrays, sizes, Run(random_state.seed, step, sample))
         for v, data in feeds.items():
             lease = getattr(data, "_lease", None)
-            if lease is not None and lease.owner is self:  # what this run writes over
+            if lease is not None and lease.node is self:  # what this run writes over
                 arrays[v] = arrays[v].copy()
         self.runs += 1
         found = plan.run(arrays, sizes, Run(random_state.seed, step, sample))

@@ -51,7 +51,7 @@ def _node(item: Any) -> Any:
     """The function that computes a value, or the leaf variable itself."""
     if isinstance(item, Function):
         return Node(item.root)
-    return Node(item.owner) if item.is_output else item
+    return Node(item.node) if item.is_output else item
 
 
 def find_all_with_name(node: Any, node_name: str, depth: int = 0) -> list[Any]:
@@ -78,7 +78,7 @@ def find_by_uid(node: Any, node_uid: str, depth: int = 0) -> Any:
 def get_node_outputs(node: Any, depth: int = 0) -> list[Variable]:
     """All values computed in the graph under `node`."""
     functions = depth_first_search(node, lambda x: isinstance(x, Function), depth)
-    return [v for f in functions for v in f.root.outputs if v.owner is f.root]
+    return [v for f in functions for v in f.root.outputs if v.node is f.root]
 
 
 def _shape(v: Variable) -> str:
@@ -98,7 +98,7 @@ def plot(root: Any, filename: str | os.PathLike | None = None) -> str:
     filename: ends in .dot, .svg, .png or .pdf; the last three need the program `dot` of Graphviz.
     Raises ValueError for another ending, RuntimeError when `dot` is missing or fails.
     """
-    function = root if isinstance(root, Function) else Node(root.owner)
+    function = root if isinstance(root, Function) else Node(root.node)
     nodes = nodes_of(function.root)
     lines = []
     for node in nodes:
@@ -122,7 +122,7 @@ def _dot(nodes: list[Any]) -> str:
     for node in nodes:
         lines.append(f"  n{id(node)} [label={_quoted(node.name + chr(10) + node.label if node.name else node.label)}];")
         for v in node.operands:
-            source = f"n{id(v.owner)}" if v.is_output else f"v{id(v)}"
+            source = f"n{id(v.node)}" if v.is_output else f"v{id(v)}"
             if not v.is_output and id(v) not in known:
                 known.add(id(v))
                 look = shapes.get(v.kind, "box")

@@ -108,10 +108,10 @@ class _Resolver:
 
     def inside(self, v: Variable) -> Value:
         """The value of an output of a node, wherever that stands. Raises `ValueError` for one that was not computed."""
-        while v.is_output and isinstance(v.owner, Block):
-            v = v.owner.composite.outputs[v.index]
+        while v.is_output and isinstance(v.node, Block):
+            v = v.node.composite.outputs[v.index]
         for (node, _), values in self.made.items():
-            if v.is_output and node == id(v.owner):
+            if v.is_output and node == id(v.node):
                 return values[v.index]
         raise ValueError(f"expected an output of a node that is computed, got {v!r}")
 
@@ -120,11 +120,11 @@ class _Resolver:
     def seen(self, v: Variable, frame: _Frame) -> tuple[Variable, _Frame]:
         """The variable that v is: placeholders of blocks are their operands, outputs of blocks those of the graph inside."""
         while v not in self.feeds:
-            if v.is_output and isinstance(v.owner, Block):
-                key = (id(v.owner), id(frame))
+            if v.is_output and isinstance(v.node, Block):
+                key = (id(v.node), id(frame))
                 if key not in self.frames:
-                    self.frames[key] = _Frame(v.owner, frame)
-                v, frame = v.owner.composite.outputs[v.index], self.frames[key]
+                    self.frames[key] = _Frame(v.node, frame)
+                v, frame = v.node.composite.outputs[v.index], self.frames[key]
             elif frame.block is not None and not v.is_output:
                 around: _Frame | None = frame  # a graph inside may read placeholders of the blocks around it
                 while around is not None and around.block is not None and id(v) not in self.bound_in(around.block):
@@ -146,7 +146,7 @@ class _Resolver:
     def source(self, v: Variable, frame: _Frame) -> tuple[Primitive, _Frame] | None:
         """The primitive that makes a variable; None for leaves and what is fed."""
         v, frame = self.seen(v, frame)
-        return (v.owner, frame) if v.is_output and v not in self.feeds else None
+        return (v.node, frame) if v.is_output and v not in self.feeds else None
 
     def order(self, roots: Sequence[tuple[Primitive, _Frame]]) -> list[tuple[Primitive, _Frame, bool]]:
         """All primitives, producers first, and whether each is a delay that cuts a cycle: it comes before what it delays."""
@@ -226,7 +226,7 @@ class _Resolver:
         if v in self.feeds:
             return self.graph.leaf(v, self.feeds[v])
         if v.is_output:
-            return self.made[id(v.owner), id(frame)][v.index]
+            return self.made[id(v.node), id(frame)][v.index]
         if v.is_placeholder:
             raise ValueError(
                 sentence(

@@ -248,7 +248,11 @@ def _splice_type(types, attrs):
             if i != at and s[i] != out[i] and out[i] >= 0 and s[i] < 0:
                 out[i] = s[i]
             elif i != at and s[i] != out[i] and s[i] >= 0 and out[i] >= 0:
-                raise ValueError((f"shapes equal but for axis {at}", " and ".join(shown(t.shape) for t in types), ""))
+                if 1 not in (s[i], out[i]):
+                    raise ValueError(
+                        (f"shapes equal but for axis {at}", " and ".join(shown(t.shape) for t in types), "a size of 1 stretches")
+                    )
+                out[i] = max(s[i], out[i]) if 0 not in (s[i], out[i]) else 0
         out[at] = min(out[at], s[at]) if min(out[at], s[at]) < 0 else out[at] + s[at]
     return [Type(tuple(out), common_dtype(types), join_axes(types))]
 
@@ -263,9 +267,8 @@ def _splice_expand(g, x, attrs, training):
     for v in x:
         s = (1,) * (rank - len(v.type.shape)) + v.type.shape
         v = v.reshape(shape=(1, *s) if extra and at == 0 else (*s, 1) if extra else s)
-        if v.type.axes != out.axes:
-            v = v.expand(Type(v.type.shape, v.type.dtype, out.axes))
-        parts.append(v)
+        own = v.type.shape[at]
+        parts.append(v.expand(Type((*out.shape[:at], own, *out.shape[at + 1 :]), v.type.dtype, out.axes)))
     return g.node("concat", parts, axis=at) if len(parts) > 1 else parts[0]
 
 
@@ -405,7 +408,7 @@ def getitem(x: Any, key: Any) -> Function:
         at = keys.index(Ellipsis)
         full = builtin_slice(None)
         keys = keys[:at] + (full,) * (len(x.shape) - len(keys) + 1) + keys[at + 1 :]
-    y = Function(x.owner) if x.is_output and len(x.owner.outputs) == 1 else apply("alias", [x])
+    y = Function(x.node) if x.is_output and len(x.node.outputs) == 1 else apply("alias", [x])
     for axis, k in enumerate(keys):
         if isinstance(k, builtin_slice):
             if k == builtin_slice(None):
@@ -426,7 +429,7 @@ builtin_slice = builtins.slice
 
 
 def splice(*inputs: Any, axis: Any = -1, name: str = "") -> Function:
-    """The operands one after another along a static axis; a new leading axis may be named too."""
+    """The operands one after another along a static axis; a new leading axis may be named too. Along the other axes sizes of 1 stretch."""
     flat = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], (list, tuple)) else inputs
     return apply("splice", list(flat), name, axis=axis_index(axis))
 

@@ -134,9 +134,9 @@ class _Writer:
 
     def operand(self, v: Variable) -> Any:
         if v.is_output:
-            at = self.node_index.get(id(v.owner))
+            at = self.node_index.get(id(v.node))
             if at is None:  # a cycle: the node is still to come
-                return self.later.setdefault(id(v), [-1, v.index, v.owner])
+                return self.later.setdefault(id(v), [-1, v.index, v.node])
             return [at, v.index]
         if id(v) not in self.leaf_index:
             self.leaf_index[id(v)] = len(self.leaves)

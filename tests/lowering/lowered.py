@@ -33,7 +33,7 @@ def graph_of(*outputs: Any, root: Any = None, wrt: Any = (), effects: Any = (), 
         if v.is_input:
             feeds[v] = Type(v.shape, np.dtype(v.dtype), tuple(v.dynamic_axes))
         elif v.is_output:
-            stack.extend(v.owner.operands)
+            stack.extend(v.node.operands)
     return lower(
         Request(wanted, roots=roots, wrt=tuple(wrt), training=training, effects_of=tuple(f.output for f in effects)), feeds
     )
