@@ -114,6 +114,18 @@ def _update_rows(n, sizes, run, w, g, *rest):
         s, m, u = rest
         s[...] = m * s + u * g
         w -= s if rule == "momentum" else m * s + u * g
+    elif rule == "adadelta":
+        s, t, eta = rest
+        rho, epsilon = n.attrs["decay"], n.attrs["epsilon"]
+        s[...] = rho * s + (1 - rho) * g * g
+        d = np.sqrt((t + epsilon) / (s + epsilon)) * g
+        t[...] = rho * t + (1 - rho) * d * d
+        w -= eta * d
+    elif rule == "fsadagrad":
+        s, r, m, u, v, eta, v1, root = rest
+        r[...] = v * r + v1 * g * g
+        s[...] = m * s + u * g * np.minimum(root / np.sqrt(np.maximum(r, 1e-37)), 10)
+        w -= eta * s
     else:
         s, r, m, u, v, rate, *v1 = rest
         s[...] = m * s + u * g

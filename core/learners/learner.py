@@ -332,7 +332,7 @@ class Rule:
     of_rows = ""  # the rule of `update_rows` that does the same by a list of rows, where there is one
     row_numbers: tuple[str, ...] = ("eta",)  # its numbers
     average = False  # whether the multipliers of all rows count
-    epsilon = 0.0
+    epsilon = rho = 0.0
 
     def __init__(self, unit_gain: bool = True):
         self.unit_gain = unit_gain
@@ -445,7 +445,7 @@ class GraphLearner(Learner):
             norm = "limit" in has and not self.options.gradient_clipping_with_truncation
             r = self.rule
             numbers = [*(has[name] for name in r.row_numbers), has.get("scale", Constant(1.0, (), p.dtype)), limit]
-            settings: dict[str, Any] = {"rule": r.of_rows, "average": r.average, "norm": norm, "epsilon": r.epsilon}
+            settings: dict[str, Any] = {"rule": r.of_rows, "average": r.average, "norm": norm, "epsilon": r.epsilon, "decay": r.rho}
             return [apply("update_rows", [p, g, *self.states[p].values(), *numbers], **settings)]
         w: Any = p
         if p.dtype == np.float16:

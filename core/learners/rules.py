@@ -110,6 +110,7 @@ class AdaDelta(Rule):
     """s = rho s + (1-rho) g g;  d = -sqrt((t+eps) / (s+eps)) g;  t = rho t + (1-rho) d d;  w += eta d   (Zeiler 2012)"""
 
     states = {"s": 0.0, "t": 0.0}
+    of_rows = "adadelta"
 
     def __init__(self, rho: float, epsilon: float):
         super().__init__()
@@ -180,6 +181,8 @@ class FSAdaGrad(Rule):
     states = {"s": 0.0, "r": 0.0}
     momenta = ("momentum", "variance momentum")
     counters = {"c": 0.0}
+    of_rows = "fsadagrad"
+    row_numbers = ("m", "u", "v", "eta", "v1", "root")
 
     def numbers(self, n, eta, m, v):
         self.counted["c"] = v * self.counted["c"] + (1 - v) * n

@@ -7,15 +7,17 @@
 namespace cg {
 namespace {
 
-enum Rule { MOMENTUM, NESTEROV, ADAM, ADAMAX };
+enum Rule { MOMENTUM, NESTEROV, ADAM, ADAMAX, FSADAGRAD, ADADELTA };
+constexpr int numbers_of[] = {2, 2, 5, 4, 6, 1}; /* beside scale and limit */
 
 /* One update: the letters of learners/rules.py. */
 template <class T> struct Numbers {
-    T m, u, v, v1, rate, epsilon, scale, limit;
+    T m, u, v, rate, v1, root, epsilon, scale, limit;
 };
 
 /* What the updates between two of a row come to for it, its gradient being 0: s = pm s, r = pr r and w -= s a0 (momentum), or w -= the
- * sum of rate s / (q R + epsilon) over the updates, R = sqrt(r) (Adam) or r (AdaMax), q what has become of R's factor. For
+ * sum of rate s / (q R + epsilon) over the updates, R = sqrt(r) (Adam) or r (AdaMax), q what has become of R's factor. AdaDelta's
+ * two states shrink, w stays. For
  * x = epsilon / R it is s / R (a0 - x a1 + x x a2 - ...), a[k] the sum of rate pm / q^(k+1). */
 struct Gone {
     double pm = 1, pr = 1, q = 1, a0 = 0, a1 = 0, a2 = 0;
@@ -86,6 +88,48 @@ CG_CLONES void adamax(double *CG_RESTRICT w, double *CG_RESTRICT s, double *CG_R
                       Numbers<double> k, int64_t n) CG_BODY(double)
 #undef CG_BODY
 
+/* r = v r + (1-v) g g;  t = g min(10, root / sqrt(r));  s = m s + u t;  w -= rate s */
+#define CG_BODY(T)                                                                                                               \
+    {                                                                                                                            \
+        for (int64_t i = 0; i < n; i++) {                                                                                        \
+            const T x = clipped(g[i], k.scale, k.limit);                                                                         \
+            r[i] = k.v * r[i] + k.v1 * (x * x);                                                                                  \
+            s[i] = k.m * s[i] + k.u * (x * std::min(k.root / std::sqrt(std::max(r[i], T(1e-37))), T(10)));                       \
+            w[i] -= k.rate * s[i];                                                                                               \
+        }                                                                                                                        \
+    }
+CG_CLONES void fsadagrad(float *CG_RESTRICT w, float *CG_RESTRICT s, float *CG_RESTRICT r, const float *CG_RESTRICT g,
+                         Numbers<float> k, int64_t n) CG_BODY(float)
+CG_CLONES void fsadagrad(double *CG_RESTRICT w, double *CG_RESTRICT s, double *CG_RESTRICT r, const double *CG_RESTRICT g,
+                         Numbers<double> k, int64_t n) CG_BODY(double)
+#undef CG_BODY
+
+/* s = v s + (1-v) g g;  d = sqrt((r + epsilon) / (s + epsilon)) g;  r = v r + (1-v) d d;  w -= rate d */
+#define CG_BODY(T)                                                                                                               \
+    {                                                                                                                            \
+        for (int64_t i = 0; i < n; i++) {                                                                                        \
+            const T x = clipped(g[i], k.scale, k.limit);                                                                         \
+            s[i] = k.v * s[i] + k.v1 * (x * x);                                                                                  \
+            const T d = std::sqrt((r[i] + k.epsilon) / (s[i] + k.epsilon)) * x;                                                  \
+            w[i] -= k.rate * d;                                                                                                  \
+            r[i] = k.v * r[i] + k.v1 * (d * d);                                                                                  \
+        }                                                                                                                        \
+    }
+CG_CLONES void adadelta(float *CG_RESTRICT w, float *CG_RESTRICT s, float *CG_RESTRICT r, const float *CG_RESTRICT g,
+                        Numbers<float> k, int64_t n) CG_BODY(float)
+CG_CLONES void adadelta(double *CG_RESTRICT w, double *CG_RESTRICT s, double *CG_RESTRICT r, const double *CG_RESTRICT g,
+                        Numbers<double> k, int64_t n) CG_BODY(double)
+#undef CG_BODY
+
+/* s = p s */
+#define CG_BODY(T)                                                                                                               \
+    {                                                                                                                            \
+        for (int64_t i = 0; i < n; i++) s[i] *= p;                                                                               \
+    }
+CG_CLONES void shrink(float *s, float p, int64_t n) CG_BODY(float)
+CG_CLONES void shrink(double *s, double p, int64_t n) CG_BODY(double)
+#undef CG_BODY
+
 /* w -= a s;  s = p s */
 #define CG_BODY(T)                                                                                                               \
     {                                                                                                                            \
@@ -131,7 +175,7 @@ CG_CLONES bool any_small(const double *s, const double *r, double least, int64_t
 template <class T> struct LaggingRows : LaggingKernel {
     Rule rule;
     bool norm;
-    double epsilon;
+    double epsilon, decay;
     int64_t width, n;
     int64_t now = 0;                /* updates since all rows were up to date */
     std::vector<int32_t> last;      /* of each row: the update at which it was */
@@ -143,14 +187,17 @@ template <class T> struct LaggingRows : LaggingKernel {
     };
     std::vector<Behind> behind;
 
-    bool divided() const { return rule >= ADAM; }
+    bool two_states() const { return rule >= ADAM; }
 
     /* Brings one row from the update `since` up to date. */
     void catch_up(void **buf, int64_t row, int32_t since) const {
         const Gone &g = gone[since];
         T *w = (T *)buf[0] + row * n, *s = (T *)buf[2] + row * n;
-        if (!divided()) return coast(w, s, T(g.a0), T(g.pm), n);
+        if (rule != ADADELTA && rule != ADAM && rule != ADAMAX) coast(w, s, T(g.a0), T(g.pm), n);
+        if (!two_states()) return;
         T *r = (T *)buf[3] + row * n;
+        if (rule == ADADELTA) shrink(s, T(g.pr), n);
+        if (rule == FSADAGRAD || rule == ADADELTA) return shrink(r, T(g.pr), n);
         const bool squared = rule == ADAM;
         const T least = std::max(T(epsilon / (g.q * SMALL_X<T>)), std::numeric_limits<T>::min());
         const T small = squared ? std::max(least * least, std::numeric_limits<T>::min()) : least;
@@ -204,7 +251,10 @@ template <class T> struct LaggingRows : LaggingKernel {
             g.pm *= m;
             if (rule == MOMENTUM) g.a0 += g.pm;
             else if (rule == NESTEROV) g.a0 += m * g.pm;
-            else {
+            else if (rule == FSADAGRAD || rule == ADADELTA) {
+                g.pr *= v;
+                g.a0 += rate * g.pm;
+            } else {
                 g.pr *= v;
                 g.q *= root;
                 const double part = rate * g.pm / g.q;
@@ -222,11 +272,14 @@ template <class T> struct LaggingRows : LaggingKernel {
         const auto &g = *(const RowList *)buf[1];
         const T *value = (const T *)g.value;
         Numbers<T> x{};
-        int at = k.divided() ? 4 : 3;
+        int at = k.two_states() ? 4 : 3;
         auto next = [&] { return *(const T *)buf[at++]; };
-        x.m = next(), x.u = next();
-        if (k.divided()) x.v = next(), x.rate = next();
-        if (k.rule == ADAM) x.v1 = next();
+        if (k.rule == ADADELTA) {
+            x.rate = next(), x.v = T(k.decay), x.v1 = T(1 - k.decay);
+        } else {
+            T *number[] = {&x.m, &x.u, &x.v, &x.rate, &x.v1, &x.root};
+            for (int i = 0; i < numbers_of[k.rule]; i++) *number[i] = next();
+        }
         x.epsilon = T(k.epsilon), x.scale = next(), x.limit = next();
         const int64_t n = k.n;
         if (k.norm) {
@@ -238,7 +291,7 @@ template <class T> struct LaggingRows : LaggingKernel {
         }
         if (k.now >= WINDOW) k.settle_all(buf);
         k.bring(buf, g.count, [&](int64_t i) { return g.row[i]; });
-        T *w = (T *)buf[0], *s = (T *)buf[2], *r = k.divided() ? (T *)buf[3] : nullptr;
+        T *w = (T *)buf[0], *s = (T *)buf[2], *r = k.two_states() ? (T *)buf[3] : nullptr;
         const int64_t each = std::max<int64_t>(1, 8192 / std::max<int64_t>(n, 1));
         parallel_dynamic(ceil_div(g.count, each), g.count * n, [&](int64_t piece) {
             for (int64_t i = piece * each; i < std::min(g.count, (piece + 1) * each); i++) {
@@ -247,7 +300,9 @@ template <class T> struct LaggingRows : LaggingKernel {
                 if (k.rule == MOMENTUM) momentum(w + first, s + first, dy, x, n);
                 else if (k.rule == NESTEROV) nesterov(w + first, s + first, dy, x, n);
                 else if (k.rule == ADAM) adam(w + first, s + first, r + first, dy, x, n);
-                else adamax(w + first, s + first, r + first, dy, x, n);
+                else if (k.rule == ADAMAX) adamax(w + first, s + first, r + first, dy, x, n);
+                else if (k.rule == FSADAGRAD) fsadagrad(w + first, s + first, r + first, dy, x, n);
+                else adadelta(w + first, s + first, r + first, dy, x, n);
             }
         });
         k.note(x);
@@ -255,11 +310,11 @@ template <class T> struct LaggingRows : LaggingKernel {
     }
 };
 
-template <class T> LaggingKernel *lagging_rows(Rule rule, bool norm, double epsilon, int64_t width, int64_t n) {
+template <class T> LaggingKernel *lagging_rows(Rule rule, bool norm, double epsilon, double decay, int64_t width, int64_t n) {
     auto *k = new LaggingRows<T>;
     k->run = LaggingRows<T>::call;
-    k->rule = rule, k->norm = norm, k->epsilon = epsilon, k->width = width, k->n = n;
-    k->nbuf = rule == ADAM ? 11 : rule == ADAMAX ? 10 : 7;
+    k->rule = rule, k->norm = norm, k->epsilon = epsilon, k->decay = decay, k->width = width, k->n = n;
+    k->nbuf = (k->two_states() ? 4 : 3) + numbers_of[rule] + 2;
     k->last.assign(width, 0);
     k->gone.assign(1, Gone{});
     return k;
@@ -267,13 +322,14 @@ template <class T> LaggingKernel *lagging_rows(Rule rule, bool norm, double epsi
 
 } // namespace
 
-LaggingKernel *make_lagging_rows(const std::string &rule, bool norm, double epsilon, int64_t width, int64_t n, const std::string &dtype) {
-    const char *names[] = {"momentum", "nesterov", "adam", "adamax"};
-    const auto *found = std::find(names, names + 4, rule);
-    if (found == names + 4) bad("LaggingRows: expected rule 'momentum', 'nesterov', 'adam' or 'adamax', got '" + rule + "'");
+LaggingKernel *make_lagging_rows(const std::string &rule, bool norm, double epsilon, double decay, int64_t width, int64_t n,
+                                 const std::string &dtype) {
+    const char *names[] = {"momentum", "nesterov", "adam", "adamax", "fsadagrad", "adadelta"};
+    const auto *found = std::find(names, names + 6, rule);
+    if (found == names + 6) bad("LaggingRows: expected one of the rules with momentum, got '" + rule + "'");
     const Rule which = Rule(found - names);
-    return is_double("LaggingRows", dtype) ? lagging_rows<double>(which, norm, epsilon, width, n)
-                                           : lagging_rows<float>(which, norm, epsilon, width, n);
+    return is_double("LaggingRows", dtype) ? lagging_rows<double>(which, norm, epsilon, decay, width, n)
+                                           : lagging_rows<float>(which, norm, epsilon, decay, width, n);
 }
 
 } // namespace cg

@@ -13,7 +13,9 @@ struct LaggingKernel : Kernel {
     virtual void settle_all(void **buf) = 0;
 };
 
-LaggingKernel *make_lagging_rows(const std::string &rule, bool norm, double epsilon, int64_t width, int64_t n, const std::string &dtype);
+/* rule: 'momentum', 'nesterov', 'adam', 'adamax', 'fsadagrad' or 'adadelta', whose two states decay by `decay`. */
+LaggingKernel *make_lagging_rows(const std::string &rule, bool norm, double epsilon, double decay, int64_t width, int64_t n,
+                                 const std::string &dtype);
 
 } // namespace cg
 #endif

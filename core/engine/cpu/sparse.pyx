@@ -39,7 +39,8 @@ cdef extern from "lagging.h" namespace "cg":
     cdef cppclass LaggingKernel "cg::LaggingKernel"(Kernel):
         void settle(void **buf, const int32_t *row, int64_t count) nogil
         void settle_all(void **buf) nogil
-    LaggingKernel *make_lagging_rows(string rule, cbool norm, double epsilon, int64_t width, int64_t n, string dtype) except +
+    LaggingKernel *make_lagging_rows(string rule, cbool norm, double epsilon, double decay, int64_t width, int64_t n,
+                                     string dtype) except +
 
 
 cdef class CsrTimes(BoundKernel):
@@ -108,17 +109,17 @@ cdef class UpdateRows(BoundKernel):
 
 
 cdef class LaggingRows(BoundKernel):
-    """The update of a rule with momentum ('momentum', 'nesterov', 'adam', 'adamax') at the rows of a gradient g, w (width, n).
+    """The update of a rule ('momentum', 'nesterov', 'adam', 'adamax', 'fsadagrad', 'adadelta') at the rows of a gradient g, w (width, n).
 
     What it does to the other rows, whose gradient is 0, is made up for when they are wanted: `settle` before they are read.
-    Buffers w, g, states s (and r), m, u, of adam and adamax v, rate, of adam v1, then scale and limit as in `UpdateRows`.
-    keep: owners of the buffers.
+    Buffers w, g, states, the first of m, u, v, rate, v1, root (adadelta: rate), then scale and limit as in `UpdateRows`. decay: of
+    adadelta's states. keep: owners of the buffers.
     """
     cdef object keep
 
-    def __init__(self, rule, norm, epsilon, width, n, dtype, keep=None):
+    def __init__(self, rule, norm, epsilon, decay, width, n, dtype, keep=None):
         self.keep = keep
-        self.own(make_lagging_rows(text(rule), norm, epsilon, width, n, text(dtype)))
+        self.own(make_lagging_rows(text(rule), norm, epsilon, decay, width, n, text(dtype)))
 
     def settle(self, rows=None) -> None:
         """Brings rows up to date: those of these numbers (contiguous int32, repeated or not), or all."""

@@ -86,9 +86,9 @@ def _update_rows(s: Step, sizes: dict) -> Made:
     sizes_of = w.type.shape[0], math.prod(w.type.shape[1:]), code(w)
     if a["rule"] in ("sgd", "adagrad"):
         return sparse.UpdateRows(a["rule"], a["average"], a["norm"], *sizes_of), _plain(s)[:-1]
-    parameter, _, *states = [v.producer.leaf for v in s.inputs[: 4 if a["rule"] in ("adam", "adamax") else 3]]
+    parameter, _, *states = [v.producer.leaf for v in s.inputs[: 3 if a["rule"] in ("momentum", "nesterov") else 4]]
     arrays = [v.data for v in (parameter, *states)]
-    call = sparse.LaggingRows(a["rule"], a["norm"], a["epsilon"], *sizes_of, arrays)
+    call = sparse.LaggingRows(a["rule"], a["norm"], a["epsilon"], a["decay"], *sizes_of, arrays)
     parameter.lags = [lag for lag in parameter.lags if lag not in states[0].lags] + [call]  # another learner's stay
     for v in states:
         v.lags = [call]
