@@ -161,7 +161,7 @@ wrong("index", lambda: v["a"], "[] (@): expected an index, a slice or a list of 
 wrong(
     "splice",
     lambda: C.splice(image, last, axis=0),
-    "Splice (@): expected shapes equal but for axis 0, got (3, 32, 32) and (32, 32, 3)",
+    "Splice (@): expected shapes equal but for axis 0, got (3, 32, 32) and (32, 32, 3); a size of 1 stretches",
 )
 wrong(
     "axis",
