@@ -10,7 +10,7 @@ from cogkit.nodes import Block, Primitive, substitute
 from cogkit.variables import BoundPlaceholder, Constant, Parameter, Placeholder, Variable
 from cogkit.walks import nodes_of
 
-__all__ = ["CloneMethod", "clone"]
+__all__ = ["CloneMethod", "clone", "copy_node"]
 
 
 class CloneMethod(Enum):
@@ -70,7 +70,7 @@ def clone(
     copies = []
     for node in nodes:
         operands = [operand(v) for v in node.operands]
-        copy = _block(node, operands, method, known) if isinstance(node, Block) else node.over(operands)
+        copy = copy_node(node, operands, method, known)
         copy.custom = deepcopy(node.custom)
         copies.append(copy)
         for old, new in zip(node.outputs, copy.outputs, strict=True):
@@ -82,6 +82,11 @@ def clone(
         copied = [mapping.get(v, known.get(v, v)) for v in signature]
         return copies[-1], [v for v in copied if v.is_placeholder or v.is_input]
     return copies[-1], None
+
+
+def copy_node(node: Primitive, operands: Sequence[Variable], method: CloneMethod, known: dict[Variable, Variable]) -> Primitive:
+    """One node over other operands, a block with its inner graph."""
+    return _block(node, operands, method, known) if isinstance(node, Block) else node.over(operands)
 
 
 def _block(node: Block, operands: Sequence[Variable], method: CloneMethod, known: dict[Variable, Variable]) -> Block:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.cloning import CloneMethod, copy_node
 from cogkit.errors import here
 from cogkit.functions import Function, Node
 from cogkit.nodes import Combined, Primitive, substitute
@@ -178,7 +179,7 @@ def debug_model(
         return mapping.get(v, v)
 
     for n in nodes:
-        made = n.over([operand(v) for v in n.operands])
+        made = copy_node(n, [operand(v) for v in n.operands], CloneMethod.share, {})
         copies.append(made)
         if not isinstance(n, Combined):
             after = Node(n)
