@@ -210,6 +210,8 @@ def read_checkpoint(
             raise ModelFileError(f"{where}: expected {len(learners)} learners, got {len(state['learners'])}")
         found = {key: type(value)(state["trainer"][key]) for key, value in own.items()}
         external = state["external"]
+        if not isinstance(external, dict):
+            raise TypeError(f"external state of type {type(external).__name__}")
         pairs = match_values(values_of(combine(*parts))[0], arrays, place)
         carried = _carried(stored, where)
         made = []

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from cogkit.errors import ModelFileError
 from cogkit.train.checkpoint import clear_leftovers
 from cogkit.train.configs import (
     UNLIMITED,
@@ -280,16 +281,22 @@ class TrainingSession:
                 "give it get_checkpoint_state and restore_from_checkpoint"
             )
         self.source.restore_from_checkpoint(state["source"])
-        for writer, sums in zip(self.trainer.progress_writers, state["writers"], strict=False):
-            if sums is not None and hasattr(writer, "restore_from_checkpoint"):
-                writer.restore_from_checkpoint(sums)
-        if self._callback() is not None and state["callback"] is not None:
+        try:
+            for writer, sums in zip(self.trainer.progress_writers, state["writers"], strict=False):
+                if sums is not None and hasattr(writer, "restore_from_checkpoint"):
+                    writer.restore_from_checkpoint(sums)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelFileError(
+                f"{filename}: expected the sums of progress writers, got {type(error).__name__}: {str(error)[:200]}; "
+                "it is damaged, or of other writers"
+            ) from None
+        if self._callback() is not None and state.get("callback") is not None:
             self._callback().restore_from_checkpoint(state["callback"])
         self._stopped = bool(state["stopped"])
         for action in self._actions:
             action.units = self._units(action.unit)
             action.index = action.units // action.count
-        return state["external"]
+        return state.get("external", {})
 
     def _restore(self) -> int:
         """Goes to the newest checkpoint where there is one and the config says so; samples trained on in the checkpoint, else 0."""

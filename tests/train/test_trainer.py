@@ -517,6 +517,37 @@ def test_broken_checkpoints_change_nothing(name, tmp_path):
     assert trainer.total_number_of_samples_seen == 0
 
 
+def test_any_damage_is_one_error_or_harmless(tmp_path):
+    """Bytes changed, cut off and put in, in both files: a ModelFileError that changes nothing, or values that were changed."""
+    checkpoint(tmp_path / "c")
+    whole = {name: (tmp_path / name).read_bytes() for name in ("c", "c.ckp")}
+    net = Net()
+    trainer, draw, refused = net.trainer(), np.random.default_rng(3), 0
+    for i in range(200):
+        name = ("c", "c.ckp")[i % 2]
+        data = bytearray(whole[name])
+        at = int(draw.integers(len(data))) if i % 3 else int(draw.integers(8, 600))
+        kind = draw.integers(4)
+        if kind == 0:
+            data[at] ^= 1 << int(draw.integers(8))
+        elif kind == 1:
+            del data[at:]
+        elif kind == 2:
+            data[at : at + 3] = b"9"
+        else:
+            data[at:at] = bytes(draw.integers(32, 127, 2).astype(np.uint8))
+        (tmp_path / name).write_bytes(data)
+        before = net.bits()
+        try:
+            trainer.restore_from_checkpoint(tmp_path / "c")
+        except ModelFileError:
+            refused += 1
+            assert net.bits() == before
+        (tmp_path / name).write_bytes(whole[name])
+    assert refused > 100
+    assert trainer.restore_from_checkpoint(tmp_path / "c") == {"a": 1}
+
+
 def test_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a checkpoint, got nothing; write one with save_checkpoint"):
         Net().trainer().restore_from_checkpoint(tmp_path / "none")
