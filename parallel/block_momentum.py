@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from cogkit.learners import Learner
+from cogkit.parallel.apart import ApartLearner
 from cogkit.parallel.flat import Flat
-from cogkit.parallel.learner import DistributedLearner
+from cogkit.parallel.world import current_world
 from cogkit.train.ranks import MinibatchInfo
 from cogkit.variables import Parameter
 
@@ -33,12 +34,8 @@ __all__ = [
 ]
 
 
-class BlockMomentumLearner(DistributedLearner):
-    """See `block_momentum_distributed_learner` and `bmuf_distributed_learner`.
-
-    Counts and reports change when a block ends, on all ranks at once. A rank without data ends its block at once, with no change, and
-    waits for the others. A checkpoint ends the block that it falls into.
-    """
+class BlockMomentumLearner(ApartLearner):
+    """See `block_momentum_distributed_learner` and `bmuf_distributed_learner`. A checkpoint ends the block that it falls into."""
 
     kind = "block momentum"
 
@@ -64,10 +61,6 @@ class BlockMomentumLearner(DistributedLearner):
             raise ValueError(f"{self.kind}: expected a block learning rate above 0, got {rate!r}")
         self.block_size, self.nesterov, self.reset, self.summed = int(block_size), bool(nesterov), bool(reset), bool(summed)
         self.momentum, self.rate = float(momentum), float(rate)
-        self._counts = [0, 0, 0]  # samples, minibatches, sweeps of all ranks at the end of the last block
-        self._block = np.zeros(5)  # samples, loss, metric, minibatches, sweeps of this rank since then
-        self._owed = np.zeros(3)  # samples, loss, metric of blocks that have not been reported
-        self._more = True  # whether the local learner goes on
         self._begin: Flat | None = None  # w
         self._change: Flat | None = None  # G
         self._smoothed: Flat | None = None  # D
@@ -75,18 +68,6 @@ class BlockMomentumLearner(DistributedLearner):
     def _describe(self) -> dict[str, Any]:
         names = ("block_size", "momentum", "rate", "nesterov", "reset", "summed")
         return {**super()._describe(), **{name: getattr(self, name) for name in names}}
-
-    def total_number_of_samples_seen(self) -> int:
-        """Samples of all ranks, up to the end of the last block."""
-        return self._counts[0] if self.joined else super().total_number_of_samples_seen()
-
-    def total_number_of_minibatches_seen(self) -> int:
-        """Minibatches of the rank that had most, up to the end of the last block."""
-        return self._counts[1] if self.joined else super().total_number_of_minibatches_seen()
-
-    def total_number_of_sweeps_seen(self) -> int:
-        """Sweeps over the data that had ended at the end of the last block."""
-        return self._counts[2] if self.joined else super().total_number_of_sweeps_seen()
 
     def use_buffers(self, gradients: dict[Parameter, Any]) -> None:
         """As the local learner: it reads what this rank has computed."""
@@ -98,57 +79,18 @@ class BlockMomentumLearner(DistributedLearner):
 
     def join(self) -> None:
         """Begins the first block."""
-        self._counts = [
-            self.local.total_number_of_samples_seen(),
-            self.local.total_number_of_minibatches_seen(),
-            self.local.total_number_of_sweeps_seen(),
-        ]
         super().join()
         if self._begin is None or self._change is None:
             self._begin, self._change = Flat(self.parameters), Flat(self.parameters)
         self._begin.take_values()
 
-    # blocks --------------------------------------------------------------------------------------------------------
+    def step(self, gradient_values: Mapping[Parameter, np.ndarray], info: MinibatchInfo) -> bool:
+        """A local update."""
+        return self.local.train(gradient_values, info.samples, info.is_sweep_end)
 
-    def exchange(self, gradient_values: Mapping[Parameter, np.ndarray], info: MinibatchInfo) -> bool:
-        """A local update; at the end of the block the ranks' models become one. See `train_distributed`."""
-        if info.samples:
-            self._more = self.local.train(gradient_values, info.samples, info.is_sweep_end)
-            self._block += [info.samples, info.loss, info.metric or 0.0, 1, info.is_sweep_end]
-            # the schedules of the local learner go by the samples of all ranks: until these are known, as many on each
-            samples, minibatches, sweeps = (c + int(b) for c, b in zip(self._counts, self._block[[0, 3, 4]], strict=True))
-            self.local.count_as(samples + (self.world.size - 1) * int(self._block[0]), minibatches, sweeps)
-        more = True
-        if self._is_full(info.samples):
-            more, _ = self.end_block(False)
-        told, self._owed = self._owed, np.zeros(3)
-        info.samples, info.loss = int(told[0]), float(told[1])
-        info.metric = None if info.metric is None else float(told[2])
-        return more
-
-    def _is_full(self, samples: int) -> bool:
-        """Whether the block ends with this minibatch of so many samples: for this rank alone, or in step for all."""
-        if not self.in_step:
-            return not samples or self._block[0] * self.world.size >= self.block_size
-        rows = self.world.all_gather(np.array([self._block[0], samples]), "samples of a block")
-        self.world.meter.lap("wait")
-        return not rows[:, 1].any() or rows[:, 0].sum() >= self.block_size
-
-    def end_block(self, settles: bool) -> tuple[bool, bool]:
-        """Makes one model of all ranks' models; (whether any rank goes on, whether all of them wanted to settle)."""
-        world, block = self.world, self._block
-        rows = world.all_gather(np.array([*block, self._more, settles]), "end of a block")
-        world.meter.lap("wait")
-        total = rows[0].copy()
-        for row in rows[1:]:
-            total += row
-        if total[0]:
-            self._filter()
-            self._counts = [c + int(n) for c, n in zip(self._counts, (total[0], rows[:, 3].max(), rows[:, 4].max()), strict=True)]
-            self.local.count_as(*self._counts)
-            self._owed += total[:3]
-        self._block = np.zeros(5)
-        return bool(total[0]) and bool(total[5]), bool(rows[:, 6].all())
+    def done(self) -> float:
+        """The part of the block that is over, if the other ranks have had as many samples."""
+        return self._since[0] * self.world.size / self.block_size
 
     @property
     def smoothed(self) -> Flat:
@@ -157,7 +99,8 @@ class BlockMomentumLearner(DistributedLearner):
             self._smoothed = Flat(self.parameters)
         return self._smoothed
 
-    def _filter(self) -> None:
+    def join_models(self) -> None:
+        """Filters the ranks' changes into the model of the next block."""
         assert self._begin is not None and self._change is not None
         world, b = self.world, self.momentum
         z = self.rate * (1 - b if self.summed else 1 / world.size)
@@ -177,26 +120,6 @@ class BlockMomentumLearner(DistributedLearner):
             self.local.reset_smoothed_gradients()
         world.meter.lap("unpack")
 
-    def settle(self) -> None:
-        """Ends blocks until all ranks are here, with one model; all must call it."""
-        if self.joined and self.world.size > 1:
-            while not self.end_block(True)[1]:
-                pass
-
-    # checkpoints ---------------------------------------------------------------------------------------------------
-
-    def create_checkpoint(self) -> dict[str, Any]:
-        """See `DistributedLearner.create_checkpoint`; the block ends before."""
-        self.settle()
-        return super().create_checkpoint()
-
-    def _numbers(self) -> dict[str, Any]:
-        return {"owed": [repr(float(v)) for v in self._owed], "more": self._more}
-
-    def _restore(self, numbers: Mapping[str, Any]) -> None:
-        self._owed, self._more = np.array([float(v) for v in numbers["owed"]]), bool(numbers["more"])
-        self._block = np.zeros(5)
-
     def _common(self) -> Iterator[tuple[str, np.ndarray]]:
         if self.world.size > 1:
             yield from self.smoothed.arrays("smoothed")
@@ -204,8 +127,6 @@ class BlockMomentumLearner(DistributedLearner):
 
 def _own_momentum() -> float:
     """1 - 1 / ranks: then a block changes the model as much as one rank would."""
-    from cogkit.parallel.world import current_world
-
     return 1 - 1 / current_world().size
 
 
