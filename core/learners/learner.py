@@ -6,6 +6,7 @@ and runs them as one plan: nothing of a rule is baked in that changes from minib
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -380,6 +381,16 @@ class GraphLearner(Learner):
         self._states: dict[Parameter, dict[str, Constant]] | None = None
         self._masters: dict[Parameter, Constant] | None = None
         self._program: Executable | None = None
+
+    def over(self, parameters: Sequence[Parameter]) -> GraphLearner:
+        """A learner of other parameters with this one's rule, schedules and options, and with state and counts from the beginning."""
+        options = dataclasses.replace(
+            self.options, gaussian_noise_injection_std_dev=self.options.gaussian_noise_injection_std_dev.copy()
+        )
+        momenta = [schedule.copy() for schedule in self._momenta]
+        rule = copy.deepcopy(self.rule)
+        rule.counted = dict(rule.counters)
+        return GraphLearner(rule, parameters, self._learning_rate_schedule.copy(), momenta, options, self._minibatch_size)
 
     @property
     def states(self) -> dict[Parameter, dict[str, Constant]]:
