@@ -16,11 +16,9 @@ image = C.input_variable((2, 3), name="image")
 W, b = C.parameter((5, 3), name="W"), C.parameter((5, 1), name="b")
 number = C.input_variable(1, name="number")
 rate = C.constant(np.ones((3,), "f"), name="rate")
-tall = C.parameter((4, 3, 2, 2), name="tall")
 noise = np.ones(5, "f")
 
-# ruff: noqa: E501
-# fmt: off - a row is a name, the use on one line, its words
+# ruff: noqa: E501 - a row is a name, the use, its words
 wrong("samples, none", lambda: C.random_sample([1.0, 2.0], 0, True), "RandomSample (@): expected num_samples of 1 or more, got 0")
 wrong(
     "samples, half a one",
