@@ -138,6 +138,28 @@ class Function(Operators):
             )
         return self.root.outputs[0]
 
+    @property
+    def block_root(self) -> Function:
+        """The last node of a block's inner graph; `ValueError` for a function that is no block."""
+        return Node(self._block().composite.root)
+
+    @property
+    def block_composite(self) -> Function:
+        """A block's inner graph; `ValueError` for a function that is no block."""
+        return self._block().composite
+
+    @property
+    def block_arguments_mapping(self) -> tuple[tuple[Variable, Variable], ...]:
+        """Pairs (placeholder of a block's inner graph, operand it stands for); `ValueError` for a function that is no block."""
+        block = self._block()
+        return tuple(zip(block.inner, block.operands, strict=True))
+
+    def _block(self) -> Block:
+        if not self.is_block:
+            fact = "a primitive" if self.is_primitive else "a composite"
+            raise ValueError(self._says("a block", fact, "root_function is the block that a layer ends in" * self.is_composite))
+        return self.root
+
     def _says(self, wish: str, fact: str, way: str = "") -> str:
         """A sentence about the last node, for an error."""
         return sentence(self.op_name, self.name, self.root.where, wish, fact, way)
@@ -225,7 +247,7 @@ class Function(Operators):
     def __repr__(self) -> str:
         arguments = ", ".join(map(repr, self.arguments))
         outputs = ", ".join(repr(v) for v in self.root.outputs)
-        return f"Composite({self.op_name}): {arguments} -> {outputs}"
+        return f"{f'Composite({self.op_name})' if self.is_composite else self.op_name}: {arguments} -> {outputs}"
 
     def __str__(self) -> str:
         """`name: Op(arguments) -> type`, as CNTK writes it."""
@@ -592,23 +614,6 @@ class Node(Function):
 
     def _graph(self) -> Function:
         return Function(self.root)
-
-    @property
-    def block_root(self) -> Function:
-        """The last node of a block's inner graph."""
-        if not isinstance(self.root, Block):
-            raise ValueError(self._says("a block", "a primitive"))
-        return Node(self.root.composite.root)
-
-    @property
-    def block_composite(self) -> Function:
-        """A block's inner graph."""
-        return self.root.composite
-
-    @property
-    def block_arguments_mapping(self) -> list[tuple[Variable, Variable]]:
-        """Pairs (placeholder of the inner graph, operand it stands for)."""
-        return list(zip(self.root.inner, self.root.operands, strict=True))
 
 
 variables.function_of = Node

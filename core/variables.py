@@ -199,6 +199,14 @@ class Variable(Operators):
         """The function whose output this is, or None."""
         return None if self.node is None else function_of(self.node)
 
+    def has_batch_axis(self) -> bool:
+        """Whether it has one value for each sample of a minibatch."""
+        return any(a.is_batch_axis for a in self.dynamic_axes)
+
+    def has_sequence_axis(self) -> bool:
+        """Whether it has one value for each step of sequences."""
+        return any(a.is_sequence_axis for a in self.dynamic_axes)
+
     is_input = property(lambda self: self.kind == "Input", doc="Whether the value is fed.")
     is_output = property(lambda self: self.kind == "Output", doc="Whether the value is computed.")
     is_parameter = property(lambda self: self.kind == "Parameter", doc="Whether the value is learned.")
@@ -295,6 +303,11 @@ class Output(Variable):
         self.is_sparse = False
         self.serial = next(_serial)
         self.where = node.where
+
+    @property
+    def uid(self) -> str:
+        """A name that is unique in this process."""
+        return f"{self.node.uid}_Output_{self.index}"
 
     @property
     def type(self) -> Type:
@@ -401,11 +414,13 @@ class _Valued(Variable):
 
     @property
     def value(self) -> np.ndarray:
-        """The value, as a copy."""
-        return self.data.copy()
+        """The value, as a copy; a CSR matrix where it is sparse."""
+        return self.data.matrix() if self.is_sparse else self.data.copy()
 
     @value.setter
     def value(self, new: Any) -> None:
+        if self.is_sparse:
+            raise TypeError(sentence(self.kind, self._name, self.where, "no other value of a sparse constant", "one", "make another"))
         new = np.asarray(new.asarray() if hasattr(new, "asarray") else new)
         if self._data is None and self._known():
             self._data = aligned_empty(self._shape, self._dtype)
@@ -459,7 +474,7 @@ class Parameter(_Valued):
 class Constant(_Valued):
     """A value that no learner changes; ops such as `assign` and batch normalisation may.
 
-    value: a number (0 where only a shape is given), an array or an initialiser. shape: of the constant, where `value` is a number.
+    value: a number (0 where only a shape is given), an array, a SciPy CSR matrix, which stays one, or an initialiser. shape: of the constant, where `value` is a number.
     """
 
     kind = "Constant"
@@ -469,20 +484,27 @@ class Constant(_Valued):
         given = dtype
         dtype = get_default_override(Constant, dtype=dtype)
         value = value.asarray() if hasattr(value, "asarray") else value
+        rows = None
         if value is None:
             if shape is None:
                 raise ValueError(here("Constant: expected a value or a shape, got neither"))
             value = 0
         if not callable(value):
             own = getattr(value, "dtype", None)
+            if hasattr(value, "tocsr"):
+                rows, shape = value.tocsr(), value.shape if shape is None else sanitize_shape(shape)
             if (given is None or isinstance(given, default_override_or)) and own in (np.float16, np.float64):
                 dtype = own
-            value = np.asarray(value)
+            value = np.asarray(value) if rows is None else _nothing
         if shape is None:
             if callable(value):
                 raise ValueError(here("Constant: expected a shape beside an initialiser, got none"))
             shape = value.shape
         super().__init__(shape, value, np.float32 if dtype is None else dtype, False, name)
+        if rows is not None:
+            if math.prod(self._shape[:-1]) != rows.shape[0] or self._shape[-1:] != rows.shape[1:]:
+                raise ValueError(sentence("Constant", name, self.where, f"a shape of {rows.shape} rows and columns", shown(self._shape)))
+            self.is_sparse, self._data = True, CsrRows(rows, self._dtype)
 
     @classmethod
     def of_number(cls, value: np.ndarray, dtype: Any = None) -> Constant:
