@@ -155,9 +155,9 @@ def _pooling_type(types, attrs):
 
 
 def _unit_lead(window, strides, pads):
-    """Leading window axes of size 1 are no spatial axes."""
+    """Leading window axes of size 1 are no spatial axes; two stay, so that images stay images."""
     n = 0
-    while n < len(window) - 1 and window[n] == 1 and strides[n] == 1 and pads[n] == (0, 0):
+    while n < len(window) - 2 and window[n] == 1 and strides[n] == 1 and pads[n] == (0, 0):
         n += 1
     return n
 

@@ -99,7 +99,7 @@ class Sight(NamedTuple):
 Sights = tuple[Sight, Sight]  # along height and width
 
 
-def _windows(n: Any) -> list[tuple[int, float]] | None:
+def _windows(n: Any) -> list[tuple[int, int]] | None:
     """(stride, centre of the first window) along height and width of a convolution or pool, None where it has not both."""
     a = n.attrs
     window = a["window"] if "window" in a else n.inputs[1].type.shape[2:]
@@ -107,7 +107,7 @@ def _windows(n: Any) -> list[tuple[int, float]] | None:
         return None
     dilation = a.get("dilation", (1,) * len(window))
     places = zip(window, a["strides"], dilation, a["pads"], strict=True)
-    return [(s, (k - 1) * d / 2 - lo) for k, s, d, (lo, _) in places][-2:]
+    return [(s, (k - 1) * d // 2 - lo) for k, s, d, (lo, _) in places][-2:]
 
 
 def _seen(n: Any, sights: Sights) -> list[tuple[Any, Sights]]:
@@ -234,7 +234,7 @@ def crop_manual(node_input: Any, node_referent: Any, offset_x: int, offset_y: in
 def crop_automatic(node_input: Any, node_referent: Any, name: str = "") -> Function:
     """The part of an image that lies over another one, which comes from the same image through other convolutions and pools.
 
-    Windows count by their centres; where these lie half a cell apart, the crop begins half a cell before. Raises `ValueError` when run,
+    Windows count by the cell at their centre, or before it, as in CNTK. Raises `ValueError` when run,
     where the two have no common ancestor, another scale, or the image is too small.
     """
     return apply("crop", to_variables(node_input, node_referent), name, offsets=None)

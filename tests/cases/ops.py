@@ -505,6 +505,9 @@ row("crop_automatic/up3", crops(lambda C, x, w: grow(4, 3)(C, shrink(False, 3)(C
 row("crop_automatic/up_pad", crops(lambda C, x, w: grow(3, 2, True)(C, shrink(True, 2)(C, x, w)), shrink(True)), *CROPPED)
 row("crop_automatic/pool", crops(lambda C, x, w: grow(4, 2)(C, C.pooling(x, C.AVG_POOLING, (3, 3), strides=(2, 2))), shrink(False)), *CROPPED)
 row("crop_automatic/pool_pad", crops(lambda C, x, w: grow(4, 2)(C, C.pooling(x, C.AVG_POOLING, (2, 2), strides=(2, 2), auto_padding=[True, True])), shrink(False)), *CROPPED)
+row("crop_automatic/even_windows", crops(lambda C, x, w: grow(2, 3, True)(C, x), lambda C, x, w: shrink(False)(C, grow(3, 3)(C, x), w)), *CROPPED)
+row("crop_automatic/half_before", crops(lambda C, x, w: C.pooling(x, C.AVG_POOLING, (4, 4), strides=(1, 1), auto_padding=[True, True]), same), *CROPPED)
+row("crop_automatic/thin", crops(lambda C, x, w: C.pooling(x, C.AVG_POOLING, (1, 2)), lambda C, x, w: C.pooling(x, C.AVG_POOLING, (1, 3))), *CROPPED)
 row("crop_automatic/two_ways", crops(lambda C, x, w: C.tanh(x) * C.sigmoid(x), shrink(False)), *CROPPED)
 row("crop_automatic/cropped", crops(lambda C, x, w: C.crop_manual(x, shrink(False)(C, x, w), 1, 1), lambda C, x, w: shrink(False)(C, shrink(False)(C, x, w), w)), *CROPPED)
 row("crop_automatic/sliced", crops(lambda C, x, w: C.slice(x, 1, 1, 9), shrink(False)), *CROPPED, golden=False)  # CNTK: convolutions, pools and pointwise ops
