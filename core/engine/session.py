@@ -243,7 +243,7 @@ class Executable:
             return plan.run(arrays, sizes, Run(random_state.seed, step, sample))
         for v, data in feeds.items():
             lease = getattr(data, "_lease", None)
-            if lease is not None and lease.node is self:  # what this run writes over
+            if lease is not None and lease.owner is self:  # what this run writes over
                 arrays[v] = arrays[v].copy()
         self.runs += 1
         found = plan.run(arrays, sizes, Run(random_state.seed, step, sample))
