@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.csr import CsrRows, csr_of
 from cogkit.engine.arrays import ArrayMixin, NDArrayView
 from cogkit.engine.spaces import Space
-from cogkit.engine.sparse import CsrRows
+from cogkit.engine.sparse import fed_rows
 from cogkit.engine.values import Value, fits, sequences
 from cogkit.errors import sentence
 from cogkit.lowering.sparse import is_fed_sparse
@@ -100,16 +101,12 @@ def pack_csr(v: Variable, value: Value, space: Space) -> tuple[CsrRows, tuple[in
     each, order = math.prod(sample[:-1]), space.flat
     if each != 1:
         order = (order[:, None] * each + np.arange(each)).reshape(-1)
-    return CsrRows.fed(v, _csr(view._stored(), sample[-1]), order), sample
+    return fed_rows(v, _csr(view._stored(), sample[-1]), order), sample
 
 
 def _csr(stored: Any, columns: int) -> Any:
     """A CSR matrix of what a view holds."""
-    if hasattr(stored, "tocsr"):
-        return stored.tocsr()
-    import scipy.sparse
-
-    return scipy.sparse.csr_matrix(np.asarray(stored).reshape(-1, columns))
+    return stored.tocsr() if hasattr(stored, "tocsr") else csr_of(np.asarray(stored).reshape(-1, columns))
 
 
 def as_csr(v: Variable, data: Any) -> tuple[CsrRows, tuple[int, ...]]:
@@ -144,7 +141,7 @@ def as_csr(v: Variable, data: Any) -> tuple[CsrRows, tuple[int, ...]]:
         got = got[1:]
     if not fits(got[1:] if has_rows else got, shape):
         raise ValueError(sentence("Input", v.name, v.where, f"data of shape {_wish(v)}", str(tuple(got))))
-    return CsrRows.fed(v, _csr(stored, got[-1])), got
+    return fed_rows(v, _csr(stored, got[-1])), got
 
 
 def as_rows(v: Variable, data: Any) -> np.ndarray:
@@ -165,8 +162,11 @@ def as_rows(v: Variable, data: Any) -> np.ndarray:
         return data
     if data is None:
         raise ValueError(sentence("Input", v.name, v.where, "data for this input", "None", "feed it: {variable: array}"))
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Value):
-        raise ValueError(sentence("Input", v.name, v.where, "a Value", "a Value and flags of new sequences", "feed it alone"))
+    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], (list, tuple, np.ndarray)) and _flags(data[1]):
+        fact = "a Value and flags of new sequences" if isinstance(data[0], Value) else "flags of new sequences too"
+        raise ValueError(
+            sentence("Input", v.name, v.where, "data alone, as it has no sequence axis", fact, "leave the flags out")
+        )
     if isinstance(data, ArrayMixin):
         data = data._whole()
     elif hasattr(data, "asarray"):
