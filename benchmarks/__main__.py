@@ -236,6 +236,8 @@ def parts_table(parts: Record) -> str:
     row("import cogkit", "startup", "{ms:.0f} ms, {cpu_ms:.0f} ms CPU", "NumPy's share {numpy_ms:.0f} ms")
     passes = "resolve and gradient {resolve_gradient_ms:.0f}, fuse {fuse_ms:.0f}, layout {layout_ms:.0f}, memory {memory_ms:.0f}"
     row("lowering of resnet20's training", "lowering resnet20", "{total_ms:.0f} ms", passes + ", kernels {bind_ms:.0f}")
+    row("relu as a user's C function, of C.relu's time", "user_ops", "{ratio_64:.2f} of 64 numbers, {ratio_65536:.2f} of 65536,"
+        " {ratio_1048576:.2f} of 1048576", "a user function in Python takes {python_64:.1f} µs")  # fmt: skip
     return _table(["part", "found"], rows, 2)
 
 
@@ -383,7 +385,7 @@ def main(argv: list[str] | None = None) -> int:
     if o.parts or not alone and not o.no_parts:
         parts = record["parts"] = {"peak": peak}
         for part in ("copy", "executor", "overhead mlp", "overhead resnet20", "lengths lstm_speech", "lengths rnn_past_value", "startup",
-                     "lowering resnet20"):  # fmt: skip
+                     "lowering resnet20", "user_ops"):  # fmt: skip
             parts[part] = bench.part(*part.split())
         text += ["", "## Parts", "", parts_table(parts)]
         programs = record["pointwise"] = bench.part("pointwise")
