@@ -24,7 +24,7 @@ def philox(counter: list[np.ndarray], key: tuple[int, int]) -> list[np.ndarray]:
 def _words(seed: int, step: int, purpose: int, row0: int, rows: int, places: int) -> list[np.ndarray]:
     row = ((np.arange(rows, dtype=np.int64) + row0) & 0xFFFFFFFF)[:, None]
     place = np.arange(places, dtype=np.int64)[None, :]
-    seed &= 0xFFFFFFFFFFFFFFFF
+    seed = (seed ^ (row0 >> 32 << 32)) & 0xFFFFFFFFFFFFFFFF
     counter = [place, row, np.asarray(step & 0xFFFFFFFF), np.asarray(purpose & 0xFFFFFFFF)]
     return philox(counter, (seed & 0xFFFFFFFF, seed >> 32))
 
@@ -37,7 +37,7 @@ def _unit(words: np.ndarray) -> np.ndarray:
 def uniform(seed: int, step: int, purpose: int, row0: int, rows: int, row_size: int) -> np.ndarray:
     """Uniform numbers in (0, 1), (rows, row_size) float64, exact in float32 too; row0: number of the first row.
 
-    Number i of a row is word i % 4 of place i / 4.
+    Number i of a row is word i % 4 of place i / 4. What row0 has above 32 bits (the rank) goes into the key.
     """
     words = np.stack(_words(seed, step, purpose, row0, rows, -(-row_size // 4)), axis=-1)
     return _unit(words.reshape(rows, words.shape[1] * 4)[:, :row_size])

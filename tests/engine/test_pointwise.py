@@ -441,7 +441,12 @@ def test_philox_known_answers():
 
 
 def test_philox_twins_agree():
-    for seed, step, purpose, row0 in [(0, 0, 0, 0), (2**63 + 5, 2**33 + 1, 7, 2**32 - 2), (1, -1, 4000000000, 12)]:
+    for seed, step, purpose, row0 in [
+        (0, 0, 0, 0),
+        (2**63 + 5, 2**33 + 1, 7, 2**32 - 2),
+        (1, -1, 4000000000, 12),
+        (4, 1, 2, 3 << 32),
+    ]:
         np.testing.assert_array_equal(
             philox_uniform(seed, step, purpose, row0, 4, 9), philox.uniform(seed, step, purpose, row0, 4, 9)
         )
@@ -455,8 +460,14 @@ def test_random_numbers(dtype, hw, instruction_set):
     args = [((rows, c, hw), [dense(out.shape)])]
     for name, twin, tolerance in (("rand", philox.uniform, 0), ("randn", philox.normal, 3e-6 if dtype == "f4" else 1e-14)):
         k = Pointwise(dtype, ["out"], [0], [(name, 0, 9)], args).bind([out])
+        k.run(seed=5, step=3, sample=(2 << 32) + 100)  # rank 2
+        ranked = out.copy()
+        np.testing.assert_allclose(
+            ranked, twin(5, 3, 9, (2 << 32) + 100, rows, c * hw).reshape(out.shape), rtol=0, atol=tolerance
+        )
         k.run(seed=5, step=3, sample=100)
         want = twin(5, 3, 9, 100, rows, c * hw).reshape(out.shape)
+        assert not np.allclose(ranked, want)
         np.testing.assert_allclose(out, want, rtol=0, atol=tolerance)
         other = np.empty((rows, c // 16, hw, 16), DTYPES[dtype])  # the same numbers in the blocked layout
         k = Pointwise(dtype, ["out"], [0], [(name, 0, 9)], [(other.shape, [dense(other.shape)])], index_strides=[16 * hw, 1, hw])

@@ -1,6 +1,7 @@
 /* Philox4x32-10, the counter-based generator of J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
- * Key = seed, counter = (place in the row, row, step, purpose). Uniform number i of a row is word i % 4 of place i / 4;
- * normal number i is made of words 0 and 1 of place i. core/engine/philox.py is the NumPy twin. */
+ * Key = seed (with the upper half of the row in its own), counter = (place in the row, row, step, purpose). Uniform number i
+ * of a row is word i % 4 of place i / 4; normal number i is made of words 0 and 1 of place i. core/engine/philox.py is the NumPy
+ * twin. */
 #ifndef COGKIT_PHILOX_H
 #define COGKIT_PHILOX_H
 #include <stdint.h>

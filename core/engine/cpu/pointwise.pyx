@@ -86,7 +86,7 @@ def select_isa(name):
 
 def philox_uniform(seed, step, purpose, row0, rows, row_size):
     """Uniform numbers in (0, 1) as opcode `rand` gives them: (rows, row_size) float64; see core/engine/philox.py."""
-    cdef uint64_t key = seed
+    cdef uint64_t key = seed ^ (<uint64_t><int64_t>row0 >> 32 << 32)
     cdef uint32_t c2 = <uint32_t><int64_t>step, c3 = purpose
     cdef uint32_t[4] w
     cdef int64_t i, j, first = row0, n = rows, m = row_size

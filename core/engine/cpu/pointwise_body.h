@@ -636,6 +636,7 @@ template <class T> struct Machine {
         for (int k = st->n_in; k < st->n_op; ++k)
             if (sg.direct[k]) m.reg[st->slots[k]] = (T *)buf[k] + off[k];
         uint32_t *index = 0, *row = 0;
+        const uint64_t seed = m.ctx->seed ^ (sg.flow ? 0 : (uint64_t)m.ctx->sample >> 32 << 32); /* the rank is up there */
         if (st->has_rand) {
             index = (uint32_t *)(m.scratch + st->counter_offset);
             row = index + st->width + 16;
@@ -677,7 +678,7 @@ template <class T> struct Machine {
             if (op->code < OP_rand)
                 Ops<T>::table[op->code](m.reg[op->dst], m.reg[op->a], m.reg[op->b], m.reg[op->c], n);
             else
-                random_block(m.reg[op->dst], index, row, m.ctx->seed, sg.flow ? 0 : (uint32_t)m.ctx->step, op->purpose, op->code == OP_randn, n);
+                random_block(m.reg[op->dst], index, row, seed, sg.flow ? 0 : (uint32_t)m.ctx->step, op->purpose, op->code == OP_randn, n);
         }
         if (n_ahead && st->n_red) ask();
         for (int k = st->n_in; k < st->n_op; ++k)
