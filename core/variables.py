@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 
 from cogkit.axis import Axis
+from cogkit.csr import CsrRows
 from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here, sentence, user_line
 from cogkit.op import FLOATS, FREE, HALF, INFERRED, Type, row_space, shown
@@ -339,7 +341,7 @@ class _Valued(Variable):
     def __init__(self, shape, init, dtype, needs_gradient, name):
         super().__init__(shape, dtype, needs_gradient=needs_gradient, dynamic_axes=(), name=name)
         self._init = init
-        self._data: np.ndarray | None = None
+        self._data: Any = None  # an array; of a sparse constant `CsrRows`
         self.version = 0  # counts the writes from outside of plans
         self.assigned = False  # whether an op writes it
         self.row_sparse = False  # whether the data are a list of rows, as those of a gradient
@@ -420,7 +422,9 @@ class _Valued(Variable):
     @value.setter
     def value(self, new: Any) -> None:
         if self.is_sparse:
-            raise TypeError(sentence(self.kind, self._name, self.where, "no other value of a sparse constant", "one", "make another"))
+            raise TypeError(
+                sentence(self.kind, self._name, self.where, "no other value of a sparse constant", "one", "make another")
+            )
         new = np.asarray(new.asarray() if hasattr(new, "asarray") else new)
         if self._data is None and self._known():
             self._data = aligned_empty(self._shape, self._dtype)
@@ -471,10 +475,15 @@ class Parameter(_Valued):
         super().__init__(shape, 0 if init is None else init, np.float32 if dtype is None else dtype, True, name)
 
 
+def _nothing(shape: tuple[int, ...], dtype: Any) -> float:
+    return 0.0
+
+
 class Constant(_Valued):
     """A value that no learner changes; ops such as `assign` and batch normalisation may.
 
-    value: a number (0 where only a shape is given), an array, a SciPy CSR matrix, which stays one, or an initialiser. shape: of the constant, where `value` is a number.
+    value: a number (0 where only a shape is given), an array, a SciPy CSR matrix, which stays one, or an initialiser. shape: of the constant,
+    where `value` is a number. Raises `ValueError` where they do not fit.
     """
 
     kind = "Constant"
@@ -503,7 +512,9 @@ class Constant(_Valued):
         super().__init__(shape, value, np.float32 if dtype is None else dtype, False, name)
         if rows is not None:
             if math.prod(self._shape[:-1]) != rows.shape[0] or self._shape[-1:] != rows.shape[1:]:
-                raise ValueError(sentence("Constant", name, self.where, f"a shape of {rows.shape} rows and columns", shown(self._shape)))
+                raise ValueError(
+                    sentence("Constant", name, self.where, f"a shape of {rows.shape} rows and columns", shown(self._shape))
+                )
             self.is_sparse, self._data = True, CsrRows(rows, self._dtype)
 
     @classmethod

@@ -175,6 +175,46 @@ def test_gradients_by_value():
     np.testing.assert_allclose(C.times(needed, w).grad({needed: csr}, [needed]), np.tile(TABLE.sum(1), (3, 1)), rtol=1e-6)
 
 
+def chosen(C, z, sparse):
+    """The class of the largest value, as a row."""
+    return C.one_hot(C.reshape(C.argmax(z, 0), ()), 7, sparse_output=sparse)
+
+
+def loop(what, C, x, w, r, sparse):
+    """Loops that read sparse values: the choice of the step before, made in the loop or delayed; and one that others read too."""
+    state = C.placeholder()
+    back = C.sequence.past_value(state)
+    if what == "delayed":
+        z = C.times(C.tanh(C.times(x, w) + C.times(back, w)), r)
+        return z.replace_placeholders({state: chosen(C, z, sparse).output})
+    z = C.times(C.tanh(C.times(x, w) + C.times(chosen(C, back, sparse), w)), r)
+    z = z.replace_placeholders({state: z.output})
+    return z + C.times(chosen(C, z, sparse), C.times(w, r)) if what == "outside" else z
+
+
+STEPS = {
+    "last for all steps": lambda C, x, w: C.times(C.sequence.broadcast_as(C.sequence.last(x), x), w),
+    "next": lambda C, x, w: C.times(C.sequence.future_value(x), w),
+    "some": lambda C, x, w: C.times(C.sequence.gather(x, C.sequence.is_first(x)), w),
+    "unpacked": lambda C, x, w: C.times(C.sequence.unpack(x, 0).outputs[0], w),
+    "largest": lambda C, x, w: C.times(C.sequence.reduce_max(x), w),
+}
+
+
+@pytest.mark.parametrize("what", ["chosen", "delayed", "outside", *STEPS])
+def test_over_steps_sparse_and_dense_are_the_same(what):
+    fed = [np.eye(7, dtype=np.float32)[i] for i in ([1, 4, 2], [6], [0, 0, 5, 3])]
+    found = []
+    for sparse in (True, False):
+        x, w, r = C.sequence.input_variable(7, is_sparse=sparse), C.parameter(init=TABLE), C.parameter(init=TABLE.T / 3)
+        z = STEPS[what](C, x, w) if what in STEPS else loop(what, C, x, w, r, sparse)
+        feed = {x: [scipy.sparse.csr_matrix(a) for a in fed] if sparse else fed}
+        values = z.eval(feed)
+        found.append([np.ravel(v) for v in values] + [np.ravel(C.reduce_sum(z * z).grad(feed, [w]))])
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
 # feeds ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -396,3 +436,34 @@ def test_states_put_back_to_their_beginning():
 
     got, want = both("adam", see)
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-13)
+
+
+# sparse constants ----------------------------------------------------------------------------------------------------------------
+
+
+def test_sparse_constants(tmp_path):
+    a = scipy.sparse.csr_matrix(np.diag([1.0, 2, 3]).astype("f")[:, [1, 0, 2, 1]])
+    c, w, x = C.constant(a), C.parameter(init=TABLE[:4]), C.input_variable(3)
+    assert c.is_sparse and c.shape == (3, 4) and (c.value != a).nnz == 0
+    z = C.times(c, w)
+    for engine in ("cpu", "reference"):
+        with use_engine(engine):
+            np.testing.assert_allclose(z.eval(), a @ TABLE[:4], rtol=1e-6)
+            np.testing.assert_allclose(z.grad({}, [w]), a.T @ np.ones((3, 4)), rtol=1e-6)
+    rows = np.array([[1, 2, 3], [0, 1, 0]], "f")
+    np.testing.assert_allclose(C.times(x, c).eval({x: rows}), rows @ a.toarray(), rtol=1e-6)
+    np.testing.assert_allclose((c + 1).eval(), a.toarray() + 1)
+    np.testing.assert_allclose(L.Embedding(weights=TABLE[:4])(c).eval(), a @ TABLE[:4], rtol=1e-6)
+    learner = C.sgd([w], 0.5)
+    C.Trainer(None, C.reduce_sum(z * C.reduce_sum(x)), learner).train_minibatch({x: rows[:1]})
+    assert isinstance(learner.gradients[w], RowSparse)
+    z.save(str(tmp_path / "m"))
+    again = C.Function.load(str(tmp_path / "m"))
+    assert again.constants[0].is_sparse and z.clone("clone").constants[0].is_sparse
+    np.testing.assert_array_equal(again.eval(), z.eval())
+    z.restore(str(tmp_path / "m"))
+    with pytest.raises(TypeError, match="no other value of a sparse constant"):
+        c.value = a
+    with pytest.raises(ValueError, match="a shape of"):
+        C.constant(a, shape=(4, 3))
+    assert C.constant(C.NDArrayView.from_csr(a)).is_sparse

@@ -261,8 +261,10 @@ class CpuPlan:
             made = RowSparse.of_plan(b.outputs[id(s)], v.type.shape, v.type.dtype, b)
             return made if own else made.copy()
         if v.sparse:
-            fed = s.kind == "feed"
-            found = feeds[s.leaf].matrix() if fed else csr_matrix_at(b.outputs[id(s)], v.type.shape[-1], v.type.dtype)
+            if s.kind == "output":
+                found = csr_matrix_at(b.outputs[id(s)], v.type.shape[-1], v.type.dtype)
+            else:
+                found = (feeds[s.leaf] if s.kind == "feed" else s.leaf.data).matrix()
             return found if len(shape) == 2 else found.toarray().reshape(shape)
         if s.kind == "feed":
             return feeds[s.leaf].reshape(shape).copy()

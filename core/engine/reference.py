@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.csr import CsrRows
 from cogkit.engine import philox, sampling
 from cogkit.engine.reference_sparse import SPARSE_KERNELS
 from cogkit.engine.spaces import row_info, row_table
-from cogkit.engine.sparse import CsrRows
 from cogkit.engine.user import calls_of, run_backward, run_forward, run_native
 from cogkit.lowering.ir import Graph, Node, Value
 from cogkit.lowering.sparse import ROWS
@@ -24,7 +24,9 @@ from cogkit.op import OPS
 __all__ = ["KERNELS", "ReferencePlan", "POINTWISE"]
 
 KERNELS: dict[str, Callable[..., Any]] = {}
-HALF_FORMS = frozenset({"alias", "stop", "reshape", "transpose", "take", "concat", "move_rows"})  # that take half precision as it is
+HALF_FORMS = frozenset(
+    {"alias", "stop", "reshape", "transpose", "take", "concat", "move_rows"}
+)  # that take half precision as it is
 
 
 def kernel(*names: str) -> Callable:
@@ -360,7 +362,9 @@ def _loop(n, sizes, run, *inputs):
     return run_loop(n, sizes, run, inputs)
 
 
-def run_loop(n: Node, sizes: dict, run: Any, inputs: Sequence[Any], look: Callable[[Node, int, dict], None] | None = None) -> tuple:
+def run_loop(
+    n: Node, sizes: dict, run: Any, inputs: Sequence[Any], look: Callable[[Node, int, dict], None] | None = None
+) -> tuple:
     """The results of a recurrence; look(node, step, values) is called after each node of each step."""
     body = n.attrs["body"]
     space = sizes[body.axes]

@@ -1,7 +1,6 @@
-"""Sparse values outside of the engine's C code: what is fed as CSR rows, gradients that list their rows, and how both lie in memory.
+"""Sparse values outside of the engine's C code: what is fed as CSR rows, and gradients that list their rows.
 
-CSR rows: a head of eight 64-bit words (rows, address of the columns (int32), address of the values, ...), then where each row's entries begin
-and where they end, int64 each. A list of rows: a head alone (rows, address of their numbers (int64), address of the values, ...).
+How a list of rows lies in memory: a head alone, of eight 64-bit words (rows, address of their numbers (int64), address of the values, ...).
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.csr import HEAD, CsrRows, csr_matrix_of
 from cogkit.errors import sentence
-from cogkit.lowering.sparse import HEAD
 from cogkit.variables import Variable
 
-__all__ = ["CsrRows", "RowSparse", "csr_matrix_at"]
+__all__ = ["RowSparse", "csr_matrix_at", "fed_rows"]
 
 
 def _at(address: int, count: int, dtype: Any) -> np.ndarray:
@@ -28,63 +27,15 @@ def _at(address: int, count: int, dtype: Any) -> np.ndarray:
     return np.frombuffer((ctypes.c_char * (count * t.itemsize)).from_address(address), t)
 
 
-class CsrRows:
-    """What a sparse input is fed with: CSR rows that a plan reads where they are.
-
-    matrix: SciPy CSR (rows, columns), its entries not copied where their types fit. order: which of its rows come, in which order (all).
-    """
-
-    __slots__ = ("block", "columns", "indices", "rows", "values")
-
-    def __init__(self, matrix: Any, dtype: np.dtype, order: np.ndarray | None = None):
-        self.rows = matrix.shape[0] if order is None else len(order)
-        self.columns = matrix.shape[1]
-        self.indices = np.ascontiguousarray(matrix.indices, np.int32)
-        self.values = np.ascontiguousarray(matrix.data, dtype)
-        self.block = np.zeros(HEAD // 8 + 2 * self.rows, np.int64)
-        self.block[:3] = self.rows, self.indices.ctypes.data, self.values.ctypes.data
-        begin, end = self.block[8 : 8 + self.rows], self.block[8 + self.rows :]
-        first, last = matrix.indptr[:-1], matrix.indptr[1:]
-        begin[:], end[:] = (first, last) if order is None else (first[order], last[order])
-
-    @classmethod
-    def fed(cls, v: Variable, matrix: Any, order: np.ndarray | None = None) -> CsrRows:
-        """The rows of a matrix for a variable. Raises `ValueError` where columns are not those of its last axis."""
-        width, have = v._shape[-1], matrix.shape[1]
-        if width >= 0 and have != width:
-            raise ValueError(sentence("Input", v.name, v.where, f"rows of {width} columns", f"{have}"))
-        indices = matrix.indices
-        if len(indices) and not (indices.min() >= 0 and indices.max() < have):
-            raise ValueError(sentence("Input", v.name, v.where, f"columns in [0, {have})", f"{indices.min()} to {indices.max()}"))
-        return cls(matrix, v._dtype, order)
-
-    @property
-    def __array_interface__(self) -> dict:
-        """Where the rows lie, as for an array."""
-        return self.block.__array_interface__
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, columns)."""
-        return self.rows, self.columns
-
-    def copy(self) -> CsrRows:
-        """Itself: nothing is written to it."""
-        return self
-
-    def matrix(self) -> Any:
-        """A SciPy CSR matrix of a copy."""
-        begin, end = self.block[8 : 8 + self.rows], self.block[8 + self.rows :]
-        return _matrix(begin, end, self.indices, self.values, self.columns)
-
-
-def _matrix(begin: np.ndarray, end: np.ndarray, indices: np.ndarray, values: np.ndarray, columns: int) -> Any:
-    import scipy.sparse
-
-    counts = end - begin
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    at = np.arange(indptr[-1]) + np.repeat(begin - indptr[:-1], counts)
-    return scipy.sparse.csr_matrix((values[at], indices[at], indptr), (len(begin), columns))
+def fed_rows(v: Variable, matrix: Any, order: np.ndarray | None = None) -> CsrRows:
+    """The rows of a matrix for a variable. Raises `ValueError` where columns are not those of its last axis."""
+    width, have = v._shape[-1], matrix.shape[1]
+    if width >= 0 and have != width:
+        raise ValueError(sentence("Input", v.name, v.where, f"rows of {width} columns", f"{have}"))
+    indices = matrix.indices
+    if len(indices) and not (indices.min() >= 0 and indices.max() < have):
+        raise ValueError(sentence("Input", v.name, v.where, f"columns in [0, {have})", f"{indices.min()} to {indices.max()}"))
+    return CsrRows(matrix, v._dtype, order)
 
 
 def csr_matrix_at(block: np.ndarray, columns: int, dtype: np.dtype) -> Any:
@@ -93,7 +44,7 @@ def csr_matrix_at(block: np.ndarray, columns: int, dtype: np.dtype) -> Any:
     rows = int(words[0])
     begin, end = words[8 : 8 + rows], words[8 + rows : 8 + 2 * rows]
     last = int(end.max(initial=0))
-    return _matrix(begin, end, _at(int(words[1]), last, np.int32), _at(int(words[2]), last, dtype), columns)
+    return csr_matrix_of(begin, end, _at(int(words[1]), last, np.int32), _at(int(words[2]), last, dtype), columns)
 
 
 class RowSparse:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from cogkit.csr import HEAD
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN, holder, root_of
-from cogkit.lowering.sparse import CSR, HEAD, csr_bytes
+from cogkit.lowering.sparse import CSR, csr_bytes
 from cogkit.lowering.steps import Step
 
 __all__ = ["SAVED", "Storage", "place"]

@@ -1,7 +1,7 @@
 """Sparse values in the lowered graph: which nodes take and give them. Whatever else reads one reads it dense.
 
-Two forms. CSR: rows of (column, value) pairs over the last static axis, of what is fed sparse and of one-hot values. ROWS: a gradient of a
-parameter that lists the rows of its first axis that are not 0.
+Two forms. CSR: rows of (column, value) pairs over the last static axis, of what is fed sparse, sparse constants and one-hot values. ROWS:
+a gradient of a parameter that lists the rows of its first axis that are not 0.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cogkit.csr import HEAD
 from cogkit.op import OPS
 
-__all__ = ["CSR", "HEAD", "ROWS", "accept", "csr_bytes", "dense", "form_of", "is_fed_sparse"]
+__all__ = ["CSR", "ROWS", "accept", "csr_bytes", "dense", "form_of", "is_fed_sparse"]
 
 CSR, ROWS = "csr", "rows"
-HEAD = 64  # bytes of the head of either form in memory: see engine.sparse
 _LISTS = {"csr_transposed", "scatter_rows", "rows_add"}  # what gives a list of rows
 _TAKE = {
     "densify",
@@ -40,7 +40,9 @@ def is_fed_sparse(v: Any) -> bool:
 def form_of(op: Any, inputs: Sequence[Any], attrs: dict[str, Any], leaf: Any) -> str:
     """The form of a node's outputs: '' (dense), CSR or ROWS."""
     if op is None:
-        return CSR if is_fed_sparse(leaf) else ROWS if getattr(leaf, "row_sparse", False) else ""
+        if is_fed_sparse(leaf) or leaf.kind == "Constant" and leaf.is_sparse:
+            return CSR
+        return ROWS if getattr(leaf, "row_sparse", False) else ""
     if op.name == "one_hot":
         return CSR if attrs.get("sparse") else ""
     if op.name in _LISTS:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cogkit.axis import Axis
+from cogkit.csr import csr_of
 from cogkit.errors import ModelFileError
 from cogkit.functions import Function
 from cogkit.nodes import Block, Combined, Primitive, refresh, substitute
@@ -156,7 +157,9 @@ class _Writer:
                 made["live"] = True  # written since it was made: a clone copies it
             if kind == "constant" and v.assigned:
                 made["assigned"] = True  # an op writes it: never a number of the graph's text
-            self.tensors[made["tensor"]] = v.data
+            if v.is_sparse:
+                made["sparse"] = True
+            self.tensors[made["tensor"]] = _array(v)
             self.values[made["tensor"]] = v
             return made
         made["shape"] = None if v._shape is None else list(v._shape)
@@ -211,6 +214,11 @@ def _write(function: Function) -> tuple[dict[str, Any], dict[str, np.ndarray], d
     return graph, writer.tensors, writer.values
 
 
+def _array(v: Any) -> np.ndarray:
+    """The array that stands for a parameter or constant in a file."""
+    return v.value.toarray().reshape(v.shape) if v.is_sparse else v.data
+
+
 def values_of(function: Function) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, str]]:
     """(parameters and constants by the name of their tensor, all tensors, metadata of the file) of a function.
 
@@ -221,7 +229,7 @@ def values_of(function: Function) -> tuple[dict[str, Any], dict[str, np.ndarray]
     except ModelFileError:
         leaves = [v for v in leaves_of(function.root) if v.is_parameter or v.is_constant]
         values = {f"{v.name or v.kind.lower()}.{i}": v for i, v in enumerate(leaves)}
-        return values, {name: v.data for name, v in values.items()}, {"format": "cogkit values", "version": str(VERSION)}
+        return values, {name: _array(v) for name, v in values.items()}, {"format": "cogkit values", "version": str(VERSION)}
     text = json.dumps(graph, separators=(",", ":"), allow_nan=False)
     return values, tensors, {"format": "cogkit model", "version": str(VERSION), "graph": text}
 
@@ -239,7 +247,8 @@ def match_values(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray], pl
             found = f"{array.dtype.name} {array.shape}"
             wish = f"{np.dtype(v.dtype).name} {v.shape}"
             raise ModelFileError(f"{place}: expected {wish} for {v!r}, got {found}; the file is of another model")
-        pairs.append((v, array))
+        if not v.is_sparse:  # such a constant never changes
+            pairs.append((v, array))
     if len(stored) != len(values):
         extra = next(n for n in stored if n not in values)
         raise ModelFileError(f"{place}: expected {len(values)} tensors, got '{extra}' too; the file is of another model")
@@ -296,7 +305,8 @@ class _Reader:
             data = self.tensors[entry["tensor"]]
             if kind == "parameter":
                 return Parameter(data.shape, data, data.dtype, name=name)
-            made = Constant(data, data.shape, data.dtype, name=name)
+            value = csr_of(data) if entry.get("sparse") else data
+            made = Constant(value, data.shape, data.dtype, name=name)
             made.version = int(bool(entry.get("live", False)))
             made.assigned = bool(entry.get("assigned", False))
             return made
