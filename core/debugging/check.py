@@ -77,11 +77,15 @@ class _Checker(Observer):
                     self.saved[v] = a.copy()
 
     def after(self, running: Running, step: Step, number: int, start: float, end: float) -> None:
-        """Looks at what the step wrote."""
+        """Looks at what the step wrote; where NaN may become 0 in it, at what it read."""
         for v, layout in running.layouts(step)[1]:
             a = running.array(v, layout)
             if self.is_bad(a):
                 raise FloatingPointError(self.trace(running, step, v))
+        if step.attrs.get("relu") or step.node.name == "pool":  # of NaN and a number oneDNN's maximum is the number
+            for v, layout in running.layouts(step)[0]:
+                if self.is_bad(running.array(v, layout)):
+                    raise FloatingPointError(self.trace(running, step, step.outputs[0]))
 
     # from a bad value to a node ----------------------------------------------------------------------------------------------------
 

@@ -118,6 +118,23 @@ def test_what_was_there_already():
     told(found, "Parameter", "w", None, at="element (1, 1)")
 
 
+def test_where_a_kernel_makes_a_number_of_it():
+    """A rectifier inside a product, and the largest of a window, may be 0 where an operand is NaN."""
+    x, w = C.input_variable(16, name="x"), C.parameter((16, 32), init=C.glorot_uniform(), name="w")
+    f = C.relu(C.times(x, w) + C.parameter((32,), init=0.1))
+    data = np.ones((4, 16), F4)
+    assert find_nan(f, {x: data}) is None
+    data[1, 2] = np.nan
+    told(find_nan(f, {x: data}), "Input", "x", None, at="sample 1, element (2,)")
+    w.value = np.where(np.arange(512).reshape(16, 32) == 5, np.nan, w.value)
+    told(find_nan(f, {x: np.ones((4, 16), F4)}), "Parameter", "w", None, at="element (0, 5)")
+    image = C.input_variable((3, 8, 8), name="image")
+    pooled = C.pooling(image, C.MAX_POOLING, (2, 2), strides=(2, 2))
+    data = np.ones((2, 3, 8, 8), F4)
+    data[0, 1, 3, 3] = np.nan
+    told(find_nan(pooled, {image: data}), "Input", "image", None, at="sample 0, element (1, 3, 3)")
+
+
 def test_infinities_where_they_are_wanted():
     x = C.input_variable(2)
     f, at = C.exp(x, name="planted") * 0.5, line()

@@ -411,6 +411,8 @@ std::unique_ptr<Program> convolution(const ConvSpec &s) {
     for (auto &d : dilation) d -= 1;
     const Desc bias = s.bias ? plain({s.w[0]}) : Desc();
     primitive_attr attr = user_scratchpad();
+    /* oneDNN's relu, and its maximum pooling, make a number of NaN. What keeps it costs more: prelu makes NaN of -inf, and a pass of our
+     * own reads and writes the result once more. Our kernels keep NaN, and the finder of NaN looks at what such a step reads. */
     if (kind == Conv::forward && (s.sum || s.relu)) {
         dnnl::post_ops ops;
         if (s.sum) ops.append_sum(1.f);
