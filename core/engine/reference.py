@@ -283,7 +283,7 @@ def _scatter_add(n, sizes, run, idx, dy):
 @kernel("top_k_axis")
 def _top_k(n, sizes, run, x):
     axis, k = n.attrs["axis"] + (1 if n.inputs[0].type.axes else 0), n.attrs["k"]
-    index = np.argsort(-x, axis=axis, kind="stable").take(range(k), axis=axis)
+    index = np.lexsort((-x, ~np.isnan(x)), axis=axis).take(range(k), axis=axis)  # NaN is above everything
     return np.take_along_axis(x, index, axis), index.astype(x.dtype)
 
 

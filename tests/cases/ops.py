@@ -242,6 +242,7 @@ row("top_k/one", named("top_k", 1, -2), X(3, 2, domain="distinct"))
 row("top_k/param", named("top_k", 3), W(2, 5, domain="distinct"))
 row("top_k/values", lambda C, x: C.square(C.top_k(x, 2).outputs[0]), X(5, domain="distinct"))
 row("top_k/ties", named("top_k", 2), X(4, value=[[1, 3, 3, 1]]), rows=1, fd=False, departs="CNTK takes equal values in no certain order; cogkit the first one first", where=("y1", "d0"))
+row("top_k/edges", named("top_k", 4), X(6, value=[[1, np.nan, 3, -np.inf, np.inf, 2], [np.nan] * 6, [np.inf, np.nan, np.inf, 0, np.nan, -1]]), golden=False, diff=False)
 # a single entry, and none: CNTK has no empty axes; of none a sum is 0, a product 1, a largest -inf, a smallest inf, a mean nan
 for op, domain in sorted(REDUCTIONS.items()):
     row(op + "/single", named(op, 1), X(2, 1, domain=domain))
