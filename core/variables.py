@@ -502,6 +502,7 @@ class Constant(_Valued):
             own = getattr(value, "dtype", None)
             if hasattr(value, "tocsr"):
                 rows, shape = value.tocsr(), value.shape if shape is None else sanitize_shape(shape)
+                rows.check_format()
             if (given is None or isinstance(given, default_override_or)) and own in (np.float16, np.float64):
                 dtype = own
             value = np.asarray(value) if rows is None else _nothing

@@ -308,6 +308,11 @@ WRONG = [
         "expected columns in [0, 7), got 9 to 9",
     ),
     (
+        lambda x, z: z.eval({x: scipy.sparse.csr_matrix((np.ones(2), np.array([1, 2]), np.array([0, 2, 1, 2])), (3, 7))}),
+        ValueError,
+        "expected rows that end after they begin",
+    ),
+    (
         lambda x, z: C.times(C.input_variable((2, 3, 7), is_sparse=True), C.parameter((3, 7, 2))),
         NotImplementedError,
         "one summed axis",
@@ -464,6 +469,8 @@ def test_sparse_constants(tmp_path):
     z.restore(str(tmp_path / "m"))
     with pytest.raises(TypeError, match="no other value of a sparse constant"):
         c.value = a
+    with pytest.raises(ValueError):
+        C.constant(scipy.sparse.csr_matrix((np.ones(1, "f"), np.array([9]), [0, 1]), (1, 7)))
     with pytest.raises(ValueError, match="a shape of"):
         C.constant(a, shape=(4, 3))
     assert C.constant(C.NDArrayView.from_csr(a)).is_sparse

@@ -35,6 +35,9 @@ def fed_rows(v: Variable, matrix: Any, order: np.ndarray | None = None) -> CsrRo
     indices = matrix.indices
     if len(indices) and not (indices.min() >= 0 and indices.max() < have):
         raise ValueError(sentence("Input", v.name, v.where, f"columns in [0, {have})", f"{indices.min()} to {indices.max()}"))
+    ends = matrix.indptr
+    if (ends[1:] < ends[:-1]).any() or ends[-1] > len(indices):
+        raise ValueError(sentence("Input", v.name, v.where, "rows that end after they begin", "others in indptr"))
     return CsrRows(matrix, v._dtype, order)
 
 
