@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from cogkit import ops
 from cogkit.axis import Axis
 from cogkit.errors import here
@@ -13,6 +15,7 @@ from cogkit.initializer import glorot_normal
 from cogkit.op import INFERRED, Op, Type, common_dtype, fits, join_axes, shown
 from cogkit.ops.randomness import SentinelValueForAutoSelectRandomSeed, purpose_of
 from cogkit.ops.sampling import chances, checked, drawn, weights_type
+from cogkit.variables import Constant
 
 __all__ = ["hierarchical_softmax_layer", "nce_loss", "sampled_softmax_loss"]
 
@@ -39,12 +42,23 @@ def _type(types, attrs):
     return [Type((), common_dtype(types), join_axes(types))]
 
 
+def _number(labels):
+    """The number of the class of one-hot labels, (1,); sparse ones stay so."""
+    (classes,), dtype = labels.type.shape, labels.type.dtype
+    if not labels.sparse:
+        return labels.stop().node("argmax_axis", axis=0)
+    numbers = Constant(np.arange(classes, dtype=dtype).reshape(classes, 1), dtype=dtype)
+    column = labels.graph.leaf(numbers, numbers.type)
+    product = labels.graph.node("matmul", [labels.reshape((1, classes)), column], ta=False, tb=False, sum_rows=False)
+    return product.stop().reshape((1,))
+
+
 def _logits(x, attrs):
     """Outputs of the true class (1,) and of the drawn ones (samples,), and the numbers of these classes."""
     weights, biases, inputs, labels, noise = x
     g, (classes, size), n = weights.graph, weights.type.shape, attrs["num_samples"]
     biases = biases.reshape((classes,))
-    true, sample = labels.stop().node("argmax_axis", axis=0), drawn(noise, attrs)
+    true, sample = _number(labels), drawn(noise, attrs)
     own = (g.node("gather", [weights, true]) * inputs.reshape((1, size))).node("reduce_sum", axes=(1,), rows=False).reshape((1,))
     others = g.node("matmul", [inputs.reshape((1, size)), g.node("gather", [weights, sample])], ta=False, tb=True, sum_rows=False)
     return own + g.node("gather", [biases, true]), others.reshape((n,)) + g.node("gather", [biases, sample]), true, sample

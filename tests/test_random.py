@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.sparse
 from scipy import stats
 
 import cogkit as C
@@ -15,10 +16,14 @@ F4 = np.float32
 WEIGHTS = np.array([1, 3, 0, 5, 1, 2], F4)
 
 
+def as_array(value):
+    return value.toarray() if hasattr(value, "toarray") else np.asarray(value)
+
+
 def drawn(weights, n, duplicates, seed=4, runs=1):
     """Numbers of the classes drawn, (runs, n)."""
     f = C.random_sample(weights, n, duplicates, seed=seed)
-    return np.array([np.asarray(f.eval()).argmax(axis=1) for _ in range(runs)])
+    return np.array([as_array(f.eval()).argmax(axis=1) for _ in range(runs)])
 
 
 # ------------------------------------------------------------------------------------------------------------- distributions
@@ -165,7 +170,7 @@ def test_samplers_are_their_twins(duplicates):
                     C.set_seed(2)
                     f = C.random_sample(weights, n, duplicates, seed=8)
                     often = C.random_sample_inclusion_frequency(weights, n, duplicates)
-                    found.append([np.asarray(f.eval()) for _ in range(3)] + [often.eval()])
+                    found.append([as_array(f.eval()) for _ in range(3)] + [often.eval()])
             for a, b in zip(*found, strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-5)
 
@@ -186,12 +191,12 @@ def test_weights_that_show_too_late():
     """Parameters may hold what are no weights: nothing is drawn."""
     w = C.parameter((3,), init=np.array([1, 2, 3], F4))
     f, often = C.random_sample(w, 2, False), C.random_sample_inclusion_frequency(w, 2, False)
-    assert np.asarray(f.eval()).sum() == 2
+    assert as_array(f.eval()).sum() == 2
     for bad in ([1, -1, 1], [1, 0, 0], [1, np.nan, 1]):
         w.value = np.array(bad, F4)
         for engine in ENGINES:
             with C.device.use_engine(engine):
-                assert np.asarray(f.eval()).sum() == 0 and np.isnan(often.eval()).all()
+                assert as_array(f.eval()).sum() == 0 and np.isnan(often.eval()).all()
 
 
 # ---------------------------------------------------------------------------------------------------- losses over samples of classes
@@ -238,6 +243,22 @@ def test_only_rows_of_drawn_classes_are_touched(make):
     assert f"({BATCH}, {CLASSES})" not in plan
     widths = [line for line in plan.splitlines() if "matmul" in line and f"{CLASSES}" in line.split("=")[0]]
     assert not widths, "the outputs of all classes are computed"
+
+
+@pytest.mark.parametrize("make", [C.nce_loss, C.losses.sampled_softmax_loss])
+def test_sparse_labels_are_the_same_labels(make):
+    """And stay sparse: no value of all rows and classes is made."""
+    f, feed, (w, b, x) = loss_of(make, 8, seed=21)
+    y = C.input_variable(CLASSES, is_sparse=True)
+    g = make(w, b, x, y, NOISE, 8, seed=21)
+    sparse = {x: X, y: scipy.sparse.csr_matrix(Y)}
+    np.testing.assert_allclose(g.eval(sparse), f.eval(feed), rtol=1e-6)
+    mine, theirs = g.grad(sparse, [w, x]), f.grad(feed, [w, x])
+    for v in (w, x):
+        np.testing.assert_allclose(as_array(mine[v]), as_array(theirs[v]), rtol=1e-5, atol=1e-7)
+    assert "densify" not in g.explain(sparse)
+    rows = C.times(C.random_sample(NOISE, 8, True, seed=21), w)
+    assert "one_hot" not in rows.explain({}) and "gather" in rows.explain({})
 
 
 def test_sampled_softmax_of_all_classes_is_the_softmax():

@@ -80,7 +80,7 @@ def chances(weights: Any, attrs: dict[str, Any]) -> Any:
 
 def _sample(g, x, attrs, training):
     indices = drawn(x[0], attrs).reshape((attrs["num_samples"], 1))
-    return indices.node("one_hot", classes=x[0].type.shape[0], axis=1)
+    return indices.node("one_hot", classes=x[0].type.shape[0], axis=1, sparse=True)
 
 
 Op("random_sample", "RandomSample", _sample_type, None, "expand", "CNTK v2", expand=_sample, stateful=True)
@@ -99,6 +99,8 @@ def random_sample(
     weights: Any, num_samples: int, allow_duplicates: bool, seed: int = SentinelValueForAutoSelectRandomSeed, name: str = ""
 ) -> Function:
     """Classes drawn with chances in proportion to weights, one-hot (num_samples, classes), in the order of the draws; no gradient.
+
+    The value is sparse: evaluated alone it is a CSR matrix, times a matrix it takes rows of that.
 
     weights: (classes,), 0 or more, without rows. allow_duplicates: draws are independent; else each class is drawn once at most. New ones
     at each evaluation; equal seeds draw equal samples. Weights that only show while running are negative, not finite or too few above 0
