@@ -38,6 +38,8 @@ class MinibatchInfo:
     loss: float
     metric: float | None  # None where there is no metric
     is_sweep_end: bool
+    learner: int = 0  # which learner of the trainer is told, of how many
+    learners: int = 1
 
 
 class DistributedLearner(Protocol):

@@ -20,7 +20,7 @@ from cogkit.engine.watch import watched_table
 from cogkit.functions import Function
 from cogkit.learners.learner import Learner
 from cogkit.ops import combine
-from cogkit.ops.sequence import has_steps
+from cogkit.ops.rows import has_steps
 from cogkit.train.checkpoint import read_checkpoint, write_checkpoint
 from cogkit.train.ranks import MinibatchInfo, communicator_of
 from cogkit.variables import Parameter, Variable
@@ -396,7 +396,8 @@ class Trainer(Evaluator):
         """Every learner's update, then the minibatch is counted and told to the writers; whether any learner goes on."""
         more = False
         if self._distributed:
-            infos = [MinibatchInfo(n, loss, metric, ends) for _ in self._learners]
+            count = len(self._learners)
+            infos = [MinibatchInfo(n, loss, metric, ends, i, count) for i in range(count)]
             for learner, mine, info in zip(self._learners, gradients, infos, strict=True):
                 more = learner.train_distributed(mine, info) or more
             told = infos[self._aggregator]
