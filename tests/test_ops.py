@@ -313,7 +313,7 @@ def test_of_nothing_a_reduction_is_its_neutral_element(op, engine):
 NO_ROW = {  # what makes or edits graphs, random values (tested above), and names that others are made of
     "ForwardDeclaration", "Signature", "as_block", "as_composite", "assign", "associative_multi_arg", "bernoulli", "bernoulli_like",
     "getitem", "gumbel", "gumbel_like", "identity", "normal_like", "output_variable", "placeholder", "random_normal", "random_uniform",
-    "uniform_like",
+    "uniform_like", "has_steps", "needs_steps", "spread",
     # tested in test_user_functions.py, test_native_functions.py
     "native_user_function", "native_user_include", "register_native_user_function", "user_function",
 }  # fmt: skip

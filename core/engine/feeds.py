@@ -15,7 +15,7 @@ from cogkit.engine.values import Value, fits, sequences
 from cogkit.errors import sentence
 from cogkit.lowering.sparse import is_fed_sparse
 from cogkit.op import Type, row_space
-from cogkit.ops.sequence import BATCH, has_steps
+from cogkit.ops.rows import BATCH, has_steps
 from cogkit.variables import Variable, aligned_empty
 
 __all__ = ["as_rows", "as_sequences", "bind_feeds"]

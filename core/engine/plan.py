@@ -22,7 +22,7 @@ from cogkit.lowering.memory import Storage, place
 from cogkit.lowering.sparse import CSR, ROWS
 from cogkit.lowering.steps import Step
 from cogkit.op import row_space
-from cogkit.ops.sequence import has_steps
+from cogkit.ops.rows import has_steps
 from cogkit.variables import aligned_empty
 
 __all__ = ["CpuPlan"]

@@ -22,7 +22,7 @@ from cogkit.lowering.ir import Graph
 from cogkit.lowering.lower import Request, lower, stages
 from cogkit.nodes import Block, Primitive
 from cogkit.op import row_space
-from cogkit.ops.sequence import BATCH, has_steps
+from cogkit.ops.rows import BATCH, has_steps
 from cogkit.variables import Constant, Input, Variable
 from cogkit.walks import leaves_of, nodes_of
 

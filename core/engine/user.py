@@ -18,7 +18,7 @@ from cogkit.lowering.ir import Graph, Node
 from cogkit.lowering.ir import Value as Lowered
 from cogkit.op import FREE, Type, shown
 from cogkit.ops.native import NativeNode
-from cogkit.ops.sequence import has_steps
+from cogkit.ops.rows import has_steps
 from cogkit.ops.user import UserCall, UserNode, failure
 
 __all__ = ["Resized", "Resizing", "calls_of", "native_arrays", "run_backward", "run_forward", "run_native"]

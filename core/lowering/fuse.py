@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from cogkit.lowering.ir import Graph, Inside, Node, Value
 from cogkit.lowering.steps import Step
 from cogkit.op import Type
-from cogkit.ops.sequence import has_steps
+from cogkit.ops.rows import has_steps
 
 __all__ = ["COSTLY", "fuse"]
 

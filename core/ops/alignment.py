@@ -12,7 +12,7 @@ from cogkit.axis import Axis
 from cogkit.errors import here
 from cogkit.functions import Function, apply
 from cogkit.op import Op, Type, common_dtype, constant_gradient, size_of
-from cogkit.ops.sequence import BATCH, has_steps, needs_steps, spread
+from cogkit.ops.rows import BATCH, has_steps, needs_steps, spread
 
 __all__ = ["edit_distance_error", "forward_backward", "labels_to_graph"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from cogkit.axis import Axis
 from cogkit.functions import Function, apply, to_variables
 from cogkit.op import FREE, Op, Type, row_space, shown
-from cogkit.ops.sequence import BATCH, has_steps, needs_steps
+from cogkit.ops.rows import BATCH, has_steps, needs_steps
 
 __all__ = ["reconcile_dynamic_axes", "to_batch", "to_sequence", "to_sequence_like", "unpack_batch"]
 

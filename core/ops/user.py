@@ -18,7 +18,7 @@ from cogkit.functions import Function, Node, to_variables
 from cogkit.inference import Typed
 from cogkit.nodes import Primitive
 from cogkit.op import OPS, Op, Type, constant_gradient, row_space
-from cogkit.ops.sequence import BATCH, has_steps
+from cogkit.ops.rows import BATCH, has_steps
 from cogkit.variables import Output, Variable
 
 __all__ = ["UserFunction", "user_function"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cogkit.axis import Axis
 from cogkit.op import INFERRED, Op, shown
 from cogkit.ops.convolution import convolution_type, spread
-from cogkit.ops.sequence import BATCH, needs_steps
+from cogkit.ops.rows import BATCH, needs_steps
 
 __all__: list[str] = []
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cogkit.ops.sequence import has_steps
+from cogkit.ops.rows import has_steps
 from cogkit.variables import Variable
 
 __all__ = ["ArraySource"]

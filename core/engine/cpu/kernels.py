@@ -21,7 +21,7 @@ from cogkit.lowering.layout import PLAIN
 from cogkit.lowering.memory import SAVED
 from cogkit.lowering.steps import Step
 from cogkit.op import OPS, Type
-from cogkit.ops.sequence import has_steps
+from cogkit.ops.rows import has_steps
 
 try:
     from cogkit.engine.cpu import onednn
