@@ -22,6 +22,7 @@ def has_steps(axes: Any) -> bool:
 
 
 def needs_steps(t: Type, way: str = "") -> None:
+    """Raises `ValueError` for a value that is not one of sequences; `way` is the way out."""
     if not has_steps(t.axes):
         raise ValueError(
             (
@@ -85,7 +86,8 @@ def _steps_gradient(n, dy):
     return [dx]
 
 
-def spread(v, like):
+def spread(v: Any, like: Any) -> Any:
+    """A lowered value of the batch, repeated at every step of another one."""
     return v.node("move_rows", move=("broadcast",), axes=like.type.axes)
 
 
