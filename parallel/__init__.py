@@ -1,5 +1,6 @@
 """cogkit.parallel: training on many ranks."""
 
+from cogkit.parallel.asgd import *
 from cogkit.parallel.block_momentum import *
 from cogkit.parallel.communicator import *
 from cogkit.parallel.data_parallel import *

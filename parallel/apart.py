@@ -102,11 +102,11 @@ class ApartLearner(DistributedLearner):
         for row in rows[1:]:
             total += row
         if total[0]:
-            self.join_models()
             new = (total[0], rows[:, 3].max(), rows[:, 4].max())
             self._counts = [c + int(n) for c, n in zip(self._counts, new, strict=True)]
             self.local.count_as(*self._counts)
             self._owed += total[:3]
+            self.join_models()
         self._since = np.zeros(5)
         return bool(total[0]) and bool(total[5]), bool(rows[:, 6].all())
 

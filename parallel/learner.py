@@ -46,11 +46,11 @@ class DistributedLearner(Learner):
             raise ValueError(f"{self.kind}: expected distributed_after of 0 samples or more, got {distributed_after!r}")
         self.local = learner
         self.world = current_world()
-        self.world.learners.add(self)
         self.distributed_after = int(distributed_after)
         self.calls = 0  # of `train_distributed`
         self.joined = False  # whether exchanges have begun
-        self.in_step = False  # whether ranks must exchange something in the same minibatches, since other learners do so too
+        self.in_step = False  # whether ranks must exchange in the same minibatches, since they do so for other learners too
+        self._has_begun = False
 
     # the local learner's -------------------------------------------------------------------------------------------
 
@@ -145,19 +145,20 @@ class DistributedLearner(Learner):
         changed to what is to be reported. Raises RankError when ranks do not train alike, or one does not come.
         """
         world = self.world
-        first = self.calls >= world.step  # of several learners in a trainer
-        if first:
+        if info.learner == 0:
             world.meter.lap("compute")
             world.computed(info.samples)
             world.meter.lap("compute")
         self.calls += 1
+        last = info.learner == info.learners - 1
         if not self.is_warm:
             more = info.samples > 0 and self.local.train(gradient_values, info.samples, info.is_sweep_end)
         else:
             if not self.joined:
                 self.join()
+            self._look_around(info.learners)
             more = self.exchange(gradient_values, info)
-        if first:
+        if last:
             world.step = self.calls
             world.meter.steps += 1
         return more
@@ -170,8 +171,11 @@ class DistributedLearner(Learner):
         """Begins to exchange, from the same model on all ranks. Raises RankError that names the ranks whose model is another one."""
         self.joined = True
         self.check_alike([p.data for p in self.parameters])
-        others = self.world.all_gather(np.array([len(self.world.learners)]), "number of learners")
-        self.in_step = bool(others.max() > 1)
+
+    def _look_around(self, learners: int) -> None:
+        """Finds out whether other learners exchange too: of this trainer, or of one that takes turns with it."""
+        self.in_step |= learners > 1 or (self._has_begun and self.world.last is not self)
+        self.world.last, self._has_begun = self, True
 
     def check_alike(self, arrays: Sequence[np.ndarray]) -> None:
         """Raises RankError that names the ranks whose learner is another one, or whose arrays have other bytes than rank 0's."""
@@ -232,6 +236,8 @@ class DistributedLearner(Learner):
             "ranks": self.world.size,
             "rank": self.world.rank,
             "calls": self.calls,
+            "in_step": self.in_step,
+            "begun": self._has_begun,
             "exchange": self._numbers(),
             "local": local["numbers"],
         }
@@ -282,6 +288,7 @@ class DistributedLearner(Learner):
         self.local.restore_from_checkpoint(self._local_part(checkpoint))
         try:
             self.calls = int(numbers["calls"])
+            self.in_step, self._has_begun = bool(numbers["in_step"]), bool(numbers["begun"])
             self._restore(numbers["exchange"])
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"checkpoint: expected the state of a {self.kind} learner, got {error!r}") from None
@@ -290,4 +297,6 @@ class DistributedLearner(Learner):
         for name, array in self._kept(checkpoint):
             array[...] = checkpoint["arrays"][name]
         self.joined = False  # models are compared again
+        if self._has_begun:
+            self.world.last = self
         self.world.step = self.calls

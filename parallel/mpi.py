@@ -108,12 +108,12 @@ class MpiWorld(World):
     def _say_end(self) -> None:
         if not self._ended and not self.mpi.Is_finalized():
             self._ended = True
+            if self._server is not None:
+                self._server.end()
             self._tell({"ended": True})
 
     def finalize(self) -> None:
         """Ends MPI, once all ranks have come; nothing can be exchanged afterwards."""
-        if self._server is not None:
-            self._server.end()
         if not self.mpi.Is_finalized():
             self._say_end()
             sys.excepthook = sys.__excepthook__
@@ -206,6 +206,9 @@ class MpiWorld(World):
 
     def serve(self, handler: Handler, order: Sequence[int] | None = None) -> Callable[[], None]:
         """See `World.serve`; a thread answers."""
+        if self._server is not None:
+            self._server.end()
+        self.handler = handler
         self._server = Server(self, handler, order)
         return self._server.end
 

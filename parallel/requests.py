@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cogkit.engine.cpu.native import get_num_threads, set_num_threads
 from cogkit.errors import RankError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Server:
         self.world, self.handler = world, handler
         self.order = None if order is None else list(order)
         self.over = threading.Event()
+        self.cores = get_num_threads()  # of the caller, which a new thread does not have of itself
         self.thread = threading.Thread(target=self._run, name="requests", daemon=True)
         self.thread.start()
 
@@ -67,6 +69,7 @@ class Server:
 
     def _run(self) -> None:
         try:
+            set_num_threads(self.cores)
             self._answer_all()
         except BaseException:
             self.world._die(*sys.exc_info())

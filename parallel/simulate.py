@@ -48,7 +48,6 @@ class SimulatedWorld(World):
         self.now = 0.0
         self.minibatches = self.sequence = 0
         self.place = "before its first exchange"
-        self.handler: Handler | None = None
         self.order: list[int] = []
         self.mail: dict[int, Callable[[], None]] = {}  # rank -> delivery of the request that it waits for an answer to
         super().__init__()
@@ -182,11 +181,13 @@ class _Attendance(Pending):
         self.world, self.meeting = world, meeting
 
     def wait(self) -> None:
-        if self.meeting.end is None:
-            self.meeting.waiting.append(self.world)
-            self.world.hub.leave()
-        else:
-            self.world.now = max(self.world.now, self.meeting.end)
+        world, meeting = self.world, self.meeting
+        if meeting.end is None:
+            meeting.waiting.append(world)
+        else:  # the others go on first where they come first
+            world.now = max(world.now, meeting.end)
+            world.hub.resume(world)
+        world.hub.leave()
 
 
 class _Globals:

@@ -12,7 +12,6 @@ import contextlib
 import contextvars
 import os
 import sys
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -57,7 +56,8 @@ class World(abc.ABC):
     def __init__(self) -> None:
         self.step = 0
         self.meter = Meter(self.clock)
-        self.learners: weakref.WeakSet[Any] = weakref.WeakSet()  # that train in it
+        self.handler: Handler | None = None  # what `serve` was given last
+        self.last: Any = None  # the learner that has exchanged something last
         self._lent: dict[tuple[int, np.dtype], list[np.ndarray]] = {}
 
     def borrow(self, n: int, dtype: np.dtype) -> np.ndarray:
@@ -94,7 +94,7 @@ class World(abc.ABC):
     @abc.abstractmethod
     def serve(self, handler: Handler, order: Sequence[int] | None = None) -> Callable[[], None]:
         """From now on requests to this rank are answered by `handler(rank, arrays) -> arrays`, one at a time, in order of arrival, also
-        while this rank computes; the returned function ends it. The handler may not exchange anything itself.
+        while this rank computes; the returned function ends it, as does another `serve`. The handler may not exchange anything itself.
 
         order: the ranks whose requests come first, one after another, as a recorded run had it; who comes early then waits.
         """
@@ -200,12 +200,12 @@ class Alone(World):
 
     def serve(self, handler: Handler, order: Sequence[int] | None = None) -> Callable[[], None]:
         """Requests to itself are answered at once."""
-        self._handler = handler
+        self.handler = handler
         return lambda: None
 
     def request(self, arrays: Sequence[Sequence[np.ndarray]], into: Sequence[Sequence[np.ndarray]], what: str) -> None:
         """Asks its own handler."""
-        for target, answer in zip(into[0], self._handler(0, arrays[0]), strict=True):
+        for target, answer in zip(into[0], self.handler(0, arrays[0]), strict=True):
             target[...] = answer
 
 
