@@ -45,11 +45,14 @@ class DataParallelLearner(DistributedLearner):
 
     kind = "data parallel"
 
-    def __init__(self, learner: Learner, distributed_after: int, bits: int, buffered: bool, zero_threshold: bool):
+    def __init__(
+        self, learner: Learner, distributed_after: int, bits: int, buffered: bool, zero_threshold: bool, error_feedback: bool
+    ):
         super().__init__(learner, distributed_after)
         if bits != 32 and bits not in range(1, 9):
             raise ValueError(f"{self.kind}: expected num_quantization_bits of 32, or 1 to 8, got {bits!r}")
         self.bits, self.buffered, self.zero_threshold = int(bits), bool(buffered), bool(zero_threshold)
+        self.error_feedback = bool(error_feedback)
         self._flat: Flat | None = None
         self._sum: FullPrecision | Quantized | None = None
         self._before = np.zeros(4)  # with `buffered`: the sums of the minibatch whose gradients are under way
@@ -62,7 +65,7 @@ class DataParallelLearner(DistributedLearner):
             if self.bits == 32:
                 self._sum = FullPrecision(self.world, flat)
             else:
-                self._sum = Quantized(self.world, flat, self.bits, self.zero_threshold)
+                self._sum = Quantized(self.world, flat, self.bits, self.zero_threshold, self.error_feedback)
         return self._flat, self._sum
 
     def exchange(self, gradient_values: Mapping[Parameter, np.ndarray], info: MinibatchInfo) -> bool:
@@ -97,7 +100,8 @@ class DataParallelLearner(DistributedLearner):
 
     def _describe(self) -> dict[str, Any]:
         own = {"num_quantization_bits": self.bits, "use_async_buffered_parameter_update": self.buffered}
-        return {**super()._describe(), **own, "zero_threshold": self.zero_threshold}
+        own |= {"zero_threshold": self.zero_threshold, "error_feedback": self.error_feedback}
+        return {**super()._describe(), **own}
 
     def _numbers(self) -> dict[str, Any]:
         return {"before": [repr(float(v)) for v in self._before]}
@@ -121,6 +125,7 @@ def data_parallel_distributed_learner(
     num_quantization_bits: int = 32,
     use_async_buffered_parameter_update: bool = False,
     zero_threshold: bool = False,
+    error_feedback: bool = True,
 ) -> DataParallelLearner:
     """A learner that updates with the sum of the gradients of all ranks: what `learner` would do with all their samples as one minibatch.
 
@@ -128,10 +133,11 @@ def data_parallel_distributed_learner(
     gradients as they are, 1 to 8 in so many bits a value, with the errors kept for the next minibatch (`quantized`); a warm start of a
     part of the first sweep is of use then. use_async_buffered_parameter_update: gradients travel while the next minibatch is computed, so
     that each update uses gradients that are one minibatch old. zero_threshold: of 1 bit, the sign instead of the side of the mean.
+    error_feedback: False forgets the errors of quantisation, only to see what they are good for.
 
     Loss, metric and samples that a trainer reports are those of all ranks; a rank without data adds nothing and goes on until none has
     any. Raises ValueError for other numbers of bits, TypeError for a learner that is distributed already.
     Source: Seide et al. 2014, see `quantize`.
     """
     bits, buffered = num_quantization_bits, use_async_buffered_parameter_update
-    return DataParallelLearner(learner, distributed_after, bits, buffered, zero_threshold)
+    return DataParallelLearner(learner, distributed_after, bits, buffered, zero_threshold, error_feedback)

@@ -22,10 +22,13 @@ __all__ = ["Quantized"]
 
 
 class Quantized:
-    """Sums what is in the flat buffers over all ranks, in `bits` bits a value; `residual` and `own_residual` keep the errors."""
+    """Sums what is in the flat buffers over all ranks, in `bits` bits a value; `residual` and `own_residual` keep the errors.
 
-    def __init__(self, world: World, flat: Flat, bits: int, zero_threshold: bool):
-        self.world, self.flat, self.zero_threshold = world, flat, zero_threshold
+    error_feedback: False forgets them, as no training should: it is there to be compared with.
+    """
+
+    def __init__(self, world: World, flat: Flat, bits: int, zero_threshold: bool, error_feedback: bool = True):
+        self.world, self.flat, self.zero_threshold, self.error_feedback = world, flat, zero_threshold, error_feedback
         self.stripes = [self._stripes(i, bits) for i in range(len(flat.buffers))]  # columns by buffer and owner
         self.residual = [np.zeros_like(b) for b in flat.buffers]
         self.own_residual = [np.zeros_like(b) for b in flat.buffers]  # only this rank's stripes are used
@@ -52,6 +55,8 @@ class Quantized:
         """Quantises what is in the flat buffers and sends it to the owners."""
         world = self.world
         for i, (buffer, stripes) in enumerate(zip(self.flat.buffers, self.stripes, strict=True)):
+            if not self.error_feedback:
+                self.residual[i].fill(0)
             for r, columns in enumerate(stripes):
                 if r != world.rank:
                     pack(columns, self.zero_threshold, buffer, self.residual[i], self.messages[i][r])
@@ -74,6 +79,8 @@ class Quantized:
             for r, message in enumerate(self.given[i]):
                 if r != world.rank:
                     unpack(own, message, buffer, add=True)
+            if not self.error_feedback:
+                self.own_residual[i].fill(0)
             pack(own, self.zero_threshold, buffer, self.own_residual[i], messages[world.rank])
             world.meter.lap("pack")
             world.share(messages, f"quantised sums {i}")
