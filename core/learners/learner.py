@@ -539,10 +539,14 @@ class GraphLearner(Learner):
     def reset_smoothed_gradients(self) -> None:
         """Puts the state tensors and counters back to their beginning."""
         self.rule.counted = dict(self.rule.counters)
-        self._recompile()
+        if any(g.row_sparse for g in self._gradient_constants.values()):
+            self._recompile()
         for states in self.states.values():
             for name, tensor in states.items():
-                tensor.value = np.full(tensor.shape, self.rule.states[name], tensor.dtype)
+                if tensor.shape:
+                    tensor.data[...] = self.rule.states[name]  # in place: no plan is looked at again
+                else:
+                    tensor.value = np.full((), self.rule.states[name], tensor.dtype)
 
     # checkpoints ---------------------------------------------------------------------------------------------------
 
