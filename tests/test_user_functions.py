@@ -359,6 +359,33 @@ def test_a_run_that_is_broken_off_writes_nothing():
     assert seen.value == 3
 
 
+def test_no_size_at_all():
+    x = C.input_variable(2, needs_gradient=True)
+    f = C.reduce_sum(C.user_function(Repeat(x)))
+    assert f.eval({x: np.array([[0, 5], [7, 8]], F4)}).tolist() == [0, 0]
+    assert f.eval({x: np.array([[1, 5], [7, 8]], F4)}).tolist() == [6, 15]
+
+
+def test_training_with_free_sizes():
+    x, w = C.input_variable(2), C.parameter((2,), init=1)
+    z = C.reduce_sum(C.user_function(Repeat(x * w + 0.5)))
+    trainer = C.Trainer(z, z, [C.sgd(z.parameters, 1e-6)])
+    for n in (2, 1, 3):
+        trainer.train_minibatch({x: np.array([[n, 5], [7, 8]], F4)})
+        assert trainer.previous_minibatch_loss_average == pytest.approx(n * (n + 5 + 7 + 8 + 2) / 2, rel=1e-4)
+
+
+def test_a_size_that_never_stays():
+    class Grows(Repeat):
+        def forward(self, argument, device=None, outputs_to_retain=None):
+            self.calls.append(None)
+            return 1, np.zeros((len(argument), 1 + len(self.calls)))
+
+    f = C.user_function(Grows(C.input_variable(2), "grows"))
+    with pytest.raises(ValueError, match="'grows' .*: expected a result of the same shape for the same inputs, got 8 others"):
+        f.eval(np.ones((1, 2)))
+
+
 def test_free_sizes_of_inputs():
     x = C.input_variable((C.FreeDimension, 2), needs_gradient=True)
     f = C.user_function(Sigmoid(x))

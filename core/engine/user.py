@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from cogkit.ops.user import UserCall, UserNode, failure
 
 __all__ = ["Resized", "Resizing", "calls_of", "native_arrays", "run_backward", "run_forward", "run_native"]
 
+TRIES = 8  # other shapes that one function may give in a row
 PLANS = 32  # plans of a graph that are kept, one for each shape that its user functions gave
 
 
@@ -30,7 +32,7 @@ class Resized(Exception):
     """A user function gave a result of another shape than the plan has place for, where its own type leaves the shape open."""
 
     def __init__(self, node: UserNode, shapes: list[tuple[int, ...]]):
-        self.number, self.shapes = node.number, shapes
+        self.node, self.shapes = node, shapes
 
 
 class Resizing:
@@ -46,6 +48,7 @@ class Resizing:
 
     def run(self, feeds: dict, sizes: dict, run: Any) -> list[Any]:
         """What the plan for the present shapes gives."""
+        tries: Counter[int] = Counter()
         while True:
             # a run that is broken off may have written already
             written = [(v, v.data.copy()) for v in written_by(self.plan.graph)]
@@ -55,7 +58,11 @@ class Resizing:
             except Resized as e:
                 for v, data in written:
                     v.data[...] = data
-                self.shapes["user", e.number] = e.shapes
+                tries[e.node.number] += 1
+                if tries[e.node.number] > TRIES:
+                    way = "free sizes may depend on the inputs alone"
+                    raise e.node.misfit("a result of the same shape for the same inputs", f"{TRIES} others", way) from None
+                self.shapes["user", e.node.number] = e.shapes
                 key = repr(sorted(self.shapes.items()))
                 if key not in self.plans:
                     while len(self.plans) >= PLANS:

@@ -168,7 +168,7 @@ class UserNode(Primitive):
             free.append(any(n < 0 for n in shape))
             if free[-1] and assumed is not None:
                 shape = assumed[i]
-            out.append(t._replace(shape=tuple(max(n, 1) for n in shape)))
+            out.append(t._replace(shape=tuple(1 if n < 0 else n for n in shape)))
         return out, tuple(free)
 
     def over(self, operands: Sequence[Variable]) -> Primitive:
@@ -203,7 +203,8 @@ class UserFunction(Node):
     device, outputs_to_retain)` gives (state, result) and `backward(state, root_gradients)` the gradient. Several inputs: forward's first
     argument is their tuple, and `backward(state, root_gradients, variables)` fills in the dict {input: None}; None counts as 0.
     Several outputs: `forward(arguments, outputs, device, outputs_to_retain)` fills in {output: None} and gives the state, and
-    root_gradients is a dict {output: gradient, or None where none arrives}. The state is whatever is wanted again.
+    root_gradients is a dict {output: gradient, or None where none arrives}. The state is whatever is wanted again. Where `infer_outputs`
+    leaves a size free (`C.FreeDimension`), forward says it; it is called again for a size that is not that of the run before.
 
     An exception comes out as `UserFunctionError` with the place where the function was made. A class that has a `deserialize` of its own
     can be read from model files under its `op_name`; nothing is ever imported because a file names it.
