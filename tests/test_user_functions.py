@@ -465,6 +465,28 @@ def test_placeholders_clones_blocks_and_names():
     close(block(y).eval(data), C.sigmoid(y).eval(data))
 
 
+def test_a_class_without_a_constructor():
+    class Bare(C.UserFunction):
+        def infer_outputs(self):
+            return [like(self.inputs[0])]
+
+        def forward(self, argument, device=None, outputs_to_retain=None):
+            return None, 2 * argument
+
+    x = C.input_variable(3)
+    f = C.user_function(Bare([x], attributes={"a": 1}, name="bare"))
+    g = f.clone("share")
+    assert g.root_function.attributes == {"a": 1} and g.name == "bare"
+    close(g.eval(np.ones((2, 3))), np.full((2, 3), 2, F4))
+
+    class Odd(Sigmoid):
+        def __init__(self, settings, x):
+            super().__init__(x, "odd")
+
+    with pytest.raises(UserFunctionError, match=r"'odd' \(test_user_functions.py:.*: expected clone to return, got TypeError"):
+        C.user_function(Odd(1, x)).clone("share")
+
+
 def test_attributes():
     class Settings(Sigmoid):
         def __init__(self, x, name=""):

@@ -173,7 +173,10 @@ class UserNode(Primitive):
 
     def over(self, operands: Sequence[Variable]) -> Primitive:
         """What the class's `clone` makes of other operands."""
-        made = self.function.clone(list(operands))
+        try:
+            made = self.function.clone(list(operands))
+        except Exception as e:
+            raise failure(self, "clone", e) from e
         if not isinstance(made, Function) or not isinstance(made.root, UserNode):
             raise self.misfit("clone to give a user function", repr(made))
         made.root.where = self.where
@@ -252,7 +255,9 @@ class UserFunction(Node):
         raise NotImplementedError(f"{type(self).__name__}: expected a method backward, got none")
 
     def clone(self, cloned_inputs: Any) -> Any:  # type: ignore[override]
-        """The same function of other inputs; a class whose constructor does not take them one by one, then `name`, has its own."""
+        """The same function of other inputs. A class with a constructor that does not take them one by one, then `name`, has a clone too."""
+        if type(self).__init__ is UserFunction.__init__:
+            return type(self)(cloned_inputs, self.as_numpy, dict(self.root.attributes), self.name)
         return type(self)(*cloned_inputs, name=self.name)
 
     def serialize(self) -> Any:
