@@ -6,6 +6,7 @@
 #   make test-all    lint, then all tests
 #   make test-cntk   CNTK 2.7's own tests, by the runner CNTK_SUITE=...; fails where fewer pass than did (UPDATE=1 raises the counts)
 #   make bench       speed beside peers, measured in the same run
+#   make docs        docs/coming_from_cntk.md: CNTK's names one by one
 #   make lint  make format  make build  make doctor  make sanitize  make sdist  make clean
 
 PYTHON ?= python3
@@ -28,9 +29,9 @@ FOLDERS := $(wildcard core layers data parallel papers)
 SOURCES := $(shell find $(FOLDERS) -name '*.pyx' -o -name '*.pxi' -o -name '*.h' -o -name '*.cpp')
 PYX := $(filter %.pyx,$(SOURCES))
 SNAKEFILES := $(wildcard Snakefile)
-LINTED := setup.py $(wildcard core layers data parallel papers tests benchmarks)
+LINTED := setup.py $(wildcard core layers data parallel papers tests benchmarks docs)
 
-.PHONY: help reproduce test test-all test-cntk pytest bench lint format types build doctor sanitize sdist clean
+.PHONY: help reproduce test test-all test-cntk pytest bench docs lint format types build doctor sanitize sdist clean
 
 reproduce: build
 	$(BIN)/snakemake --cores $(CORES) --config profile=$(PROFILE)
@@ -54,6 +55,9 @@ bench: build
 	PYTHONSAFEPATH= $(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 build: .venv/built
+
+docs: build
+	$(BIN)/python docs/coming_from_cntk.py
 
 # Wants nothing to be built, not even .venv.
 doctor:

@@ -47,6 +47,7 @@ _names_later = {
     "Communicator": "cogkit.parallel",
     "DistributedLearner": "cogkit.parallel",
     "block_momentum_distributed_learner": "cogkit.parallel",
+    "WorkerDescriptor": "cogkit.parallel",
     "data_parallel_distributed_learner": "cogkit.parallel",
 }
 

@@ -320,11 +320,11 @@ class one_hot(Transform):  # noqa: N801
         return out
 
 
-def mean(source: Any) -> normalize:
+def mean(filename: Any) -> normalize:
     """Subtracts a mean image (C, H, W): an array, a .npy file, or OpenCV's XML as CNTK's scripts write it (channels first)."""
-    if not isinstance(source, (str, os.PathLike)):
-        return normalize(np.asarray(source, np.float32))
-    path = Path(source)
+    if not isinstance(filename, (str, os.PathLike)):
+        return normalize(np.asarray(filename, np.float32))
+    path = Path(filename)
     try:
         if path.suffix == ".npy":
             return normalize(np.load(path, allow_pickle=False))
