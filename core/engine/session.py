@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cogkit import functions, variables
+from cogkit import evaluation, variables
 from cogkit.axis import Axis
 from cogkit.engine import ENGINES, current_engine, half_forms
 from cogkit.engine.arrays import Lease, NDArrayView
@@ -619,4 +619,4 @@ def _axes_of(f: Function, v: Variable, gradient: Any, feeds: dict) -> Any:
     return axes
 
 
-functions.runtime = Runtime()
+evaluation.runtime = Runtime()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cogkit import functions
+from cogkit import evaluation
 from cogkit.functions import Function
 from cogkit.ops import combine
 from cogkit.train.arrays import ArraySource
@@ -202,4 +202,4 @@ def test(
     return Record(metric=total / samples if samples else 0.0, samples=samples)
 
 
-functions.runtime.train, functions.runtime.test = train, test
+evaluation.runtime.train, evaluation.runtime.test = train, test
