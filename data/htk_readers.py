@@ -232,6 +232,7 @@ class FeatureStream(SequenceDeserializer):
 
     def pick(self, name: str, rows: Any, begin: np.ndarray, end: np.ndarray, at: np.ndarray, take: Take) -> np.ndarray:
         out = take((len(at), self._dim * (self._left + 1 + self._right)), np.float32)
+        begin, end, at = map(np.ascontiguousarray, (begin, end, at))  # one of several ranks has each n-th
         htk_native.splice(rows, begin, end, at, self._left, self._right, out)
         return out
 

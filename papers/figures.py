@@ -26,6 +26,7 @@ HUES = (
     "#c2255c",
     "#5c677d",
 )  # legible on white and on near-black
+X_NAMES = ("epoch", "ranks", "samples")  # what a point of a curve may stand over; the first that all points have
 DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (1, 1)))
 INK = "#010203"  # stands for the page's own text colour: replaced by currentColor in the SVG
 STYLE = {
@@ -69,18 +70,19 @@ def _groups(done: list[dict]) -> dict[str, list[dict]]:
 def draw_curves(paper: Paper, done: list[dict], folder: Path) -> list[str]:
     """One panel for each number that the learning curves hold: mean over seeds, band of one standard deviation."""
     groups = _groups([r for r in done if r["curve"]])
-    names = list(
-        dict.fromkeys(k for rs in groups.values() for r in rs for p in r["curve"] for k in p if k not in ("samples", "epoch"))
-    )
+    names = list(dict.fromkeys(k for rs in groups.values() for r in rs for p in r["curve"] for k in p if k not in X_NAMES))
     names = [n for n in paper.metrics if n in names] or names
     if not names:
         return []
-    x_name = "epoch" if all("epoch" in p for rs in groups.values() for r in rs for p in r["curve"]) else "samples"
     looks = look_of(list(groups))
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, len(names), figsize=(4.4 * len(names), 3.5), squeeze=False, layout="constrained")
         for panel, name in zip(panels[0], names, strict=True):
+            points = [p for rs in groups.values() for r in rs for p in r["curve"] if name in p]
+            x_name = next(x for x in X_NAMES if all(x in p for p in points))
             for group, records in groups.items():
+                if not any(name in p for r in records for p in r["curve"]):
+                    continue
                 x, mean, std = _band(records, x_name, name)
                 colour, dash = looks[group]
                 panel.plot(x, mean, color=colour, linestyle=dash, linewidth=1.7, label=group)
@@ -88,9 +90,8 @@ def draw_curves(paper: Paper, done: list[dict], folder: Path) -> list[str]:
             panel.set_title(paper.metrics.get(name, name.replace("_", " ")))
             panel.set_xlabel(x_name)
             panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        figure.legend(
-            *panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, 2 * len(names), len(groups))
-        )
+        shown = {label: line for panel in panels[0] for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=min(4, 2 * len(names), len(groups)))
         _save(figure, folder / "curves")
     return ["curves"]
 
@@ -106,7 +107,8 @@ def _band(records: list[dict], x_name: str, name: str) -> tuple[np.ndarray, np.n
 def draw_finals(paper: Paper, done: list[dict], folder: Path) -> list[str]:
     """Final numbers: a mark for every seed, mean and standard deviation beside, published figures of the same data as lines."""
     groups = _groups(done)
-    names = [m for m in paper.metrics if any(_noisy(rs, m) for rs in groups.values())]
+    amounts = [m for m, label in paper.metrics.items() if "digest" not in label]  # a digest is compared, not measured
+    names = [m for m in amounts if any(_noisy(rs, m) for rs in groups.values())]
     if not names:
         return []
     looks = look_of(list(groups))
@@ -116,7 +118,7 @@ def draw_finals(paper: Paper, done: list[dict], folder: Path) -> list[str]:
         figure, panels = plt.subplots(1, len(names), figsize=size, squeeze=False, sharey=True, layout="constrained")
         for panel, name in zip(panels[0], names, strict=True):
             for y, group in enumerate(order):
-                values = [r["results"][name] for r in groups[group] if r["results"][name] is not None]
+                values = [v for r in groups[group] if (v := r["results"].get(name)) is not None]
                 if not values:
                     continue
                 colour = looks[group][0]
@@ -135,7 +137,7 @@ def draw_finals(paper: Paper, done: list[dict], folder: Path) -> list[str]:
 
 
 def _noisy(records: list[dict], metric: str) -> bool:
-    values = [r["results"][metric] for r in records]
+    values = [r["results"][metric] for r in records if metric in r["results"]]
     return len({v for v in values if v is not None}) > 1 or (
         len(values) == 1 and values[0] is not None and math.isfinite(values[0])
     )

@@ -1,7 +1,7 @@
 """One run of a paper: started, stopped, continued and written down.
 
 A paper's `train.py` has `run(row, data, out)`: `row` is its line of runs.csv, `data` the paths of its prepared data in the
-sheet's order, `out` an `Out`. It returns the final numbers, one for each name in METRICS.
+sheet's order, `out` an `Out`. It returns the final numbers, one for each name in METRICS; None: this row has no such number.
 """
 
 import fcntl
@@ -48,6 +48,11 @@ class Row:
         return value
 
     @property
+    def read(self) -> list[str]:
+        """Columns that training has looked at."""
+        return sorted(self._read)
+
+    @property
     def unread(self) -> list[str]:
         """Knobs that training never looked at: a sheet that states them says nothing true about the run."""
         return sorted(self._knobs - self._read)
@@ -63,8 +68,8 @@ class Out:
     def __init__(
         self, folder: Path, label: str = "", every: float = 30.0, stream=None, log: Path | None = None, about: dict | None = None
     ):
-        self.folder, self.label, self.every = Path(folder), label, every
-        self._about = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")} | (about or {})
+        self.folder, self.label, self.every, self.log = Path(folder), label, every, log
+        self.about = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")} | (about or {})
         self.folder.mkdir(parents=True, exist_ok=True)
         self.curve: list[dict] = []
         self.samples = 0
@@ -143,7 +148,7 @@ class Out:
     def sitting(self) -> dict:
         """This process's part of the run: since when, by which code, the time that it has spent."""
         wall, cpu = self.clock.wall - self.clock.wall_before, self.clock.cpu - self.clock.cpu_before
-        return self._about | {"wall_s": round(wall, 3), "cpu_s": round(cpu, 3)}
+        return self.about | {"wall_s": round(wall, 3), "cpu_s": round(cpu, 3)}
 
 
 class _ProgressLine:
@@ -333,6 +338,6 @@ def _check_results(paper: Paper, row: Run, results) -> dict[str, float]:
     if not isinstance(results, dict) or set(results) != set(paper.metrics):
         got = ", ".join(results) if isinstance(results, dict) else type(results).__name__
         raise ValueError(f"{place}: expected a dict with {', '.join(paper.metrics)}, got {got}")
-    numbers = {name: float(results[name]) for name in paper.metrics}
+    numbers = {name: float(results[name]) for name in paper.metrics if results[name] is not None}
     # JSON has no NaN; a diverged run is a result, and its record must still open everywhere
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}  # type: ignore[misc]

@@ -62,7 +62,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Claim:
-    """What must hold, as a comparison of means: sum of coefficient * metric(group) above `threshold`."""
+    """What must hold, as a comparison of means: sum of coefficient * metric(group) above `threshold`, or equal to it (==)."""
 
     name: str
     profile: str
@@ -179,14 +179,14 @@ def key_of(row: dict, code: str, data: Iterable[str]) -> str:
 
 
 def parse_condition(text: str) -> tuple[tuple[tuple[float, str, str], ...], float]:
-    """`error(a) - error(b) > 0.5` -> (((1, 'error', 'a'), (-1, 'error', 'b')), 0.5), always read as "above".
+    """`error(a) - error(b) > 0.5` -> (((1, 'error', 'a'), (-1, 'error', 'b')), 0.5), read as "above", or with == as "equal".
 
     Either side may hold terms `metric(group)`, `2 * metric(group)` and numbers. Raises ValueError with the place that it cannot
     read.
     """
-    sides = re.split(r"(<=|>=|<|>)", text)
+    sides = re.split(r"(<=|>=|==|<|>)", text)
     if len(sides) != 3:
-        raise ValueError(f"expected two sides around one of < <= > >=, got '{text}'")
+        raise ValueError(f"expected two sides around one of < <= > >= ==, got '{text}'")
     left, sign, right = sides
     terms: dict[tuple[str, str], float] = {}
     threshold = 0.0
@@ -389,6 +389,8 @@ def _read_claims(path: Path, groups: dict[str, set[str]], metrics: dict[str, str
             terms, threshold = parse_condition(row["holds_if"])
         except ValueError as error:
             faults.append(f"{path}:{line}: column 'holds_if': {error}")
+        if "==" in row["holds_if"] and row["test"] != "exact":
+            sheet.fault(line, "test", "exact for a claim of equality", row["test"], "noise makes no two means equal")
         for _, metric, group in terms:
             if metrics and metric not in metrics:
                 sheet.fault(line, "holds_if", f"a metric of train.py ({', '.join(metrics)})", metric)

@@ -14,6 +14,7 @@ from cogkit.papers.verdict import Verdict, decide
 __all__ = ["collect", "format_number", "make_table"]
 
 NOT_RUN = "not run"
+NO_SUCH = "no such number"  # of a metric that these runs do not have
 
 
 def collect(paper: Paper, profile: str, folder: Path) -> tuple[list[dict], dict[str, str]]:
@@ -57,7 +58,7 @@ def _summary(paper: Paper, profile: str, done: list[dict], absent: dict[str, str
         reasons = dict.fromkeys(absent[r.name] for r in rows if r.name in absent)
         data = " ".join(f"{n}:{s}" for n, s in rows[0].data) or "none"
         for metric, label in paper.metrics.items():
-            values = [r["results"][metric] for r in mine]
+            values = [r["results"][metric] for r in mine if metric in r["results"]]
             finite = pd.Series([math.nan if v is None else v for v in values], dtype=float)
             whole = bool(values) and None not in values
             line = {
@@ -65,8 +66,14 @@ def _summary(paper: Paper, profile: str, done: list[dict], absent: dict[str, str
                 "data": data,
                 "metric": metric,
                 "label": label,
-                "status": "done" if len(values) == len(rows) else "partly run" if values else NOT_RUN,
-                "seeds_done": len(values),
+                "status": NOT_RUN
+                if not mine
+                else NO_SUCH
+                if not values
+                else "done"
+                if len(values) == len(rows)
+                else "partly run",
+                "seeds_done": len(mine),
                 "seeds_planned": len(rows),
                 "mean": finite.mean() if whole else None,
                 "std": finite.std(ddof=1) if whole and len(values) > 1 else None,
@@ -216,6 +223,8 @@ def _about(done: list[dict]) -> dict[str, str]:
 def _cell(line, whole: set[str]) -> str:
     if line["status"] == NOT_RUN:
         return NOT_RUN
+    if line["status"] == NO_SUCH:
+        return ""
     if line["diverged"]:
         return f"diverged ({line['diverged']} of {line['seeds_done']})"
     text = format_number(line["mean"], line["std"] if pd.notna(line["std"]) else None, line["metric"] in whole)

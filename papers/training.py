@@ -32,21 +32,24 @@ class PaperSession(C.TrainingSession):
     ):
         super().__init__(trainer, source, size, streams)
         self.out, self.epoch, self.measure, self.first, self.keep, self.state = out, epoch, test, first, keep, state
-        self.wrong, self.seen = 0.0, 0
+        self.wrong, self.seen, self.done = 0.0, 0, trainer.total_number_of_samples_seen
 
     def resume(self, folder: Path) -> None:
         """Goes on where a checkpoint was saved."""
         found = self.restore_from_checkpoint(folder / "trainer")
-        self.wrong, self.seen = found["wrong"], found["seen"]
+        self.wrong, self.seen, self.done = found["wrong"], found["seen"], self.trainer.total_number_of_samples_seen
 
     def on_minibatch_end(self) -> bool:
         trainer, out = self.trainer, self.out
-        n, done = trainer.previous_minibatch_sample_count, trainer.total_number_of_samples_seen
+        before, self.done = self.done, trainer.total_number_of_samples_seen
+        n = self.done - before
+        if not n:  # ranks that train apart count when they meet, and at the end there is one that has no samples
+            return True
         self.wrong, self.seen = self.wrong + n * trainer.previous_minibatch_evaluation_average, self.seen + n
         error = 100 * self.wrong / self.seen
         out.advance(n, loss=trainer.previous_minibatch_loss_average, error=error)
-        if done // self.epoch > (done - n) // self.epoch:
-            out.point(epoch=self.first + done // self.epoch, train_error=error, **self.measure())
+        if self.done // self.epoch > before // self.epoch:
+            out.point(epoch=self.first + self.done // self.epoch, train_error=error, **self.measure())
             self.wrong, self.seen = 0.0, 0
         if out.due():
             out.save(self._write, **self.state)

@@ -38,7 +38,7 @@ def decide(claim: Claim, values: Mapping[tuple[str, str], Mapping[int, float]], 
     """Verdict on `claim` from `values[metric, group][seed]`; `planned[group]` is the number of seeds that its sheet wants.
 
     welch: Welch's t for a contrast of means (Satterthwaite's degrees of freedom); paired: Student's t over seeds that all
-    groups share; exact: the means as they are, for what has no noise (sizes, counts). One-sided, both ways: the claim holds
+    groups share; exact: the means as they are, for what has no noise (sizes, counts, digests). One-sided, both ways: the claim holds
     when its lower bound is above the threshold, fails when its upper bound is below, and else the seeds do not decide it.
     """
     made = {
@@ -66,7 +66,7 @@ def decide(claim: Claim, values: Mapping[tuple[str, str], Mapping[int, float]], 
     if error == 0.0:  # no noise at all: an exact test, or seeds that agree to the last bit
         if "=" in claim.condition and estimate == 0.0:
             return Verdict(**made, verdict="holds", reason="equal", low=0.0, high=0.0)
-        verdict = "holds" if estimate > 0 else "fails"
+        verdict = "holds" if estimate > 0 and "==" not in claim.condition else "fails"
         return Verdict(
             **made, verdict=verdict, reason="no spread between seeds" * (claim.test != "exact"), low=estimate, high=estimate
         )

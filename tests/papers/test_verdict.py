@@ -80,7 +80,9 @@ def test_a_diverged_run_decides_nothing():
 
 
 @pytest.mark.parametrize(
-    ("condition", "verdict"), [("n(a) <= 7", "holds"), ("n(a) < 7", "fails"), ("n(a) >= 8", "fails"), ("n(a) > 6", "holds")]
+    ("condition", "verdict"),
+    [("n(a) <= 7", "holds"), ("n(a) < 7", "fails"), ("n(a) >= 8", "fails"), ("n(a) > 6", "holds")]
+    + [("n(a) == 7", "holds"), ("n(a) == 6", "fails"), ("n(a) == 8", "fails")],
 )
 def test_exact(condition, verdict):
     assert decide(claim(condition, "exact"), {("n", "a"): seeds(7, 7, 7)}, PLANNED).verdict == verdict
