@@ -5,5 +5,6 @@ from cogkit.parallel.block_momentum import *
 from cogkit.parallel.communicator import *
 from cogkit.parallel.data_parallel import *
 from cogkit.parallel.learner import *
+from cogkit.parallel.minibatch_size import *
 from cogkit.parallel.simulate import *
 from cogkit.parallel.world import *

@@ -41,6 +41,13 @@ class MinibatchSizeSchedule(TrainingParameterSchedule):
         """The size after `count` samples; the last one holds for ever."""
         return int(super().__getitem__(count))
 
+    def get_checkpoint_state(self) -> Any:
+        """What a session keeps of it: nothing, where sizes depend on the count alone."""
+        return None
+
+    def restore_from_checkpoint(self, state: Any) -> None:
+        """Takes what `get_checkpoint_state` gave."""
+
 
 def minibatch_size_schedule(schedule: Any, epoch_size: int = 1) -> MinibatchSizeSchedule:
     """A minibatch size, or a list of sizes or (count, size) pairs, each for `epoch_size` samples or count times that; the last one stays.

@@ -254,6 +254,7 @@ class TrainingSession:
                     for w in self.trainer.progress_writers
                 ],
                 "callback": self._callback().get_checkpoint_state() if self._callback() is not None else None,
+                "minibatch_size": self.minibatch_size.get_checkpoint_state(),
                 "stopped": self._stopped,
                 "samples": self._seen(),
                 "external": dict(external_state or {}),
@@ -292,6 +293,7 @@ class TrainingSession:
             ) from None
         if self._callback() is not None and state.get("callback") is not None:
             self._callback().restore_from_checkpoint(state["callback"])
+        self.minibatch_size.restore_from_checkpoint(state.get("minibatch_size"))
         self._stopped = bool(state["stopped"])
         for action in self._actions:
             action.units = self._units(action.unit)

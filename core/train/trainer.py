@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -467,10 +467,37 @@ class Trainer(Evaluator):
         if self._main is None:
             self._main = self._make(())
         self._main.executable.carried[:] = carried
+        self._take_own(own)
+        return external
+
+    def _take_own(self, own: Mapping[str, Any]) -> None:
         self._minibatches, self._tested, self._samples = own["minibatches"], own["tested"], own["samples"]
         self._loss_sum, self._metric_sum = own["loss"], own["metric"]
         random_state.begin(own["seed"], own["step"])
-        return external
+
+    def snapshot(self) -> Callable[[], None]:
+        """Keeps in memory all that the next minibatch depends on, as a checkpoint does; the returned function puts it back, any number
+        of times. Of several ranks each calls both.
+        """
+        for learner in self._learners:
+            learner.settle()
+        learners = [learner.create_checkpoint() for learner in self._learners]
+        leaves = [v for f in self._parts() for v in (*f.parameters, *f.constants) if not v.is_sparse]
+        values = [v.value for v in leaves]
+        carried = [] if self._main is None else [(last.copy(), steps.copy()) for last, steps in self._main.executable.carried]
+        own = self._own()
+
+        def back() -> None:
+            for learner, state in zip(self._learners, learners, strict=True):
+                learner.settle()
+                learner.restore_from_checkpoint(state)
+            for v, value in zip(leaves, values, strict=True):
+                v.value = value
+            if self._main is not None:
+                self._main.executable.carried[:] = [(last.copy(), steps.copy()) for last, steps in carried]
+            self._take_own(own)
+
+        return back
 
     def _own(self) -> dict[str, Any]:
         return {
