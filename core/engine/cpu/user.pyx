@@ -96,7 +96,7 @@ cdef void run_python(const cg_call *call, const cg_context *context) noexcept wi
 cdef class NativeCall(BoundKernel):
     """A call of a C function of `cogkit_user.h`; buffers: inputs, outputs.
 
-    forward: x..., y...; backward: x..., y..., dy..., dx..., those that are `wanted` alone. arrays: (shape of a row, rows, dtype) of
+    forward: x..., y...; backward: x..., y..., dy..., dx..., the `wanted` ones alone. arrays: (shape of a row, rows, dtype) of
     each buffer. place: what the error names when the function does not return 0.
     """
     cdef NativeKernel *native
