@@ -430,6 +430,49 @@ def test_a_step_of_a_recurrence_is_a_step_of_each_sequence():
     assert [[s.shape for s in v] for _, v in op[0].calls] == [[(1, 3)] * n for n in (4, 3, 2, 1, 1, 2, 3, 4)]
 
 
+def test_an_operand_of_other_rows_in_a_recurrence():
+    class Sum(Plus):
+        def forward(self, arguments, device=None, outputs_to_retain=None):
+            return None, [a + b for a, b in zip(*arguments, strict=True)]
+
+        def backward(self, state, root_gradients, variables):
+            for v in variables:
+                variables[v] = root_gradients
+
+    x, b = INPUTS["sequence"](F4), C.input_variable(3)
+    data = {x: feeds(x), b: np.random.RandomState(5).randn(4, 3).astype(F4)}
+    with pytest.raises(
+        ValueError, match=r"an operand over \[#\] in a cycle over \[#, \*\]; repeat it at every step with C.sequence"
+    ):
+        recurrence(x, lambda v: C.user_function(Sum(v, b))).eval(data)
+    spread = C.sequence.broadcast_as(b, x)
+    mine, theirs = (recurrence(x, op) for op in (lambda v: C.user_function(Sum(v, spread)), lambda v: v + spread))
+    close(mine.eval(data), theirs.eval(data))
+    close(mine.grad(data, [x]), theirs.grad(data, [x]))
+
+
+def test_two_threads():
+    """Each waits for the other's plan, none for the other's interpreter."""
+    import threading
+
+    x = INPUTS["batch"](F4)
+    f = C.user_function(Sigmoid(x)) * 2
+    want, found = f.eval({x: feeds(x)}), []
+
+    def work():
+        for _ in range(50):
+            found.append(f.eval({x: feeds(x)}))
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(60)
+    assert not any(t.is_alive() for t in threads) and len(found) == 150
+    for y in found:
+        np.testing.assert_array_equal(y, want)
+
+
 def test_an_error_in_a_recurrence():
     class Breaks(Sigmoid):
         def forward(self, argument, *rest):

@@ -130,6 +130,10 @@ def _loop(
     for n in nodes:
         if n not in delays and (n.name in _ACROSS_ROWS or n.attrs.get("rows") or n.attrs.get("sum_rows")):
             raise _misfit(n, f"{n.op.label} over other rows", "take it out of the cycle, or delay what it reads")
+        apart = [v for v in n.inputs if v.type.axes not in ((), axes)] if n.op is not None and n.op.own_rows else []
+        if apart:
+            way = "repeat it at every step with C.sequence.broadcast_as"
+            raise _misfit(n, f"an operand over {row_space(apart[0].type.axes)} in a cycle over {row_space(axes)}", way)
         if any(v.type.axes != axes for v in n.outputs) and n.name != "fill":
             raise _misfit(n, f"a value of {row_space(n.outputs[0].type.axes)} in a cycle over {row_space(axes)}", "")
     signs = {n.attrs["move"][1] > 0 for n in delays}
