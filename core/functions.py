@@ -15,6 +15,7 @@ from cogkit import evaluation, variables
 from cogkit.attributes import cntk_attributes, settable
 from cogkit.axis import Axis
 from cogkit.cloning import CloneMethod, clone
+from cogkit.collector import paused_collector
 from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here, sentence
 from cogkit.evaluation import Evaluated
@@ -340,6 +341,7 @@ class Function(Evaluated, Operators):
         }
         return self._substituted(method, mapping, fresh)
 
+    @paused_collector()
     def _substituted(self, method: CloneMethod, mapping: dict[Variable, Variable], known: dict[Variable, Variable]) -> Function:
         known.update((k, v) for k, v in mapping.items() if not k.is_output)  # inside blocks too
         made = Function(*clone(self.root, self._signature, method, mapping, known))
@@ -361,6 +363,7 @@ class Function(Evaluated, Operators):
 
         return typed
 
+    @paused_collector()
     def replace_placeholders(self, substitutions: dict) -> Function:
         """Puts variables in the place of placeholders, in this very graph; plans of it are dropped."""
         mapping = {}

@@ -48,6 +48,8 @@ def sanitize_shape(shape: Any) -> tuple[int, ...]:
     sizes = (shape,) if np.isscalar(shape) else tuple(shape)
     out = []
     for n in sizes:
+        if isinstance(n, (float, np.floating)) and n.is_integer():  # a size that was divided
+            n = int(n)
         if not isinstance(n, (int, np.integer)) or isinstance(n, (bool, np.bool_)) or n < FREE or n == -2:
             raise ValueError(here(f"shape: expected sizes >= 0 (or C.InferredDimension, C.FreeDimension), got {shape!r}"))
         out.append(int(n))

@@ -110,6 +110,32 @@ def test_names_and_attributes_of_python(x, y):
     ]
 
 
+def test_sizes_that_were_divided():
+    assert C.parameter((6 / 2, np.float32(2))).shape == (3, 2) and C.input_variable(4.0).shape == (4,)
+    for n in (1.5, float("nan"), float("inf"), True):
+        with pytest.raises(ValueError, match="expected sizes >= 0"):
+            C.parameter(n)
+
+
+def test_blocks_say_what_is_in_them(x, y):
+    f = L.Dense(2, name="d")(x)
+    block = f.root_function
+    ((p, v),) = block.block_arguments_mapping
+    assert p.is_placeholder and v is x and block.block_root.op_name == "Plus" and f.op_name == "Dense"
+    assert x.has_batch_axis() and not x.has_sequence_axis() and f.output.uid == f"{block.uid}_Output_0"
+    for g in (f, (x + y).root_function):
+        with pytest.raises(ValueError, match="expected a block, got a"):
+            _ = g.block_arguments_mapping
+    assert repr(block).startswith("Dense: ") and repr(f).startswith("Composite(Dense): ")
+
+
+def test_clone_says_what_it_wants(x, y):
+    f = x * y
+    for wrong in ({x: 5}, {x: None}, {None: y}, {x: np.ones(3)}):
+        with pytest.raises(TypeError, match="expected a variable"):
+            f.clone("share", wrong)
+
+
 def test_find_by_name(x, y):
     f = C.relu(C.plus(x, y, name="sum"), name="rel")
     assert f.find_by_name("sum").op_name == "Plus" and f.find_by_name("x") is x and f.find_by_name("rel").op_name == "ReLU"

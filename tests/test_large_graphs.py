@@ -1,5 +1,7 @@
 """Graphs of many nodes: nothing recurses along a chain, no pass grows faster than the graph, start-up is short."""
 
+import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import cogkit as C
 import cogkit.layers as L
 
 DEEP = 2 * sys.getrecursionlimit()
+THRESHOLD = gc.get_threshold()
 ONE = np.ones((1, 2), np.float32)
 
 
@@ -78,6 +81,23 @@ def test_a_chain_of_delays():
     np.testing.assert_array_equal(f.eval([np.ones((2, 1), np.float32)])[0], np.ones((2, 1), np.float32))
 
 
+def test_the_collector_is_put_off_and_on_again(tmp_path):
+    x = C.input_variable(2)
+    f = chain(x, 10)
+    seen = []
+    gc.callbacks.append(lambda phase, info: seen.append(phase))
+    try:
+        gc.set_threshold(1)
+        for use in (lambda: f.clone("clone"), lambda: f.save(tmp_path / "m"), lambda: f.eval({x: ONE}), lambda: f.eval({x: 3})):
+            with contextlib.suppress(ValueError):
+                use()
+            assert gc.isenabled()
+    finally:
+        gc.callbacks.pop()
+        gc.set_threshold(*THRESHOLD)
+    assert seen
+
+
 def test_a_value_around_itself_is_refused():
     x, p = C.input_variable(2), C.placeholder(2)
     f = chain(p, DEEP) + x
@@ -118,7 +138,7 @@ def grow(n, tmp_path):
 def test_time_grows_with_the_number_of_nodes(tmp_path):
     grow(500, tmp_path)
     small, large = grow(2000, tmp_path), grow(32_000, tmp_path)
-    factors = {k: round(large[k] / max(small[k], 0.005), 1) for k in small}
+    factors = {k: round(large[k] / max(small[k], 0.01), 1) for k in small}
     assert max(factors.values()) < 64, factors  # 16 nodes for one; quadratic would be 256
 
 

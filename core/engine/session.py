@@ -9,6 +9,7 @@ import numpy as np
 
 from cogkit import evaluation, variables
 from cogkit.axis import Axis
+from cogkit.collector import paused_collector
 from cogkit.engine import ENGINES, current_engine, half_forms
 from cogkit.engine.arrays import Lease, NDArrayView
 from cogkit.engine.feeds import as_sequences, bind_feeds
@@ -297,6 +298,7 @@ class Executable:
             self._plans[key] = plan
         return plan
 
+    @paused_collector()
     def _whole(self, types: dict, sizes: dict | None) -> tuple[Graph, Any]:
         graph, plan = self._lowered(types, sizes)
         made = {i: None if g is None else self._engine(g, False) for i, g in stages(graph).items()}
@@ -305,6 +307,7 @@ class Executable:
             plan.again = lambda known: self._lowered(types, known)
         return graph, plan
 
+    @paused_collector()
     def _lowered(self, types: dict, sizes: dict | None) -> tuple[Graph, Any]:
         graph = lower(self.request, types, sizes, half_forms(self.engine))
         return graph, self._engine(graph, True)

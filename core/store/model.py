@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cogkit.axis import Axis
+from cogkit.collector import paused_collector
 from cogkit.csr import csr_of
 from cogkit.errors import ModelFileError
 from cogkit.functions import Function
@@ -205,6 +206,7 @@ def graph_to_json(function: Function) -> tuple[dict[str, Any], dict[str, np.ndar
     return graph, tensors
 
 
+@paused_collector()
 def _write(function: Function) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
     writer = _Writer()
     root = writer.graph(function.root)
@@ -362,6 +364,7 @@ def _text(value: Any) -> str:
     return value
 
 
+@paused_collector()
 def graph_from_json(graph: Any, tensors: dict[str, np.ndarray], place: str) -> Function:
     """The function that `graph_to_json` wrote; ModelFileError for any other content."""
     try:
