@@ -21,7 +21,8 @@ from cogkit.errors import here, sentence
 from cogkit.evaluation import Evaluated
 from cogkit.nodes import Block, Combined, Primitive, refresh, substitute
 from cogkit.op import OPS
-from cogkit.variables import BoundPlaceholder, Constant, Input, Operators, Parameter, Variable, kind_of, standing_for
+from cogkit.operators import Operators
+from cogkit.variables import BoundPlaceholder, Constant, Input, Parameter, Variable, kind_of, standing_for
 from cogkit.walks import inner_leaves, leaves_of, nodes_of
 
 __all__ = ["BlockFunction", "CloneMethod", "Function", "apply"]
@@ -181,8 +182,8 @@ class Function(Evaluated, Operators):
         """The variables to be fed or replaced: inputs and placeholders; of a node also the outputs of others that it reads."""
         found = [v for v in self._leaves() if not (v.is_parameter or v.is_constant)]
         if self._signature:
-            first = [v for v in self._signature if any(v is f for f in found)]
-            found = first + [v for v in found if not any(v is f for f in first)]
+            needed, own = {id(v) for v in found}, {id(v) for v in self._signature}
+            found = [v for v in self._signature if id(v) in needed] + [v for v in found if id(v) not in own]
         return tuple(found)
 
     @property
@@ -283,9 +284,9 @@ class Function(Evaluated, Operators):
 
     def argument_map(self, *args: Any, **kwargs: Any) -> dict[Variable, Any]:
         """Pairs the arguments with the values of a call; `TypeError` when they do not match."""
-        used = self.arguments
-        own = list(self._signature or ())
-        parameters = own + [p for p in used if not any(p is q for q in own)]
+        used = {id(p): p for p in self.arguments}
+        own = {id(p): p for p in self._signature or ()}
+        parameters = list({**own, **used}.values())
         if len(args) > len(parameters):
             raise TypeError(self._says(f"at most {len(parameters)} arguments", str(len(args))))
         mapping = dict(zip(parameters, args, strict=False))
@@ -299,7 +300,7 @@ class Function(Evaluated, Operators):
                     )
                 )
             mapping[found[0]] = value
-        wanted = [p for p in own or parameters if any(p is q for q in used)]
+        wanted = [p for p in (own.values() or parameters) if id(p) in used]
         missing = [p.name or p.uid for p in wanted if p not in mapping]
         if missing:
             raise TypeError(
@@ -309,7 +310,7 @@ class Function(Evaluated, Operators):
                     "missing: " + ", ".join(missing),
                 )
             )
-        return {p: v for p, v in mapping.items() if any(p is q for q in used)}
+        return {p: v for p, v in mapping.items() if id(p) in used}
 
     def clone(self, method: CloneMethod | str = CloneMethod.clone, substitutions: dict | None = None) -> Function:
         """A copy of the graph with parameters shared, copied or frozen, and some variables replaced.

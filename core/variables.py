@@ -13,6 +13,7 @@ from cogkit.csr import CsrRows
 from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here, sentence, user_line
 from cogkit.op import FLOATS, FREE, HALF, INFERRED, Type, row_space, shown
+from cogkit.operators import Operators
 
 edits = 0  # counts edits of graphs and of constants: a plan is checked again after one
 function_of: Any = None  # set by functions, which import this: a node as a function
@@ -62,68 +63,6 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size].view(dtype).reshape(shape)
-
-
-class Operators:
-    """Arithmetic on variables and functions, each an op."""
-
-    __array_priority__ = 1000  # NumPy arrays leave the operation to us
-    __array_ufunc__ = None
-
-    def __add__(self, other):
-        return _ops().plus(self, other)
-
-    def __radd__(self, other):
-        return _ops().plus(other, self)
-
-    def __sub__(self, other):
-        return _ops().minus(self, other)
-
-    def __rsub__(self, other):
-        return _ops().minus(other, self)
-
-    def __mul__(self, other):
-        return _ops().element_times(self, other)
-
-    def __rmul__(self, other):
-        return _ops().element_times(other, self)
-
-    def __truediv__(self, other):
-        return _ops().element_divide(self, other)
-
-    def __rtruediv__(self, other):
-        return _ops().element_divide(other, self)
-
-    def __matmul__(self, other):
-        return _ops().times(self, other)
-
-    def __rmatmul__(self, other):
-        return _ops().times(other, self)
-
-    def __pow__(self, other):
-        return _ops().pow(self, other)
-
-    def __rpow__(self, other):
-        return _ops().pow(other, self)
-
-    def __neg__(self):
-        return _ops().negate(self)
-
-    def __abs__(self):
-        return _ops().abs(self)
-
-    def __getitem__(self, key):
-        """Slices static axes: an index keeps its axis at size 1, a list picks entries, as in CNTK."""
-        return _ops().getitem(self, key)
-
-    def __iter__(self):
-        raise TypeError(here(f"iteration: expected an array, got {self!r}; take parts with C.slice or [] and bounds"))
-
-
-def _ops():
-    from cogkit import ops
-
-    return ops
 
 
 class Variable(Operators):

@@ -129,6 +129,12 @@ def test_blocks_say_what_is_in_them(x, y):
     assert repr(block).startswith("Dense: ") and repr(f).startswith("Composite(Dense): ")
 
 
+def test_a_composite_of_a_name(x):
+    f = C.plus(x, 1, name="sum")
+    assert C.as_composite(f.root_function).name == "sum" and C.as_composite(f.root_function, "whole").name == "whole"
+    np.testing.assert_array_equal(C.as_composite(f.root_function, "whole").eval({x: TWO}), TWO + 1)
+
+
 def test_clone_says_what_it_wants(x, y):
     f = x * y
     for wrong in ({x: 5}, {x: None}, {None: y}, {x: np.ones(3)}):

@@ -112,8 +112,9 @@ def combine(*operands: Any, name: str = "") -> Function:
 
 
 def as_composite(root_function: Function, name: str = "") -> Function:
-    """The graph that ends in a node, as a function of its free inputs."""
-    return Function(root_function.root)
+    """The graph that ends in a node, as a function of its free inputs; of that name, where one is given."""
+    graph = Function(root_function.root)
+    return apply("alias", [graph], name) if name and name != graph.name else graph
 
 
 def assign(ref: Any, input: Any, name: str = "") -> Function:
