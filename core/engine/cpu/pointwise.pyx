@@ -109,8 +109,8 @@ cdef class Pointwise:
     ('rand' | 'randn', dst, purpose); registers 0 .. n_in-1 are the inputs.
     segments: (dims, strides), strides[operand][dim] in elements; 0 broadcasts an input and reduces a reduction.
     index_strides: for random numbers, strides of dims 1.. of an element's number in its row (dim 0); default row-major; one list,
-    or one a segment. flow: of each segment, how many random numbers a step has where the numbers of a step follow those of the one
-    before, else 0. An output may lie exactly upon an input of the same strides; a reduction may not.
+    or one a segment. flow: of each segment, how many random numbers a step has where the numbers of a step follow those of the
+    one before, else 0. An output may lie exactly upon an input of the same strides; a reduction may not.
     buf: for each segment its operands, then scratch. Raises ValueError on programs and strides that make no sense.
     """
 

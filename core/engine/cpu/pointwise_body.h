@@ -316,8 +316,8 @@ PW_INLINE int shared_counters(const uint32_t *index, const uint32_t *row) {
 }
 
 template <class T>
-static void random_block(T *d, const uint32_t *index, const uint32_t *row, uint64_t seed, uint32_t step, uint32_t purpose, int normal,
-                         int64_t n) {
+static void random_block(T *d, const uint32_t *index, const uint32_t *row, uint64_t seed, uint32_t step, uint32_t purpose,
+                         int normal, int64_t n) {
     const uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     if (normal) {
         for (int64_t i = 0; i < n; i += 64) {
@@ -678,7 +678,8 @@ template <class T> struct Machine {
             if (op->code < OP_rand)
                 Ops<T>::table[op->code](m.reg[op->dst], m.reg[op->a], m.reg[op->b], m.reg[op->c], n);
             else
-                random_block(m.reg[op->dst], index, row, seed, sg.flow ? 0 : (uint32_t)m.ctx->step, op->purpose, op->code == OP_randn, n);
+                random_block(m.reg[op->dst], index, row, seed, sg.flow ? 0 : (uint32_t)m.ctx->step, op->purpose,
+                             op->code == OP_randn, n);
         }
         if (n_ahead && st->n_red) ask();
         for (int k = st->n_in; k < st->n_op; ++k)

@@ -191,7 +191,8 @@ template <class T> struct NdcgAt1 : Kernel {
     }
 };
 
-template <template <class> class K, class Set> Kernel *made(const char *who, const std::string &dtype, int nbuf, int64_t scratch, Set &&set) {
+template <template <class> class K, class Set>
+Kernel *made(const char *who, const std::string &dtype, int nbuf, int64_t scratch, Set &&set) {
     auto finish = [&](auto *k) -> Kernel * {
         k->run = std::remove_pointer_t<decltype(k)>::call;
         k->nbuf = nbuf;
@@ -213,7 +214,9 @@ Kernel *make_sample_classes(int64_t classes, int64_t count, bool duplicates, int
 
 Kernel *make_inclusion_frequency(int64_t classes, int64_t count, const std::string &dtype) {
     check_sizes("InclusionFrequency", {classes, count});
-    return made<InclusionFrequency>("InclusionFrequency", dtype, 3, classes * 8, [&](auto *k) { k->classes = classes, k->count = count; });
+    return made<InclusionFrequency>("InclusionFrequency", dtype, 3, classes * 8, [&](auto *k) {
+        k->classes = classes, k->count = count;
+    });
 }
 
 Kernel *make_lambda_rank(int64_t rows, const std::string &dtype) {

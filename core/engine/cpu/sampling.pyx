@@ -15,8 +15,8 @@ cdef extern from "sampling.h" namespace "cg":
 cdef class SampleClasses(BoundKernel):
     """Numbers of `count` classes drawn with chances in proportion to weights; buffers w, y, scratch.
 
-    duplicates: draws are independent; else each class once, in the order of draws one after another. NaN where a weight is negative
-    or not finite, or where too few are above 0.
+    duplicates: draws are independent; else each class once, in the order of draws one after another. NaN where a weight is
+    negative or not finite, or where too few are above 0.
     """
     def __init__(self, classes, count, duplicates, purpose, dtype):
         self.own(make_sample_classes(classes, count, duplicates, purpose, text(dtype)))
@@ -30,15 +30,19 @@ cdef class SampleClasses(BoundKernel):
 
 
 cdef class InclusionFrequency(BoundKernel):
-    """1 - (1 - w / sum w)^t with t so that the sum is `count`: chances to be among `count` draws without duplicates; buffers w, y,
-    scratch. NaN as for `SampleClasses`.
+    """1 - (1 - w / sum w)^t with t so that the sum is `count`: chances to be among `count` draws without duplicates.
+
+    Buffers w, y, scratch. NaN as for `SampleClasses`.
     """
     def __init__(self, classes, count, dtype):
         self.own(make_inclusion_frequency(classes, count, text(dtype)))
 
 
 cdef class LambdaRank(BoundKernel):
-    """100 rows mean(1 - NDCG) over queries, and lambda of each row; buffers score, gain, query, loss, slope, scratch. NaN for NaN."""
+    """100 rows mean(1 - NDCG) over queries, and lambda of each row; buffers score, gain, query, loss, slope, scratch.
+
+    NaN for NaN.
+    """
     def __init__(self, rows, dtype):
         self.own(make_lambda_rank(rows, text(dtype)))
 
