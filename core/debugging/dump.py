@@ -68,7 +68,8 @@ def _made(v: Variable) -> bool:
 def dump(function: Function, arguments: Any, nodes: Sequence[Any] | None = None, gradients: bool = True) -> list[Dumped]:
     """The values of nodes for some data, in training mode, and with `gradients` those of the sum of all outputs with respect to them.
 
-    nodes: names, functions or variables (default: every node, those inside blocks too). Nothing is written: statistics and assignments
+    nodes: names, functions or variables (default: every node, those inside blocks too). Equal nodes of equal operands are one: each shows
+    what reaches both. Nothing is written: statistics and assignments
     stay as they are. Raises `ValueError` for a node that the function does not have.
     """
     everything = [(v, n, path) for n, path in _nodes(function.root) for v in n.outputs]

@@ -183,6 +183,7 @@ class Graph:
         self.effects: list[Node] = []
         self.origin: Any = None  # the user's node being lowered, for messages and explain
         self.backward = False  # whether its gradient is
+        self.held: set[Value] = set()  # values whose own gradients are wanted: what reads them is not to read what they are views of
         self.count = 0
         self._known: dict[tuple, list[Value]] = {}
         self._rows: dict[tuple, Value] = {}
@@ -389,7 +390,7 @@ def simplify(g: Graph, op: str, x: list[Value], attrs: dict[str, Any]) -> Value 
         shape = OPS["reshape"].infer([x[0].type], attrs)[0].shape
         if shape == x[0].type.shape:
             return x[0]
-        if x[0].producer.name == "reshape":
+        if x[0].producer.name == "reshape" and x[0] not in g.held:
             return x[0].producer.inputs[0].reshape(shape)
         if _number(x[0]) is not None:
             return g.fill(_number(x[0]), x[0].type._replace(shape=shape))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from cogkit.components import components
@@ -35,13 +35,20 @@ def resolve(
     for left in reversed(range(ROUNDS)):
         graph = Graph(sizes)
         try:
-            resolver = _Resolver(graph, feeds, training, assumed)
+            resolver = _Resolver(graph, feeds, training, assumed, {id(_maker(v)) for v in inside})
             return graph, resolver.run(wanted) + [resolver.inside(v) for v in inside]
         except _Assumed as e:
             if not left or assumed.get(e.node) == e.shape:  # a state that grows from step to step
                 raise e.error from None
             assumed[e.node] = e.shape
     raise AssertionError
+
+
+def _maker(v: Variable) -> Any:
+    """The node that computes an output: of a block the one inside."""
+    while isinstance(v.node, Block):
+        v = v.node.composite.outputs[v.index]
+    return v.node
 
 
 class _Assumed(Exception):
@@ -81,8 +88,16 @@ def _outside(error: Misfit, frame: _Frame) -> Misfit:
 class _Resolver:
     """Blocks are entered, so that a cycle through several of them is one of primitives. A node is known by itself and its frame."""
 
-    def __init__(self, graph: Graph, feeds: Mapping[Variable, Type], training: bool, assumed: Mapping[int, tuple[int, ...]]):
+    def __init__(
+        self,
+        graph: Graph,
+        feeds: Mapping[Variable, Type],
+        training: bool,
+        assumed: Mapping[int, tuple[int, ...]],
+        held: Set[int] = frozenset(),
+    ):
         self.graph, self.feeds, self.training, self.assumed = graph, feeds, training, assumed
+        self.held = held  # nodes whose values' gradients are wanted
         self.made: dict[tuple[int, int], list[Value]] = {}
         self.frames: dict[tuple[int, int], _Frame] = {}
         self.bound: dict[int, dict[int, Variable]] = {}  # block -> its placeholder -> the operand
@@ -101,6 +116,8 @@ class _Resolver:
             except Misfit as e:
                 raise _outside(e, frame) from None
             self.made[id(node), id(frame)] = list(values) if isinstance(values, (list, tuple)) else [values]
+            if id(node) in self.held:
+                self.graph.held.update(self.made[id(node), id(frame)])
         for delay, node, frame in delayed:
             self.close(delay, self.value(node.operands[0], frame), node)
         self.graph.origin = None

@@ -49,6 +49,28 @@ def test_chosen_nodes_inside_blocks_and_sequences():
         dump(f, data, ["third"])
 
 
+def test_what_is_in_memory_in_another_shape():
+    """A product's value is a view, and what reads it reads the memory below; its gradient counts all the same, and only its own."""
+    x, w, v = C.input_variable(3), C.parameter((3, 4), init=C.glorot_uniform()), C.parameter((4, 2), init=C.glorot_uniform())
+    a = C.times(x, w, name="a")
+    r = C.reshape(a, (2, 2), name="r")
+    f = C.reduce_sum(C.times(C.reshape(r, 4), v)) + 5 * C.reduce_sum(a)
+    data = np.random.randn(2, 3).astype(F4)
+    found = {d.name: d.gradient for d in dump(f, {x: data}) if d.name}
+    through = np.tile(v.value.sum(1), (2, 1))
+    np.testing.assert_allclose(found["r"].reshape(2, 4), through, rtol=1e-5)
+    np.testing.assert_allclose(found["a"], through + 5, rtol=1e-5)
+    s = C.sequence.input_variable(5)
+    e = C.times(s, C.parameter((5, 6), init=C.glorot_uniform()), name="e")
+    m = C.layers.Recurrence(C.layers.LSTM(3))(e)
+    steps = [np.random.randn(n, 5).astype(F4) for n in (3, 2)]
+    (d,) = dump(m, {s: steps}, ["e"])
+    cut = C.sequence.input_variable(6, needs_gradient=True)
+    slopes = m.clone("share", {e: cut}).grad({cut: d.value}, [cut])
+    for g, h in zip(d.gradient, slopes, strict=True):
+        np.testing.assert_allclose(g, h, rtol=1e-4, atol=1e-6)
+
+
 def test_gradients_inside_a_recurrence():
     """Those of the state are those of an input that is added to it."""
     x = C.sequence.input_variable(2, needs_gradient=True)
