@@ -105,12 +105,17 @@ class SimulatedWorld(World):
         self.place = f"waiting for answers ({what}), last finished step {self.step}"
         hub, left = self.hub, self.size
 
+        def seconds(of: Sequence[Sequence[np.ndarray]]) -> float:  # messages of one rank share its bandwidth
+            return hub.seconds([a for owner, part in zip(hub.worlds, of, strict=True) if owner is not self for a in part], True)
+
+        there, back = seconds(arrays), seconds(into)
+
         def ask(owner: SimulatedWorld, sent: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> Callable[[], None]:
             def answer() -> None:
                 found = hub.as_rank(owner, lambda: owner.handler(self.rank, [a.reshape(-1) for a in sent]))
                 for target, array in zip(got, found, strict=True):
                     target.reshape(-1)[...] = array.reshape(-1)
-                hub.later(hub.time + hub.seconds(got, owner is not self), arrive)
+                hub.later(hub.time + (back if owner is not self else 0.0), arrive)
 
             def come() -> None:
                 owner.mail[self.rank] = answer
@@ -128,7 +133,7 @@ class SimulatedWorld(World):
         for owner, sent, got in zip(hub.worlds, arrays, into, strict=True):
             others = owner is not self
             self.meter.bytes += sum(a.nbytes for a in sent) if others else 0
-            hub.later(self.now + hub.seconds(sent, others), ask(owner, sent, got))
+            hub.later(self.now + (there if others else 0.0), ask(owner, sent, got))
         hub.leave()
 
 
