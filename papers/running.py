@@ -79,6 +79,7 @@ class Out:
         self.clock = Clock()
         self._saved = time.monotonic()
         self._count = 0
+        self._wrote = False  # a checkpoint of its own, in which this sitting is
         self._start_samples, self._start = 0, time.monotonic()
         self._line = _ProgressLine(label, stream if stream is not None else sys.stderr, log)
 
@@ -120,6 +121,7 @@ class Out:
         aside.rename(self.folder / name)
         _sync(self.folder)
         self._count += 1
+        self._wrote = True
         for old in self._checkpoints()[:-1]:
             shutil.rmtree(old, ignore_errors=True)
         self._saved = time.monotonic()
@@ -132,8 +134,10 @@ class Out:
         if not found:
             return None
         content = json.loads((found[-1] / "out.json").read_text(encoding="utf-8"))
-        self.curve, self.samples, self.sittings = content["curve"], content["samples"], content["sittings"]
-        self.clock = Clock(sum(s["wall_s"] for s in self.sittings), sum(s["cpu_s"] for s in self.sittings))
+        self.curve, self.samples = content["curve"], content["samples"]
+        if not self._wrote:
+            self.sittings = content["sittings"]
+            self.clock = Clock(sum(s["wall_s"] for s in self.sittings), sum(s["cpu_s"] for s in self.sittings))
         self._count = int(found[-1].name.split("-")[1])
         self._start_samples, self._start = self.samples, time.monotonic()
         self._line.say(f"continues at {self.samples} samples")
