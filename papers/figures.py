@@ -126,7 +126,7 @@ def draw_finals(paper: Paper, done: list[dict], folder: Path) -> list[str]:
                 std = np.std(values, ddof=1) if len(values) > 1 else 0.0
                 panel.errorbar(np.mean(values), y, xerr=std, fmt="|", color=colour, markersize=15, capsize=3)
                 for p in paper.published:
-                    data = {d.split(":")[0] for d in groups[group][0]["data"]}
+                    data = {d.split(":")[0] for d in groups[group][0]["data"]} or {"none"}
                     if (p.row, p.metric) == (group, name) and p.data in data and p.verified:
                         panel.plot([p.value], [y], marker="D", color=INK, markersize=6, fillstyle="none", linestyle="none")
             panel.set_yticks(range(len(order)), order)

@@ -82,7 +82,7 @@ def _summary(paper: Paper, profile: str, done: list[dict], absent: dict[str, str
                 "files": " ".join(r["file"] for r in mine),
             }
             for table in tables:
-                line[f"{table}"] = _published_cell(paper, table, group, metric, {n for n, _ in rows[0].data})
+                line[f"{table}"] = _published_cell(paper, table, group, metric, {n for n, _ in rows[0].data} or {"none"})
             lines.append(line)
     return pd.DataFrame(lines)
 

@@ -253,9 +253,9 @@ def measure_work(
             begin = clock()
             train(n)
             best[n] = min(best[n], clock() - begin)
-    n, seconds = np.array(list(best), float), np.array(list(best.values()))
+    each, seconds = np.array(list(best), float), np.array(list(best.values()))
     weights = 1 / seconds  # relative errors
-    found, _ = optimize.nnls(np.stack([n, np.ones_like(n)], axis=1) * weights[:, None], seconds * weights)
+    found, _ = optimize.nnls(np.stack([each, np.ones_like(each)], axis=1) * weights[:, None], seconds * weights)
     return Work(values, samples, float(found[0]), float(found[1]))
 
 
