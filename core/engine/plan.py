@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.axis import Axis
 from cogkit.engine.cpu import loops, sparsity, users  # noqa: F401  (the kernels of recurrences, sparse values, user functions)
 from cogkit.engine.cpu.kernels import choose_formats, fit, make
 from cogkit.engine.executor import Executor, place_buffers
@@ -284,7 +285,8 @@ class CpuPlan:
     def explain(self, sizes: dict) -> str:
         """What will run: passes, instructions, formats, fused groups, buffers, peak memory."""
         b = self.binding(sizes)
-        lines = ["rows: " + (", ".join(f"{row_space(a)} = {n}" for a, n in sizes.items()) or "none"),
+        known = [(row_space(a), getattr(n, "rows", n)) for a, n in sizes.items() if a and isinstance(a[0], Axis)]
+        lines = ["rows: " + (", ".join(f"{a} = {n}" for a, n in known) or "none"),
                  f"resolve, gradient: {len(self.graph.nodes)} nodes",
                  *("  " + repr(n) for n in self.graph.nodes),
                  f"fuse: {len(self.fused)} steps",

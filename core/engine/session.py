@@ -583,8 +583,13 @@ class Runtime:
             if feed is not None
             else {v: [np.zeros((1, *(1 if n < 0 else n for n in v.shape)), v.dtype)] for v in f.arguments}
         )
-        _, types, sizes = bind_feeds(feeds)
-        return Executable(list(f.outputs)).plan(types, sizes).explain(sizes)
+        e = Executable(list(f.outputs))
+        arrays, types, sizes = bind_feeds(feeds)
+        plan = e.plan(types, sizes)
+        if isinstance(plan, _Sequences):  # row spaces that are made while it runs
+            plan.run(arrays, sizes, Run(random_state.seed, 0, 0))
+            sizes = plan.sizes
+        return plan.explain(sizes)
 
     def save(self, f: Function, filename: str, format: Any) -> None:
         """See `cogkit.store`."""

@@ -1,5 +1,7 @@
 """Laws of graphs over sequences: engines agree, gradients are slopes, a sequence does not know its neighbours."""
 
+import re
+
 import numpy as np
 import pytest
 from engine.kernels import threads
@@ -259,3 +261,11 @@ def test_a_sequence_goes_on_only_where_there_was_one():
     f = S.past_value(x)
     with pytest.raises(ValueError, match="expected as many as before where one goes on, got 1, and none before"):
         f.eval({x: ([np.ones((2, 2), np.float32)], [False])})
+
+
+def test_explain_of_row_spaces_that_are_made_while_it_runs():
+    x = C.sequence.input_variable(3)
+    f = C.sequence.reduce_sum(C.sequence.slice(x, 1, 3))
+    assert "fold_steps" in f.explain()
+    text = f.explain({x: [np.ones((4, 3), np.float32), np.ones((2, 3), np.float32)]})
+    assert re.search(r"\[#, \*\] = 6, .*fixedSliceOf_\d+\] = 3", text.splitlines()[0])
