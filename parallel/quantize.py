@@ -22,7 +22,7 @@ from cogkit.parallel import quantizer
 __all__ = ["Columns", "column_sizes", "pack", "unpack"]
 
 SHORTEST = 1024  # values of a column, where the parameter has as many
-LONGEST = 4096  # a column and its error stay in the first-level cache
+LONGEST = 2048  # a column and its error stay in the first-level cache
 LANES = 32  # parts of a sum, so that its bits do not depend on the machine: value i goes into part i % LANES
 
 

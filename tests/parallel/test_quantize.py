@@ -135,8 +135,12 @@ def test_threads_do_not_matter():
 def test_columns_of_shapes():
     assert column_sizes((500, 2048)) == [2048] * 500
     assert column_sizes((3, 64, 3, 3)) == [1728]
-    assert column_sizes((4, 600)) == [2400] and column_sizes((10, 600)) == [3000, 3000]
-    assert column_sizes((10_000,)) == [3334, 3333, 3333] and column_sizes((3,)) == [3] and column_sizes(()) == [1]
+    assert (
+        column_sizes((4, 600)) == [1200, 1200]
+        and column_sizes((2, 600)) == [1200]
+        and column_sizes((2, 2, 3, 600)) == [1800, 1800] * 2
+    )
+    assert column_sizes((5_000,)) == [1667, 1667, 1666] and column_sizes((3,)) == [3] and column_sizes(()) == [1]
     assert column_sizes((0, 4)) == []
     for shape in ((7, 33), (2, 5, 1024), (129, 127), (1, 5000)):
         assert sum(column_sizes(shape)) == np.prod(shape)
