@@ -209,7 +209,7 @@ def _crop_expand(g, x, attrs, training):
     y, want = x[0], x[1].type.shape[-2:]
     if offsets is None:
         offsets = _offsets(x)
-        _inside(y.type.shape[-2:], want, offsets)
+    _inside(y.type.shape[-2:], want, offsets)  # sizes that were free are known now
     rank = len(y.type.shape)
     for axis, first, count in zip((rank - 2, rank - 1), offsets, want, strict=True):
         if not fits((first, count), (0, y.type.shape[axis])):
