@@ -128,7 +128,8 @@ def resize(images, const double[:, ::1] windows, float[:, :, :, ::1] out, *, bin
     cdef int64_t n = images.shape[0], b
     cdef uint8_t[::1] mirrored = np.ascontiguousarray(np.zeros(n, np.uint8) if flip is None else flip, np.uint8)
     cdef bint is_bytes = images.dtype == np.uint8
-    if out.shape[0] != n or windows.shape[0] != n or windows.shape[1] != 4 or mirrored.shape[0] != n or images.shape[1] != out.shape[1]:
+    if out.shape[0] != n or windows.shape[0] != n or windows.shape[1] != 4 or mirrored.shape[0] != n \
+            or images.shape[1] != out.shape[1]:
         raise ValueError('resize: sizes of images, windows, flip and out do not fit')
     if n == 0 or out.shape[1] == 0 or out.shape[2] == 0 or out.shape[3] == 0:
         return

@@ -134,9 +134,10 @@ cdef class Pooling(BoundKernel):
 cdef class RoiPooling(BoundKernel):
     """Largest values or means of bins of regions: x (rows, C, H, W), rois (rows, R, 4), y (rows, R, C, out_h, out_w).
 
-    A region is x1, y1, x2, y2, times `scale` and rounded the first and last cells; a bin's cells are those that it touches, 0 where
-    there are none. Buffers of kind 'forward': x, rois, y; 'backward': dy, x, rois, dx; 'pick' (of 'max'): v, x, rois, y, v at the
-    places of the maxima of x. mode 'max' or 'avg'. x_rows, roi_rows, v_rows: False where one is the same for all rows. Ties as in `Pooling`.
+    A region is x1, y1, x2, y2, times `scale` and rounded the first and last cells; a bin's cells are those that it touches, 0
+    where there are none. Buffers of kind 'forward': x, rois, y; 'backward': dy, x, rois, dx; 'pick' (of 'max'): v, x, rois, y,
+    v at the places of the maxima of x. mode 'max' or 'avg'. x_rows, roi_rows, v_rows: False where one is the same for all rows.
+    Ties as in `Pooling`.
     """
     def __init__(self, kind, mode, dtype, rows, regions, image, bins, scale, x_rows=True, roi_rows=True, v_rows=True):
         cdef RoiArgs args

@@ -109,11 +109,12 @@ cdef class UpdateRows(BoundKernel):
 
 
 cdef class LaggingRows(BoundKernel):
-    """The update of a rule ('momentum', 'nesterov', 'adam', 'adamax', 'fsadagrad', 'adadelta') at the rows of a gradient g, w (width, n).
+    """The update of a rule with momentum at the rows of a gradient g, w (width, n).
 
-    What it does to the other rows, whose gradient is 0, is made up for when they are wanted: `settle` before they are read.
-    Buffers w, g, states, the first of m, u, v, rate, v1, root (adadelta: rate), then scale and limit as in `UpdateRows`. decay: of
-    adadelta's states. keep: owners of the buffers.
+    rule: 'momentum', 'nesterov', 'adam', 'adamax', 'fsadagrad' or 'adadelta'. What it does to other rows, whose gradient is 0,
+    is made up for when they are wanted: `settle` before they are read.
+    Buffers w, g, states, the first of m, u, v, rate, v1, root (adadelta: rate), then scale and limit as in `UpdateRows`.
+    decay: of adadelta's states. keep: owners of the buffers.
     """
     cdef object keep
 
