@@ -85,14 +85,23 @@ class RankOut:
 
             def together(folder: Path) -> None:
                 self.world.all_gather_bytes(json.dumps([str(folder.resolve()), stopping]).encode(), "folder of a checkpoint")
-                write(folder)
+                self._written(write, folder)
 
             self.out.save(together, **state)
         else:
             told, stopping = json.loads(self.world.all_gather_bytes(b"", "folder of a checkpoint")[0])
-            write(Path(told))
+            self._written(write, Path(told))
         if stopping:
             raise Stopped(f"rank {self.world.rank}: stopped")
+
+    def _written(self, write: Callable[[Path], object], folder: Path) -> None:
+        """Writes this rank's part; returns when all have, raises on all where one could not."""
+        error: Exception | None = None
+        try:
+            write(folder)
+        except Exception as e:
+            error = e
+        self.world.agree(error, f"checkpoint {folder.name}")
 
     def resume(self) -> tuple[Path, dict] | None:
         """See `Out.resume`: the same on all ranks."""
