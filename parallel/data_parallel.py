@@ -124,7 +124,7 @@ def data_parallel_distributed_learner(
     distributed_after: int = 0,
     num_quantization_bits: int = 32,
     use_async_buffered_parameter_update: bool = False,
-    zero_threshold: bool = False,
+    zero_threshold: bool = True,
     error_feedback: bool = True,
 ) -> DataParallelLearner:
     """A learner that updates with the sum of the gradients of all ranks: what `learner` would do with all their samples as one minibatch.
@@ -132,7 +132,8 @@ def data_parallel_distributed_learner(
     distributed_after: samples of a warm start, in which each rank trains on all the data alone. num_quantization_bits: 32 sends
     gradients as they are, 1 to 8 in so many bits a value, with the errors kept for the next minibatch (`quantized`); a warm start of a
     part of the first sweep is of use then. use_async_buffered_parameter_update: gradients travel while the next minibatch is computed, so
-    that each update uses gradients that are one minibatch old. zero_threshold: of 1 bit, the sign instead of the side of the mean.
+    that each update uses gradients that are one minibatch old. zero_threshold: 1 bit is a value's sign, as CNTK has it; False: its side of
+    the column's mean.
     error_feedback: False forgets the errors of quantisation, only to see what they are good for.
 
     Loss, metric and samples that a trainer reports are those of all ranks; a rank without data adds nothing and goes on until none has

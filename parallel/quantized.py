@@ -1,11 +1,10 @@
-"""Sums over ranks in few bits: each rank sends its gradient quantised, the owner of a stripe sums, and sends the sum quantised again.
+"""Sums over ranks in few bits: each rank quantises its gradient for the owners of its stripes, who sum and quantise again for all.
 
-    worker r:  q_r = Q(g_r + e_r),  e_r = g_r + e_r - q_r         e_r: error of the worker, kept for its next minibatch
-    owner:     s = g_own + sum of q_r over the others
-               p = Q(s + d),        d = s + d - p                 d: error of the owner, for its stripe
-    all:       gradient = p
+    rank r:  q_r = Q(g_r + e_r),      e_r = g_r + e_r - q_r           e_r: error of the rank, kept for its next minibatch
+    owner:   p = Q(sum of q_r + d),   d = sum of q_r + d - p          d: error of the owner, for its stripe
+    all:     gradient = p
 
-Source: Seide et al. 2014 (see `quantize`); that an owner adds its own gradient unquantised is CNTK's.
+Source: Seide et al. 2014 (see `quantize`). That an owner quantises its own gradient too is as CNTK's Python learners do.
 """
 
 from __future__ import annotations
@@ -34,6 +33,8 @@ class Quantized:
         self.own_residual = [np.zeros_like(b) for b in flat.buffers]  # only this rank's stripes are used
         self.messages = [[c.message() for c in stripes] for stripes in self.stripes]
         self.given = [[stripes[world.rank].message() for _ in range(world.size)] for stripes in self.stripes]
+        for messages, given in zip(self.messages, self.given, strict=True):
+            given[world.rank] = messages[world.rank]
         self.pending: list[Pending] = []
 
     def _stripes(self, i: int, bits: int) -> list[Columns]:
@@ -57,9 +58,8 @@ class Quantized:
         for i, (buffer, stripes) in enumerate(zip(self.flat.buffers, self.stripes, strict=True)):
             if not self.error_feedback:
                 self.residual[i].fill(0)
-            for r, columns in enumerate(stripes):
-                if r != world.rank:
-                    pack(columns, self.zero_threshold, buffer, self.residual[i], self.messages[i][r])
+            for columns, message in zip(stripes, self.messages[i], strict=True):
+                pack(columns, self.zero_threshold, buffer, self.residual[i], message)
         world.meter.lap("pack")
         self.pending = [
             world.start_exchange(messages, given, f"quantised gradients {i}")
@@ -77,8 +77,7 @@ class Quantized:
         for i, (buffer, stripes, messages) in enumerate(zip(self.flat.buffers, self.stripes, self.messages, strict=True)):
             own = stripes[world.rank]
             for r, message in enumerate(self.given[i]):
-                if r != world.rank:
-                    unpack(own, message, buffer, add=True)
+                unpack(own, message, buffer, add=r > 0)
             if not self.error_feedback:
                 self.own_residual[i].fill(0)
             pack(own, self.zero_threshold, buffer, self.own_residual[i], messages[world.rank])

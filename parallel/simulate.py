@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cogkit import initializer
-from cogkit.engine.session import random_state
+from cogkit.engine.seeding import random_state
 from cogkit.errors import RankError
 from cogkit.ops import randomness
 from cogkit.parallel.delays import Delay, Network, constant

@@ -12,7 +12,7 @@ ALGORITHMS = {
     "full": lambda l: C.parallel.data_parallel_distributed_learner(l),
     "full_buffered": lambda l: C.parallel.data_parallel_distributed_learner(l, use_async_buffered_parameter_update=True),
     "one_bit": lambda l: C.parallel.data_parallel_distributed_learner(l, num_quantization_bits=1),
-    "one_bit_zero": lambda l: C.parallel.data_parallel_distributed_learner(l, num_quantization_bits=1, zero_threshold=True),
+    "one_bit_mean": lambda l: C.parallel.data_parallel_distributed_learner(l, num_quantization_bits=1, zero_threshold=False),
     "one_bit_buffered": lambda l: C.parallel.data_parallel_distributed_learner(l, 0, 1, True),
     "four_bit": lambda l: C.parallel.data_parallel_distributed_learner(l, num_quantization_bits=4),
     "one_bit_warm": lambda l: C.parallel.data_parallel_distributed_learner(l, distributed_after=24, num_quantization_bits=1),

@@ -169,7 +169,7 @@ def test_messages_are_small():
 
 
 def test_aggregation_by_the_paper():
-    """One exchange of three ranks against a transcription: two errors, the owner's own gradient whole."""
+    """Two exchanges of three ranks against a transcription, with both errors."""
     shape, n = (3, 1024), 3
     draws = [np.random.RandomState(r).randn(*shape).astype("f") for r in range(n)]
 
@@ -190,13 +190,12 @@ def test_aggregation_by_the_paper():
     for step in range(2):
         want = np.zeros(shape)
         for column in range(3):  # owned by the rank of the same number
-            s = draws[column][column].astype(np.float64)
+            s = np.zeros(shape[1])
             for r in range(n):
-                if r != column:
-                    v = draws[r][column] + worker[r, column]
-                    _, q = paper(v, False)
-                    worker[r, column] = v - q
-                    s = s + q
+                v = draws[r][column] + worker[r, column]
+                _, q = paper(v, False)
+                worker[r, column] = v - q
+                s = s + q
             v = s + owner[column]
             _, want[column] = paper(v, False)
             owner[column] = v - want[column]
