@@ -76,9 +76,10 @@ def executor() -> dict[str, float]:
     """Microseconds an instruction: a bare loop over the smallest kernel there is, and a whole plan run of tiny ones."""
     import cogkit as C
     from cogkit.engine.cpu import movement
+    from cogkit.engine.executable import Executable
     from cogkit.engine.executor import Executor
     from cogkit.engine.feeds import bind_feeds
-    from cogkit.engine.session import Executable, Run
+    from cogkit.engine.seeding import Run
 
     place = np.zeros(16, np.float32)
     calls = [movement.Fill(1, "f4", 0.0) for _ in range(5000)]
@@ -148,17 +149,17 @@ def overhead(name: str) -> dict[str, float]:
 def lengths(name: str) -> dict[str, Any]:
     """Milliseconds of a set of lengths that is new to a training plan, and of one that it has met; whether anything was lowered again."""
     import cogkit as C
-    from cogkit.engine import session
+    from cogkit.engine import executable
     from cogkit.engine.feeds import bind_feeds
 
     lowered = [0]
-    lower = session.lower
+    lower = executable.lower
 
     def counted(*args: Any) -> Any:
         lowered[0] += 1
         return lower(*args)
 
-    session.lower = counted  # type: ignore[assignment]
+    executable.lower = counted  # type: ignore[assignment]
     trainer, feed = build(C, name)
     start = clock()
     trainer.train_minibatch(feed(0))
@@ -281,7 +282,7 @@ def profile(name: str) -> dict[str, Any]:
     """Every instruction of a workload's training plan: milliseconds (median), operations, bytes, formats, implementation."""
     import cogkit as C
     from cogkit.engine.feeds import bind_feeds
-    from cogkit.engine.session import Run
+    from cogkit.engine.seeding import Run
 
     trainer, feed = build(C, name)
     step = trainer._make(())
@@ -337,8 +338,9 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
 def pointwise() -> dict[str, Any]:
     """GB/s of typical programs over tensors that no cache holds."""
     import cogkit as C
+    from cogkit.engine.executable import Executable
     from cogkit.engine.feeds import bind_feeds
-    from cogkit.engine.session import Executable, Run
+    from cogkit.engine.seeding import Run
 
     shape, rows = (64, 1024), 128  # 32 MiB
     rng = np.random.RandomState(0)
@@ -402,8 +404,9 @@ def user_ops() -> dict[str, float]:
     import ctypes
 
     import cogkit as C
+    from cogkit.engine.executable import Executable
     from cogkit.engine.feeds import bind_feeds
-    from cogkit.engine.session import Executable, Run
+    from cogkit.engine.seeding import Run
 
     sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests"))
     from native import compiled

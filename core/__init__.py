@@ -6,9 +6,10 @@ from cogkit import cntk_modules, initializer, random
 from cogkit.axis import *  # noqa: F403
 from cogkit.default_options import *  # noqa: F403
 from cogkit.engine import device
+from cogkit.engine import session as _session  # evaluates functions
 from cogkit.engine.arrays import NDArrayView
 from cogkit.engine.device import *  # noqa: F403
-from cogkit.engine.session import set_seed
+from cogkit.engine.seeding import set_seed
 from cogkit.engine.values import Value, asarray, asvalue
 from cogkit.errors import *  # noqa: F403
 from cogkit.functions import *  # noqa: F403

@@ -1,6 +1,6 @@
 """Random ops under CNTK's names, and the run's one seed."""
 
-from cogkit.engine.session import random_state, set_seed
+from cogkit.engine.seeding import random_state, set_seed
 from cogkit.ops.randomness import (
     SentinelValueForAutoSelectRandomSeed,
     bernoulli,

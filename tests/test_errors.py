@@ -17,7 +17,7 @@ from cases.ops import CASES
 from test_goldens import here
 
 import cogkit as C
-from cogkit.engine.session import Executable
+from cogkit.engine.executable import Executable
 from cogkit.errors import DataError, DeviceError, ModelFileError
 
 L = C.layers

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cogkit as C
-from cogkit.engine.session import Executable
+from cogkit.engine.executable import Executable
 from cogkit.functions import CloneMethod
 
 L = C.layers

@@ -14,8 +14,9 @@ import pytest
 from native import compiled
 
 import cogkit as C
+from cogkit.engine.executable import Executable
 from cogkit.engine.feeds import bind_feeds
-from cogkit.engine.session import Executable, Run
+from cogkit.engine.seeding import Run
 from cogkit.errors import ModelFileError, UserFunctionError
 
 ENGINES = ["cpu", "reference"]

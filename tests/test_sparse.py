@@ -11,8 +11,8 @@ from engine.kernels import threads
 import cogkit as C
 import cogkit.layers as L
 from cogkit.engine import use_engine
+from cogkit.engine.executable import Executable
 from cogkit.engine.feeds import bind_feeds
-from cogkit.engine.session import Executable
 from cogkit.engine.sparse import RowSparse
 
 DTYPES = {"f4": np.float32, "f8": np.float64}

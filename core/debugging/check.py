@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cogkit.engine.executable import Executable
 from cogkit.engine.reference import KERNELS, run_loop
-from cogkit.engine.session import Executable
 from cogkit.engine.spaces import Space
 from cogkit.engine.user import calls_of
 from cogkit.engine.watch import Observer, Running, observers, watching

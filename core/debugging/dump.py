@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cogkit.engine.session import Executable, feed_map
+from cogkit.engine.executable import Executable
+from cogkit.engine.session import feed_map
 from cogkit.errors import here
 from cogkit.functions import Function
 from cogkit.nodes import Block, Combined, Primitive

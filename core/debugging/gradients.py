@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cogkit.cloning import CloneMethod, clone
-from cogkit.engine.session import Executable, feed_map
+from cogkit.engine.executable import Executable
+from cogkit.engine.session import feed_map
 from cogkit.errors import here
 from cogkit.functions import Function
 from cogkit.variables import Constant, Input, Parameter, Variable

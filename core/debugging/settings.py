@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cogkit.debugging.profiler import Profiler
-from cogkit.engine.session import set_seed
+from cogkit.engine.seeding import set_seed
 from cogkit.engine.watch import Observer, Running, observers
 from cogkit.errors import here
 from cogkit.functions import Function

@@ -10,7 +10,7 @@ import numpy as np
 
 from cogkit import ops
 from cogkit.engine.arrays import NDArrayView
-from cogkit.engine.session import Executable
+from cogkit.engine.executable import Executable
 from cogkit.functions import Function
 from cogkit.learners.learner import Learner, program
 from cogkit.learners.schedules import ScheduleLike

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cogkit import ops
-from cogkit.engine.session import Executable
+from cogkit.engine.executable import Executable
 from cogkit.engine.sparse import RowSparse
 from cogkit.errors import ModelFileError
 from cogkit.functions import Function, apply

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.engine.executable import Executable
 from cogkit.engine.feeds import bind_feeds
-from cogkit.engine.session import Executable, Run, random_state
+from cogkit.engine.seeding import Run, random_state
 from cogkit.engine.watch import watched_table
 from cogkit.functions import Function
 from cogkit.learners.learner import Learner

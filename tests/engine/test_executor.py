@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import cogkit as C
 from cogkit.engine.cpu import movement
+from cogkit.engine.executable import Executable
 from cogkit.engine.executor import Executor, place_buffers
-from cogkit.engine.session import Executable
 
 F4 = np.float32
 
@@ -283,7 +283,7 @@ ops = {
     "random": C.dropout(a, 0.4),
     "turned": C.transpose(a, (1, 0)),
 }
-found = {"bits " + n: C.engine.session.Executable([f.output], training=True).run(
+found = {"bits " + n: C.engine.executable.Executable([f.output], training=True).run(
     {v: d for v, d in data.items() if v in f.arguments}, step=3)[0] for n, f in ops.items()}
 found["loss"] = np.array(losses)
 for i, p in enumerate(z.parameters):

@@ -14,7 +14,7 @@ import pytest
 
 import cogkit as C
 from cogkit.engine.cpu import native
-from cogkit.engine.session import Executable
+from cogkit.engine.executable import Executable
 
 F4 = np.float32
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import cogkit as C
-from cogkit.engine.session import Executable
+from cogkit.engine.executable import Executable
 
 S = C.sequence
 N = int(os.environ.get("COGKIT_RANDOM_SEQUENCES", "60"))  # more by hand

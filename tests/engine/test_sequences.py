@@ -8,7 +8,7 @@ from engine.kernels import threads
 
 import cogkit as C
 from cogkit.engine import use_engine
-from cogkit.engine.session import Executable
+from cogkit.engine.executable import Executable
 from cogkit.layers import GRU, LSTM, Dense, Recurrence, RNNStep
 
 S = C.sequence

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import cogkit as C
+from cogkit.engine.executable import Executable
 from cogkit.engine.feeds import bind_feeds
-from cogkit.engine.session import Executable
 from cogkit.variables import aligned_empty
 
 __all__ = ["KINDS", "Made", "check", "check_training", "difference", "make", "shrink"]

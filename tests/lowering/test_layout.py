@@ -5,7 +5,7 @@ import pytest
 from lowering.lowered import graph_of, placed
 
 import cogkit as C
-from cogkit.engine.session import Executable
+from cogkit.engine.executable import Executable
 from cogkit.lowering.fuse import fuse
 from cogkit.lowering.layout import PLAIN, assign_layouts
 

@@ -8,7 +8,7 @@ from cases.ops import CASES
 import cogkit as C
 from cogkit.engine import ENGINES
 from cogkit.engine.feeds import bind_feeds
-from cogkit.engine.session import Run
+from cogkit.engine.seeding import Run
 from cogkit.lowering.gradient import gradients
 from cogkit.lowering.resolve import resolve
 from cogkit.lowering.sparse import dense
