@@ -1,7 +1,7 @@
 """What a step takes on N ranks: measured computation and a named network, for each algorithm.
 
     compute  C = c n / N + f                      c: seconds a sample, n: samples of all ranks, f: seconds a minibatch of any size
-    pack     P = v (pack + unpack (1 + (N - 1) / N))                   v: values of the gradient; in few bits alone
+    pack     P = v (1 + 1 / N) pack + 2 v unpack                       v: values of the gradient; in few bits alone
     send     S = time of the topology for m bytes, m = v bits / 8 and two levels a column
     step     C + P + S - min(hides S, window C)   hides: part of S that can run beside the part `window` of C
 
@@ -179,7 +179,7 @@ def predict(work: Work, algorithm: Algorithm, ranks: float, network: Network, to
         return Step(C, 0.0, 0.0, 0.0, 0.0)
     m, P = algorithm.message(work.values), 0.0
     if algorithm.bits != 32:
-        P = work.values * (work.pack + work.unpack * (1 + (ranks - 1) / ranks))
+        P = work.values * ((1 + 1 / ranks) * work.pack + 2 * work.unpack)
     small = 0.0 if algorithm.asynchronous else (ranks - 1) * (MEETING if algorithm.block else HEADER)
     per_step = work.samples / algorithm.block if algorithm.block else 1.0
     S = TOPOLOGIES[topology](m, ranks, network) * per_step

@@ -34,7 +34,7 @@ def test_formulas_on_paper():
     assert full.send == pytest.approx(2 * (1e-3 + 3 / 4 * 4e6 / 1e9) + 1e-3 + 3 * 32 / 1e9)
     assert (full.pack, full.hidden) == (0, 0) and full.bytes == pytest.approx(2 * 3 / 4 * 4e6 + 96)
     bit = predict(work, ALGORITHMS["1 bit"], 4, FAST)
-    assert bit.pack == pytest.approx(1e-3 + 2e-3 * 1.75) and full.bytes / bit.bytes == pytest.approx(30.1, abs=1)
+    assert bit.pack == pytest.approx(1.25e-3 + 4e-3) and full.bytes / bit.bytes == pytest.approx(30.1, abs=1)
     hidden = predict(work, ALGORITHMS["1 bit, concurrent"], 4, FAST)
     assert hidden.total == pytest.approx(hidden.compute + hidden.pack, rel=1e-4)  # but for 96 bytes
     block = predict(work, Algorithm(block=10_000), 4, FAST)
