@@ -232,6 +232,14 @@ def test_real_faults(fault, module, tmp_path):
     assert time.time() - start < 20
 
 
+def test_a_killed_rank_is_named(tmp_path):
+    """Where the launcher does not end all by itself, the others say which rank it was; processes are told beforehand."""
+    script = "import os, signal\nworld.barrier()\nif world.rank == 1: os.kill(os.getpid(), signal.SIGKILL)\nworld.barrier('gradients')\n"
+    done = run_ranks(3, script, tmp_path, check=False, options=["-disable-auto-cleanup"], timeout=60)
+    assert "cogkit: 3 ranks: 0 = " in done.stderr and "(gradients" in done.stderr
+    assert "rank 1 to come, but its process" in done.stderr and "was killed" in done.stderr
+
+
 def test_alone_without_mpi(tmp_path):
     """Importing cogkit, and asking for the rank, need no MPI where nobody launched ranks; where somebody did it is missed."""
     text = (
