@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import platform
 import sys
 import time
 import traceback
@@ -79,13 +78,8 @@ class MpiWorld(World):
         self._telling: list[Any] = []  # notices on their way
         self._server: Server | None = None
         self._ended = False
-        self.processes = [(platform.node(), os.getpid())]
         if self.size > 1:
             self._share_cores()
-            self.processes = whole.allgather(self.processes[0])
-            if self.is_main:  # a launcher that ends all for a killed process says no more than a number
-                places = ", ".join(f"{r} = {host}:{pid}" for r, (host, pid) in enumerate(self.processes))
-                print(f"cogkit: {self.size} ranks: {places}", file=sys.stderr, flush=True)
             sys.excepthook = self._die
             atexit.register(self._say_end)
 
@@ -152,9 +146,6 @@ class MpiWorld(World):
         self._listen()
         for rank in missing:
             notice = self.heard.get(rank)
-            host, pid = self.processes[rank]
-            if host == platform.node() and not _lives(pid):
-                raise RankError(f"{self.place()}: expected rank {rank} to come, but its process {pid} is gone: it was killed")
             if notice is None:
                 continue
             there = f"exchange {notice['sequence']} ({notice['what']}), last finished step {notice['step']}"
@@ -256,18 +247,6 @@ def _import(launched: int) -> Any:
             f"parallel: expected an MPI library for mpi4py, got '{error}'; pip install mpich, or another MPI"
         ) from None
     return MPI
-
-
-def _lives(pid: int) -> bool:
-    """Whether a process of this machine is there and has not ended."""
-    try:
-        os.kill(pid, 0)
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] != b"Z"
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user, or no such file system
-        return True
 
 
 class _Exchange(Pending):
