@@ -50,6 +50,10 @@ class ApartLearner(DistributedLearner):
         """Samples of all ranks, up to the last meeting."""
         return self._counts[0] if self.joined else super().total_number_of_samples_seen()
 
+    def samples_begun(self) -> int:
+        """Samples up to the last meeting, and since then as many on each rank as on this one."""
+        return self.total_number_of_samples_seen() + self.world.size * int(self._since[0])
+
     def total_number_of_minibatches_seen(self) -> int:
         """Minibatches of the rank that had most, up to the last meeting."""
         return self._counts[1] if self.joined else super().total_number_of_minibatches_seen()

@@ -128,6 +128,10 @@ class Learner:
         """Samples in all updates."""
         return self._samples
 
+    def samples_begun(self) -> int:
+        """Samples in all updates, and about those that ranks have trained on since they last told each other."""
+        return self.total_number_of_samples_seen()
+
     def total_number_of_minibatches_seen(self) -> int:
         """Updates."""
         return self._minibatches

@@ -156,7 +156,7 @@ class TrainingSession:
         begun = self._restore()
         more = not self._stopped
         while more:
-            left = 0 if self._stopped else self.max_samples - self._seen()
+            left = 0 if self._stopped else self.max_samples - self.trainer.parameter_learners[0].samples_begun()
             batch = self._next(left) if left > 0 else {}
             if not batch and self._ranks.num_workers() == 1:
                 break
