@@ -23,7 +23,7 @@ from cogkit.learners.learner import Learner
 from cogkit.ops import combine
 from cogkit.ops.rows import has_steps
 from cogkit.train.checkpoint import read_checkpoint, write_checkpoint
-from cogkit.train.ranks import MinibatchInfo, communicator_of
+from cogkit.train.ranks import ALONE, MinibatchInfo, communicator_of
 from cogkit.variables import Parameter, Variable
 from cogkit.walks import nodes_of
 
@@ -192,7 +192,8 @@ class Evaluator:
         if not (distributed and _is_empty(arguments)):  # else other ranks may have data
             total, samples = self._evaluate(arguments)
         if distributed:
-            total, count = self._ranks.sum(np.array([total, samples], np.float64)).tolist()
+            ranks = communicator_of() if self._ranks is ALONE else self._ranks  # those of the process may be known since
+            total, count = ranks.sum(np.array([total, samples], np.float64)).tolist()
             samples = int(count)
         for writer in self.progress_writers:
             writer.update_test(samples, total)

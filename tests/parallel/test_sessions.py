@@ -11,7 +11,7 @@ from parallel.ranks import run_ranks
 import cogkit as C
 from cogkit.data import MinibatchSourceFromData
 from cogkit.engine.cpu.native import get_num_threads, set_num_threads
-from cogkit.parallel import simulate
+from cogkit.parallel import current_world, simulate
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +98,20 @@ def test_a_source_that_ends(tmp_path):
 
         found = simulate(main, 3)
         assert all(f == found[0] for f in found) and found[0][1] == 103, name
+
+
+def test_an_evaluator_of_all_ranks():
+    """A rank may have more samples than another, or none."""
+
+    def main():
+        net, rank = Net(), current_world().rank
+        evaluator = C.Evaluator(net.error)
+        alone = evaluator.test_sums(net.feed(0, 2 * rank)) if rank else (0.0, 0)
+        return alone, evaluator.test_minibatch(net.feed(0, 2 * rank), distributed=True)
+
+    found = simulate(main, 3)
+    error, samples = (sum(f[0][k] for f in found) for k in (0, 1))
+    assert samples == 6 and all(f[1] == error / samples for f in found)
 
 
 @pytest.mark.parametrize("n", [2, 3])
