@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cogkit.papers.figures import draw_curves, draw_finals
+from cogkit.papers.figures import draw_curves, draw_finals, draw_sizes
 from cogkit.papers.provenance import write_json
 from cogkit.papers.sheets import Paper
 from cogkit.papers.verdict import Verdict, decide
@@ -82,7 +82,7 @@ def _summary(paper: Paper, profile: str, done: list[dict], absent: dict[str, str
                 "files": " ".join(r["file"] for r in mine),
             }
             for table in tables:
-                line[f"{table}"] = _published_cell(paper, table, group, metric, {n for n, _ in rows[0].data} or {"none"})
+                line[f"{table}"] = _published_cell(paper, table, group, metric, {n for n, _ in rows[0].data} | {"none"})
             lines.append(line)
     return pd.DataFrame(lines)
 
@@ -101,7 +101,10 @@ def _groups(paper: Paper, profile: str) -> dict[str, list]:
 
 
 def _published_cell(paper: Paper, table: str, group: str, metric: str, data: set[str]) -> str:
-    """The paper's number for the same configuration on the same data, with its standing; empty where it has none."""
+    """The paper's number for the same configuration on the same data, with its standing; empty where it has none.
+
+    A figure whose data is "none" depends on no data (sizes, times).
+    """
     for p in paper.published:
         if (p.table, p.row, p.metric) == (table, group, metric) and p.data in data:
             return published_text(p)
@@ -120,7 +123,9 @@ def _published_frame(paper: Paper, summary: pd.DataFrame) -> pd.DataFrame:
         ours = pd.DataFrame()
         if len(summary):
             same = (summary["group"] == p.row) & (summary["metric"] == p.metric)
-            ours = summary[same & summary["data"].str.split().map(lambda names, d=p.data: d in {n.split(":")[0] for n in names})]
+            ours = summary[
+                same & summary["data"].str.split().map(lambda names, d=p.data: d in {"none", *(n.split(":")[0] for n in names)})
+            ]
         ran = len(ours) and ours.iloc[0]["seeds_done"] and pd.notna(ours.iloc[0]["mean"])
         mean = float(ours.iloc[0]["mean"]) if ran else None
         lines.append(
@@ -171,7 +176,7 @@ def make_table(paper: Paper, profile: str, results: Path = Path("results")) -> d
     summary = _summary(paper, profile, done, absent)
     published = _published_frame(paper, summary)
     verdicts = _verdicts(paper, profile, done, absent)
-    drawn = draw_curves(paper, done, figures) + draw_finals(paper, done, figures)
+    drawn = [name for draw in (draw_curves, draw_sizes, draw_finals) for name in draw(paper, done, figures)]
     summary.to_csv(folder / "table.csv", index=False)
     published.to_csv(folder / "published.csv", index=False)
     pd.DataFrame([v.as_dict() for v in verdicts], columns=list(Verdict.__dataclass_fields__)).to_csv(
@@ -225,6 +230,8 @@ def _cell(line, whole: set[str]) -> str:
         return NOT_RUN
     if line["status"] == NO_SUCH:
         return ""
+    if "digest" in line["label"]:
+        return "in the records"
     if line["diverged"]:
         return f"diverged ({line['diverged']} of {line['seeds_done']})"
     text = format_number(line["mean"], line["std"] if pd.notna(line["std"]) else None, line["metric"] in whole)

@@ -21,8 +21,8 @@ METRICS = {
     "frame_error": "frame error, %",
     "train_error": "training frame error, %",
     "bytes": "bytes sent by a rank, a minibatch",
-    "speedup_2880": "modelled speed-up of 8 K20X, minibatch of 2,880",
-    "speedup_16k": "modelled speed-up of 8 K20X, minibatch of 16k",
+    "speedup_2880": "modelled speed-up, 2,880 a minibatch (table: 8 K20X)",
+    "speedup_16k": "modelled speed-up, 16k a minibatch (table: 8 K20X)",
     "digest": "digest of the model",
 }
 WORLDS = {"virtual": on_virtual_ranks, "real": on_real_ranks}

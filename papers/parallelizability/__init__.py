@@ -1,0 +1,1 @@
+"""Where data-parallel training stops scaling, and minibatches that grow by themselves."""
