@@ -1,0 +1,1 @@
+"""Block momentum: ranks that train apart for a block, and a filter for what they have learnt in it."""
