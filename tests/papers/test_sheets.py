@@ -93,6 +93,11 @@ FAULTS = [  # sheet, its text, what the message must say
     ),
     (
         "claims_csv",
+        CLAIM + "a,quick,text,size(long-64) == 3,welch,95 %\n",
+        "claims.csv:2: column 'test': expected exact for a claim of equality, got 'welch'; noise makes no two means equal",
+    ),
+    (
+        "claims_csv",
         CLAIM + "a,quick,text,error(long-64) < x,welch,95 %\n",
         "claims.csv:2: column 'holds_if': expected metric(group) or a number at 'x'",
     ),
