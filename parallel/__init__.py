@@ -3,7 +3,6 @@
 from cogkit.parallel.asgd import *
 from cogkit.parallel.block_momentum import *
 from cogkit.parallel.communicator import *
-from cogkit.parallel.cost import *
 from cogkit.parallel.data_parallel import *
 from cogkit.parallel.delays import *
 from cogkit.parallel.learner import *
