@@ -39,12 +39,13 @@ Training = Callable[[Row, Sequence[Path], Any], dict[str, float]]
 class RankOut:
     """An `Out` for one of several ranks. All call `due` and `save` in the same minibatches; rank 0's numbers are what is written.
 
-    `check()` is called on rank 0 whenever ranks agree: it may ask for a stop by setting `out.stopping`.
+    `check()` is called on rank 0 whenever ranks agree: it may ask for a stop by setting `out.stopping`. agree: calls of `due` after which
+    they do; 1 suits a training that calls it seldom.
     """
 
     def __init__(self, out: Out | None, check: Callable[[], None] = lambda: None):
         self.out, self.world, self._check = out, current_world(), check
-        self._asked = 0
+        self.agree, self._asked = AGREE, 0
 
     @property
     def curve(self) -> list[dict]:
@@ -67,9 +68,9 @@ class RankOut:
             self.out.point(**numbers)
 
     def due(self) -> bool:
-        """Whether to save now, the same on all ranks: they agree on it every AGREE calls."""
+        """Whether to save now, the same on all ranks: they agree on it every `agree` calls."""
         self._asked += 1
-        if self._asked % AGREE:
+        if self._asked % self.agree:
             return False
         due = False
         if self.out is not None:

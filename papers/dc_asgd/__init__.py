@@ -1,0 +1,1 @@
+"""Delay compensation: asynchronous SGD whose gradients are corrected for what other workers did meanwhile."""
