@@ -28,6 +28,7 @@ HUES = (
 )  # legible on white and on near-black
 X_NAMES = ("epoch", "ranks", "samples")  # what a point of a curve may stand over; the first that all points have
 CLOCK = "seconds"  # of a point, in the time of virtual ranks: a second figure of the curves stands over it
+MANY = 8  # groups, above which the legend stands beside the panels
 DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (1, 1)))
 INK = "#010203"  # stands for the page's own text colour: replaced by currentColor in the SVG
 STYLE = {
@@ -92,7 +93,8 @@ def _draw_curves(paper: Paper, groups: dict[str, list[dict]], names: list[str], 
     """Mean over seeds and a band of one standard deviation; over: what the points stand over, '': the first of X_NAMES they all have."""
     looks = look_of(list(groups))
     with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, len(names), figsize=(4.4 * len(names), 3.5), squeeze=False, layout="constrained")
+        size = (4.4 * len(names) + 1.8 * (len(groups) > MANY), max(3.5, 0.23 * len(groups) * (len(groups) > MANY)))
+        figure, panels = plt.subplots(1, len(names), figsize=size, squeeze=False, layout="constrained")
         for panel, name in zip(panels[0], names, strict=True):
             points = [p for rs in groups.values() for r in rs for p in r["curve"] if name in p]
             x_name = next(x for x in X_NAMES if all(x in p for p in points))
@@ -117,7 +119,11 @@ def _draw_curves(paper: Paper, groups: dict[str, list[dict]], names: list[str], 
             else:
                 panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         shown = {label: line for panel in panels[0] for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=min(4, 2 * len(names), len(groups)))
+        if len(groups) > MANY:
+            figure.legend(list(shown.values()), list(shown), loc="outside right center")
+        else:
+            ncols = min(4, 2 * len(names), len(groups))
+            figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=ncols)
         _save(figure, path)
     return path.name
 
@@ -173,9 +179,12 @@ def draw_sizes(paper: Paper, done: list[dict], folder: Path) -> list[str]:
             panel.set_xscale("log")
             panel.set_xticks(sizes, map(str, sizes))
             panel.minorticks_off()
+            panel.set_xlabel("number in the group's name")
+            if name == CLOCK:
+                panel.set_yscale("log")
             panel.set_title(paper.metrics[name])
         shown = {label: line for panel in panels[0] for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=min(2 * len(names), len(families)))
+        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=min(3 * len(names), len(families)))
         _save(figure, folder / "sizes")
     return ["sizes"]
 
