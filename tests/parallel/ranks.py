@@ -20,17 +20,17 @@ def mpiexec() -> str:
     return found
 
 
-def run_ranks(n, body, folder, module=True, timeout=90, check=True, options=(), **environment):
+def run_ranks(n, body, folder, module="mpi4py", timeout=90, check=True, **environment):
     """Runs text as a script on n ranks; `world`, `np`, `C` are there. Returns the finished process; its output is text.
 
-    module: through `python -m mpi4py`. options: of mpiexec. environment: variables beside this process's own. check: it must succeed.
+    module: what runs it, "" for nothing. environment: variables beside this process's own. check: it must succeed.
     """
     script = Path(folder) / "script.py"
     start = (
         "import sys\nsys.path.insert(0, %r)\nimport numpy as np\nimport cogkit as C\nfrom cogkit.parallel import current_world\n"
     )
     script.write_text(start % str(TESTS) + "world = current_world()\n" + textwrap.dedent(body))
-    command = [mpiexec(), *options, "-n", str(n), sys.executable, *(["-m", "mpi4py"] if module else []), str(script)]
+    command = [mpiexec(), "-n", str(n), sys.executable, *(["-m", module] if module else []), str(script)]
     own = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMP_NUM"))}
     own.update(PYTHONSAFEPATH="1", OMP_WAIT_POLICY="passive", OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1", **environment)
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=own, cwd=folder)
