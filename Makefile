@@ -29,7 +29,7 @@ FOLDERS := $(wildcard core layers data parallel papers)
 SOURCES := $(shell find $(FOLDERS) -name '*.pyx' -o -name '*.pxi' -o -name '*.h' -o -name '*.cpp')
 PYX := $(filter %.pyx,$(SOURCES))
 SNAKEFILES := $(wildcard Snakefile)
-LINTED := setup.py $(wildcard core layers data parallel papers tests benchmarks docs)
+LINTED := setup.py $(wildcard core layers data parallel papers tests benchmarks docs examples)
 
 .PHONY: help reproduce test test-all test-cntk pytest bench docs lint format types build doctor sanitize sdist clean
 
