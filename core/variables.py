@@ -287,6 +287,7 @@ class _Valued(Variable):
         self.assigned = False  # whether an op writes it
         self.row_sparse = False  # whether the data are a list of rows, as those of a gradient
         self.lags: list[Any] = []  # updates that have rows of the data still to bring up to date: `settle`
+        self.behind: Any = None  # the state of such an update that is to go on where a checkpoint was
         if isinstance(init, (str, bytes, dict)):
             raise TypeError(
                 sentence(
@@ -337,7 +338,15 @@ class _Valued(Variable):
 
     @property
     def data(self) -> np.ndarray:
-        """The live array that plans read and write; initialised at first use."""
+        """The live array that plans read and write, all of its rows up to date; initialised at first use."""
+        place = self.place
+        for lag in self.lags:
+            lag.settle()
+        return place
+
+    @property
+    def place(self) -> np.ndarray:
+        """The same array, whatever its rows are: for its address."""
         if self._data is None:
             if not self._known():
                 raise ValueError(
@@ -351,8 +360,6 @@ class _Valued(Variable):
                     )
                 )
             self._fill()
-        for lag in self.lags:
-            lag.settle()
         return self._data
 
     @property

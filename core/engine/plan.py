@@ -118,7 +118,7 @@ class _Binding:
                 elif b.kind == "output":
                     self.at[id(b)] = self.outputs[id(b)].ctypes.data
                 elif b.kind == "variable":
-                    self.at[id(b)] = b.leaf.data.ctypes.data
+                    self.at[id(b)] = b.leaf.place.ctypes.data
         changed = moved
         for b in self.plan.feeds:
             address = feeds[b.leaf].__array_interface__["data"][0]

@@ -246,6 +246,15 @@ class Learner:
 
     # checkpoints ---------------------------------------------------------------------------------------------------
 
+    def behind(self) -> list[tuple[int, Any, tuple]]:
+        """(parameter, update, its state) where rows are still to be brought up to date: writing a checkpoint must change no later bit."""
+        return [(i, p.lags[-1], p.lags[-1].state()) for i, p in enumerate(self.parameters) if p.lags]
+
+    def put_back(self, behind: list[tuple[int, Any, tuple]]) -> None:
+        """Undoes what reading parameters has brought up to date since `behind`."""
+        for _, lag, state in behind:
+            lag.take(*state)
+
     def _describe(self) -> dict[str, Any]:
         """What must be the same in a checkpoint and in the learner that takes it."""
         return {"kind": self.kind}
@@ -265,7 +274,13 @@ class Learner:
             "minibatch_size": self._minibatch_size,
             "learning_rate": self._learning_rate_schedule.to_dict(),
         }
-        return {"numbers": numbers, "arrays": {name: array.copy() for name, array in self._arrays()}}
+        arrays = {}
+        for i, _, (states, last, updates) in self.behind():
+            arrays |= {f"behind{i}/{k}": a for k, a in enumerate(states)} | {
+                f"behind{i}/last": last.astype(np.float64),
+                f"behind{i}/updates": updates,
+            }
+        return {"numbers": numbers, "arrays": arrays | {name: array.copy() for name, array in self._arrays()}}
 
     def check_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Raises ModelFileError naming the first difference when `state` is of another learner; changes nothing."""
@@ -288,6 +303,18 @@ class Learner:
                 raise ModelFileError(
                     f"checkpoint: expected the learner's state '{name}' of shape {array.shape}, got another or none"
                 )
+        for i, p in enumerate(self.parameters):
+            behind = self._behind_of(i, arrays)
+            if behind is None:
+                continue
+            states, last, updates = behind
+            right = last.shape == p.shape[:1] and updates.ndim == 1 and updates.size % 15 == 6 and len(states) > 1
+            if (
+                not right
+                or any(a.shape != p.shape for a in states)
+                or not 0 <= last.min(initial=0) <= last.max(initial=0) <= updates.size // 15
+            ):
+                raise ModelFileError(f"checkpoint: expected rows of {p!r} that are behind, got those of another parameter")
 
     def restore_from_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Takes the state that `create_checkpoint` gave; ModelFileError when it is of another learner, which changes nothing."""
@@ -309,6 +336,16 @@ class Learner:
             self._recompile()
         for name, array in self._arrays():
             array[...] = checkpoint["arrays"][name]
+        for i, p in enumerate(self.parameters):
+            p.behind = self._behind_of(i, checkpoint["arrays"])
+
+    @staticmethod
+    def _behind_of(i: int, arrays: Mapping[str, np.ndarray]) -> tuple | None:
+        """What `behind` was of a parameter."""
+        if f"behind{i}/last" not in arrays:
+            return None
+        states = [arrays[f"behind{i}/{k}"] for k in range(3) if f"behind{i}/{k}" in arrays]
+        return states, arrays[f"behind{i}/last"], arrays[f"behind{i}/updates"]
 
     def _restore(self, numbers: Mapping[str, Any]) -> None:
         """Takes the numbers of a derived class."""
@@ -460,7 +497,13 @@ class GraphLearner(Learner):
             norm = "limit" in has and not self.options.gradient_clipping_with_truncation
             r = self.rule
             numbers = [*(has[name] for name in r.row_numbers), has.get("scale", Constant(1.0, (), p.dtype)), limit]
-            settings: dict[str, Any] = {"rule": r.of_rows, "average": r.average, "norm": norm, "epsilon": r.epsilon, "decay": r.rho}
+            settings: dict[str, Any] = {
+                "rule": r.of_rows,
+                "average": r.average,
+                "norm": norm,
+                "epsilon": r.epsilon,
+                "decay": r.rho,
+            }
             return [apply("update_rows", [p, g, *self.states[p].values(), *numbers], **settings)]
         w: Any = p
         if p.dtype == np.float16:

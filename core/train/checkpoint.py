@@ -81,11 +81,29 @@ def write_checkpoint(
     ranks: Communicator = ALONE,
 ) -> None:
     """Writes the files; see `Trainer.save_checkpoint`. All ranks call it, and all raise where one cannot write."""
-    path, rank = pathlib.Path(path), ranks.rank()
+    path = pathlib.Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path}: expected a file or nothing to write a checkpoint to, got a folder")
     for learner in learners:
         learner.settle()
+    behind = [learner.behind() for learner in learners]
+    try:
+        _write(path, parts, learners, own, external_state, carried, ranks)
+    finally:
+        for learner, rows in zip(learners, behind, strict=True):
+            learner.put_back(rows)
+
+
+def _write(
+    path: pathlib.Path,
+    parts: Sequence[Function],
+    learners: Sequence[Learner],
+    own: Mapping[str, Any],
+    external_state: Mapping[str, Any],
+    carried: Sequence[tuple[np.ndarray, np.ndarray]],
+    ranks: Communicator,
+) -> None:
+    rank = ranks.rank()
     token = str(int(ranks.sum(np.array([0.0 if rank else secrets.randbelow(TOKEN)]))[0]))
     file = _state_file(path, rank)
 

@@ -244,6 +244,28 @@ template <class T> struct LaggingRows : LaggingKernel {
         now = 0;
     }
 
+    void keep(std::vector<int32_t> &rows, std::vector<double> &numbers) const override {
+        rows = last;
+        numbers.clear();
+        for (const Gone &g : gone) numbers.insert(numbers.end(), {g.pm, g.pr, g.q, g.a0, g.a1, g.a2});
+        for (const Numbers<T> &k : before)
+            for (T x : {k.m, k.u, k.v, k.rate, k.v1, k.root, k.epsilon, k.scale, k.limit}) numbers.push_back(x);
+    }
+
+    void take(const std::vector<int32_t> &rows, const std::vector<double> &numbers) override {
+        const int64_t updates = ((int64_t)numbers.size() - 6) / 15;
+        if ((int64_t)rows.size() != width || updates < 0 || (int64_t)numbers.size() != 15 * updates + 6)
+            bad("LaggingRows: expected the state of " + std::to_string(width) + " rows, got that of another learner");
+        for (int32_t r : rows)
+            if (r < 0 || r > updates) bad("LaggingRows: expected rows at updates 0 to " + std::to_string(updates));
+        last = rows, now = updates;
+        gone.clear(), before.clear();
+        const double *x = numbers.data();
+        for (int64_t i = 0; i <= updates; i++, x += 6) gone.push_back({x[0], x[1], x[2], x[3], x[4], x[5]});
+        for (int64_t i = 0; i < updates; i++, x += 9)
+            before.push_back({T(x[0]), T(x[1]), T(x[2]), T(x[3]), T(x[4]), T(x[5]), T(x[6]), T(x[7]), T(x[8])});
+    }
+
     /* Takes note of an update for all rows that it leaves alone. */
     void note(const Numbers<T> &k) {
         const double m = k.m, v = k.v, rate = k.rate, root = rule == ADAM ? std::sqrt(v) : v;

@@ -11,6 +11,10 @@ struct LaggingKernel : Kernel {
     /* Brings rows up to date: those given, each once or more; all of them. */
     virtual void settle(void **buf, const int32_t *row, int64_t count) = 0;
     virtual void settle_all(void **buf) = 0;
+    /* What is behind, so that it can be taken up again with the same bits: the update at which each row was (width), and numbers of the
+     * updates since all rows were up to date: 15 an update, and 6 more. */
+    virtual void keep(std::vector<int32_t> &last, std::vector<double> &numbers) const = 0;
+    virtual void take(const std::vector<int32_t> &last, const std::vector<double> &numbers) = 0;
 };
 
 /* rule: 'momentum', 'nesterov', 'adam', 'adamax', 'fsadagrad' or 'adadelta', whose two states decay by `decay`. */

@@ -39,6 +39,8 @@ cdef extern from "lagging.h" namespace "cg":
     cdef cppclass LaggingKernel "cg::LaggingKernel"(Kernel):
         void settle(void **buf, const int32_t *row, int64_t count) nogil
         void settle_all(void **buf) nogil
+        void keep(vector[int32_t] &last, vector[double] &numbers)
+        void take(const vector[int32_t] &last, const vector[double] &numbers) except +
     LaggingKernel *make_lagging_rows(string rule, cbool norm, double epsilon, double decay, int64_t width, int64_t n,
                                      string dtype) except +
 
@@ -114,13 +116,30 @@ cdef class LaggingRows(BoundKernel):
     rule: 'momentum', 'nesterov', 'adam', 'adamax', 'fsadagrad' or 'adadelta'. What it does to other rows, whose gradient is 0,
     is made up for when they are wanted: `settle` before they are read.
     Buffers w, g, states, the first of m, u, v, rate, v1, root (adadelta: rate), then scale and limit as in `UpdateRows`.
-    decay: of adadelta's states. keep: owners of the buffers.
+    decay: of adadelta's states. arrays: w and the states.
     """
-    cdef object keep
+    cdef readonly object arrays
 
-    def __init__(self, rule, norm, epsilon, decay, width, n, dtype, keep=None):
-        self.keep = keep
+    def __init__(self, rule, norm, epsilon, decay, width, n, dtype, arrays=None):
+        self.arrays = arrays
         self.own(make_lagging_rows(text(rule), norm, epsilon, decay, width, n, text(dtype)))
+
+    def state(self):
+        """What is behind, for `take`: copies of `arrays` as they are, last (width,) int32, numbers (15 updates + 6,) float64."""
+        cdef vector[int32_t] last
+        cdef vector[double] numbers
+        (<LaggingKernel *>self.kernel).keep(last, numbers)
+        return [a.copy() for a in self.arrays], np.array(last, np.int32), np.array(numbers, np.float64)
+
+    def take(self, arrays, last, numbers) -> None:
+        """Goes on at a `state`; raises ValueError for one of other sizes."""
+        cdef vector[int32_t] rows = np.asarray(last, np.int32)
+        cdef vector[double] known = np.asarray(numbers, np.float64)
+        if len(arrays) != len(self.arrays) or any(a.shape != b.shape for a, b in zip(arrays, self.arrays)):
+            raise ValueError("LaggingRows: expected arrays of its own sizes")
+        (<LaggingKernel *>self.kernel).take(rows, known)
+        for own, a in zip(self.arrays, arrays):
+            own[...] = a
 
     def settle(self, rows=None) -> None:
         """Brings rows up to date: those of these numbers (contiguous int32, repeated or not), or all."""

@@ -92,6 +92,9 @@ def _update_rows(s: Step, sizes: dict) -> Made:
     parameter.lags = [lag for lag in parameter.lags if lag not in states[0].lags] + [call]  # another learner's stay
     for v in states:
         v.lags = [call]
+    if parameter.behind is not None:  # of a checkpoint
+        call.take(*parameter.behind)
+        parameter.behind = None
     return call, _plain(s)[:-1]
 
 
