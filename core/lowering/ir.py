@@ -183,7 +183,8 @@ class Graph:
         self.effects: list[Node] = []
         self.origin: Any = None  # the user's node being lowered, for messages and explain
         self.backward = False  # whether its gradient is
-        self.held: set[Value] = set()  # values whose own gradients are wanted: what reads them is not to read what they are views of
+        # values whose own gradients are wanted: what reads them is not to read what they are views of
+        self.held: set[Value] = set()
         self.count = 0
         self._known: dict[tuple, list[Value]] = {}
         self._rows: dict[tuple, Value] = {}

@@ -34,7 +34,8 @@ Buffers = list[Any]  # (value, format), or (value, format, bytes to its first el
 Made = tuple[Any, Buffers] | None
 KERNELS: dict[str, Callable[[Step, dict], Made]] = {}
 C16 = "c16"
-HALF_FORMS = frozenset({"stop", "reshape", "transpose", "take", "concat", "move_rows"})  # that take half precision: they move bytes
+# Kernels that take half precision: they move bytes.
+HALF_FORMS = frozenset({"stop", "reshape", "transpose", "take", "concat", "move_rows"})
 
 
 def kernel(*names: str) -> Callable:
