@@ -145,6 +145,8 @@ class DistributedLearner(Learner):
         changed to what is to be reported. Raises RankError when ranks do not train alike, or one does not come.
         """
         world = self.world
+        if self.is_warm and not self.joined:
+            self.join()  # before the clock of a virtual rank moves: a training that was taken up again has then the same order of events
         if info.learner == 0:
             world.meter.lap("compute")
             world.computed(info.samples)
@@ -154,8 +156,6 @@ class DistributedLearner(Learner):
         if not self.is_warm:
             more = info.samples > 0 and self.local.train(gradient_values, info.samples, info.is_sweep_end)
         else:
-            if not self.joined:
-                self.join()
             self._look_around(info.learners)
             more = self.exchange(gradient_values, info)
         if last:

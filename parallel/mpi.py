@@ -103,6 +103,7 @@ class MpiWorld(World):
         """Prints the traceback of an uncaught exception and ends all ranks."""
         text = "".join(traceback.format_exception(kind, error, trace))
         print(f"rank {self.rank} of {self.size} ends all:\n{text}", file=sys.stderr, flush=True)
+        time.sleep(0.5)  # a launcher that is told to end all drops what it has not passed on yet
         self.mpi.COMM_WORLD.Abort(1)
 
     def _say_end(self) -> None:

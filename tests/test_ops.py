@@ -315,7 +315,7 @@ NO_ROW = {  # what makes or edits graphs, random values (tested above), and name
     "getitem", "gumbel", "gumbel_like", "identity", "normal_like", "output_variable", "placeholder", "random_normal", "random_uniform",
     "uniform_like", "has_steps", "needs_steps", "spread",
     # tested in test_user_functions.py, test_native_functions.py
-    "native_user_function", "native_user_include", "register_native_user_function", "user_function",
+    "custom_proxy_op", "native_user_function", "native_user_include", "register_native_user_function", "user_function",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from cogkit.parallel import current_world, simulate
 FAULTS = {
     "raises": ("raise KeyError('mine')", ["rank 1 of 2", "KeyError: 'mine'"]),
     "killed": ("os.kill(os.getpid(), signal.SIGKILL)", ["rank 1 was killed by SIGKILL"]),
-    "stalls": ("time.sleep(60)", ["rank 0 in exchange", "expected all ranks within 2 s, got nothing from rank 1"]),
+    "stalls": ("time.sleep(60)", ["rank 0 in exchange", "expected all ranks within 8 s, got nothing from rank 1"]),
     "ends": ("sys.exit(0)", ["expected rank 1 to come, got its end"]),
 }
 SCRIPT = """
@@ -60,9 +60,9 @@ def test_faults(fault, name, tmp_path, undisturbed):
     body, words = FAULTS[fault]
     start = time.time()
     script = SCRIPT.format(name=name, go_on=False, fault=body)
-    done = run_ranks(2, script, tmp_path, "cogkit.parallel", check=False, COGKIT_TIMEOUT="2")
+    done = run_ranks(2, script, tmp_path, "cogkit.parallel", check=False, COGKIT_TIMEOUT="8")
     said = done.stdout + done.stderr
-    assert done.returncode != 0 and time.time() - start < 30
+    assert done.returncode != 0 and time.time() - start < 50
     assert all(word in said for word in words), said
     again = run_ranks(2, SCRIPT.format(name=name, go_on=True, fault="pass"), tmp_path)
     found, wanted = json.loads(again.stdout), undisturbed(name)
