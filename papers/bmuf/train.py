@@ -11,18 +11,10 @@ import hashlib
 import numpy as np
 
 import cogkit as C
-from cogkit.data import (
-    FULL_DATA_SWEEP,
-    HTKFeatureDeserializer,
-    HTKMLFDeserializer,
-    MinibatchSource,
-    StreamDef,
-    StreamDefs,
-    open_folder,
-    read_features,
-)
+from cogkit.data import FULL_DATA_SWEEP, MinibatchSource
 from cogkit.papers.bmuf.model import acoustic_model
 from cogkit.papers.ranks import on_real_ranks, on_virtual_ranks
+from cogkit.papers.speech import Speech
 from cogkit.papers.training import PaperSession
 from cogkit.parallel import (
     SimulatedWorld,
@@ -84,7 +76,7 @@ class System:
         C.set_seed(row.seed)
         variable = C.input_variable if self.corpus.single else C.sequence.input_variable
         self.x, self.y = variable(self.corpus.width), variable(len(self.corpus.states), is_sparse=True)
-        x = (self.x - C.constant(self.corpus.mean)) * C.constant(self.corpus.inverse)
+        x = self.corpus.normalised(self.x)
         self.z = acoustic_model(x, row.system, len(self.corpus.states), row.layers, row.width)
 
     def local_learner(self, rates: list[float]):
@@ -185,40 +177,21 @@ class Session(PaperSession):
         return super().on_minibatch_end()
 
 
-class Corpus:
+class Corpus(Speech):
     """A prepared folder of HTK files; single: each frame for itself, in random order, else whole utterances. Virtual ranks share it."""
 
     def __init__(self, path, context: int, single: bool):
-        self.folder, self.context, self.single = open_folder(path), context, single
-        self.states = self.folder["states.list"].read_text(encoding="utf-8").split()
-        self.dim = self.folder.about["dim"]
-        self.width = self.dim * (2 * context + 1)
-        self.frames = {split: self.folder.about[split]["frames"] for split in ("train", "dev", "test")}
-        x = read_features(self.folder["train.features"]).astype(np.float64)
-        self.mean = np.tile(x.mean(axis=0), 2 * context + 1).astype(np.float32)
-        self.inverse = np.tile(1 / np.maximum(x.std(axis=0), 1e-6), 2 * context + 1).astype(np.float32)
+        super().__init__(path, context)
+        self.single = single
         self.sources: dict[tuple, MinibatchSource] = {}
 
     def source(self, split: str, samples: int = FULL_DATA_SWEEP, seed: int = 0) -> MinibatchSource:
         """Frames with their neighbours, and their states; without a seed in the order of the script."""
         key = split, samples, seed
         if key not in self.sources:
-            features = StreamDef(shape=self.dim, context=(self.context, self.context), scp=str(self.folder[f"{split}.scp"]))
-            labels = StreamDef(shape=len(self.states), mlf=str(self.folder[f"{split}.mlf"]))
-            self.sources[key] = MinibatchSource(
-                [
-                    HTKFeatureDeserializer(StreamDefs(features=features)),
-                    HTKMLFDeserializer(str(self.folder["states.list"]), StreamDefs(labels=labels)),
-                ],
-                max_samples=samples,
-                randomize=bool(seed),
-                randomization_seed=seed,
-                frame_mode=self.single,
-                prefetch=0,
-            )
-        return copy.copy(
-            self.sources[key]
-        )  # what has been read is kept once for all virtual ranks; the position is the copy's own
+            self.sources[key] = super().source(split, seed, max_samples=samples, frame_mode=self.single, prefetch=0)
+        # what has been read is kept once for all virtual ranks; the position is the copy's own
+        return copy.copy(self.sources[key])
 
     def all(self, split: str):
         """(what the model is fed, states of all its frames), many at a time."""

@@ -8,10 +8,10 @@ import hashlib
 import numpy as np
 
 import cogkit as C
-from cogkit.papers.frames import Frames
 from cogkit.papers.one_bit_sgd.model import acoustic_model
 from cogkit.papers.one_bit_sgd.speed import RANKS, speedups
 from cogkit.papers.ranks import on_real_ranks, on_virtual_ranks
+from cogkit.papers.speech import Frames
 from cogkit.papers.training import PaperSession
 from cogkit.parallel import current_world, data_parallel_distributed_learner
 
@@ -38,7 +38,7 @@ def run(row, data, out):
 def train(row, data, out):
     """What each rank does. bytes: mean over ranks; digest: 48 bits that tell models of other bytes apart; speed-ups: see `speed`."""
     frames, first = Frames(data[0], row.context), current_world().is_main
-    rates, total = [float(r) for r in row.rates.split()], frames.count["train"]
+    rates, total = [float(r) for r in row.rates.split()], frames.frames["train"]
 
     C.set_seed(row.seed)
     x, y = C.input_variable(frames.width), C.input_variable(len(frames.states), is_sparse=True)

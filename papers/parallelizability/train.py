@@ -4,9 +4,9 @@ Momentum SGD with rates for each frame and momentum of so many frames, which mea
 """
 
 import cogkit as C
-from cogkit.papers.frames import Frames
 from cogkit.papers.parallelizability.model import acoustic_model
 from cogkit.papers.parallelizability.speed import RANKS, break_even_of, pays_from, speedup_of
+from cogkit.papers.speech import Frames
 from cogkit.papers.training import PaperSession
 from cogkit.parallel.minibatch_size import automatic_minibatch_size
 
@@ -26,7 +26,7 @@ METRICS = {
 def run(row, data, out):
     """Trains one row; minibatch: frames over minibatches of the whole training. Speed-ups: see `speed`."""
     frames = Frames(data[0], row.context)
-    rates, total = [float(r) for r in row.rates.split()], frames.count["train"]
+    rates, total = [float(r) for r in row.rates.split()], frames.frames["train"]
 
     C.set_seed(row.seed)
     x, y = C.input_variable(frames.width), C.input_variable(len(frames.states), is_sparse=True)

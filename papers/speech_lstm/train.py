@@ -7,15 +7,7 @@ each frame, gradients cut at 15 a frame, as in CNTK's AN4 example.
 import numpy as np
 
 import cogkit as C
-from cogkit.data import (
-    HTKFeatureDeserializer,
-    HTKMLFDeserializer,
-    MinibatchSource,
-    StreamDef,
-    StreamDefs,
-    open_folder,
-    read_features,
-)
+from cogkit.papers.speech import Speech
 from cogkit.papers.speech_lstm.decode import PhoneLoop, phone_error, read_segments, read_transcripts
 from cogkit.papers.speech_lstm.model import acoustic_model
 from cogkit.papers.training import PaperSession
@@ -40,7 +32,7 @@ def run(row, data, out):
 
     train_error: of the last epoch's minibatches as they were trained on, mean over the systems.
     """
-    corpus = Corpus(open_folder(data[0]), row.context)
+    corpus = Corpus(data[0], row.context)
     names = row.systems.split()
     rates = [float(r) for r in row.rates.split()]
     size = {
@@ -73,37 +65,12 @@ def run(row, data, out):
     }
 
 
-class Corpus:
+class Corpus(Speech):
     """A prepared folder of HTK files and what training must know of it."""
-
-    def __init__(self, folder, context: int):
-        self.folder, self.context = folder, context
-        self.states = folder["states.list"].read_text(encoding="utf-8").split()
-        self.dim = folder.about["dim"]
-        self.width = self.dim * (2 * context + 1)
-        self.frames = {split: folder.about[split]["frames"] for split in ("train", "dev", "test")}
-        x = read_features(folder["train.features"]).astype(np.float64)
-        self.mean = np.tile(x.mean(axis=0), 2 * context + 1).astype(np.float32)
-        self.inverse = np.tile(1 / np.maximum(x.std(axis=0), 1e-6), 2 * context + 1).astype(np.float32)
-
-    def source(self, split: str, sweeps: int = 1, seed: int = 0, **options) -> MinibatchSource:
-        """Frames and their states; without a seed in the order of the script."""
-        features = StreamDef(shape=self.dim, context=(self.context, self.context), scp=str(self.folder[f"{split}.scp"]))
-        labels = StreamDef(shape=len(self.states), mlf=str(self.folder[f"{split}.mlf"]))
-        return MinibatchSource(
-            [
-                HTKFeatureDeserializer(StreamDefs(features=features)),
-                HTKMLFDeserializer(str(self.folder["states.list"]), StreamDefs(labels=labels)),
-            ],
-            max_sweeps=sweeps,
-            randomize=bool(seed),
-            randomization_seed=seed,
-            **options,
-        )
 
     def utterances(self, split: str):
         """(frames with neighbours, states) of each utterance, several at a time."""
-        source = self.source(split)
+        source = self.source(split, max_sweeps=1)
         while minibatch := source.next_minibatch(TEST_BATCH):
             x, y = (minibatch[s].as_sequences() for s in (source.streams.features, source.streams.labels))
             yield x, [np.asarray(s.argmax(axis=1)).ravel() for s in y]
@@ -117,7 +84,7 @@ class System:
         self.single = name == "dnn"
         variable = C.input_variable if self.single else C.sequence.input_variable
         self.x, self.y = variable(corpus.width), variable(len(corpus.states), is_sparse=True)
-        x = (self.x - C.constant(corpus.mean)) * C.constant(corpus.inverse)
+        x = corpus.normalised(self.x)
         self.z = acoustic_model(x, name, len(corpus.states), 2 * corpus.context + 1, **size)
 
     def train(self, out, resumed, before: list, errors: list[float]) -> float:
@@ -133,7 +100,7 @@ class System:
         )
         trainer = C.Trainer(self.z, (loss, error), [learner])
         options = {"frame_mode": True} if self.single else {"truncation_length": self.feeding["truncation"]}
-        source = self.corpus.source("train", len(self.rates), seed, **options)
+        source = self.corpus.source("train", seed, max_sweeps=len(self.rates), **options)
         streams = {self.x: source.streams.features, self.y: source.streams.labels}
         session = PaperSession(
             out,

@@ -1,4 +1,4 @@
-"""Frames of prepared speech, for papers that train a net without memory on them: a source, what is normalised by, the frame error."""
+"""Prepared speech: frames and states of utterances, what is normalised by; for nets without memory single frames and their error."""
 
 import functools
 from collections.abc import Iterator
@@ -17,31 +17,32 @@ from cogkit.data import (
     read_features,
 )
 
-__all__ = ["Frames"]
+__all__ = ["Frames", "Speech"]
 
 TEST_BATCH = 8000  # frames
 
 
-class Frames:
+class Speech:
     """A prepared folder of HTK files: frames with `context` neighbours on both sides, and the states spoken.
 
-    width: numbers of a frame with its neighbours; states: names; count: frames of each split (train, dev, test).
+    states: names; dim: numbers of a frame; width: the same with its neighbours; frames: how many each split has (train, dev, test).
+    mean, inverse: of the frames of training, and 1 / their deviation, for a frame with its neighbours.
     """
 
     def __init__(self, path: Path | str, context: int):
-        self.path, self.folder, self.context = str(path), open_folder(path), context
+        self.folder, self.context = open_folder(path), context
         self.states = self.folder["states.list"].read_text(encoding="utf-8").split()
         self.dim = self.folder.about["dim"]
         self.width = self.dim * (2 * context + 1)
-        self.count = {split: self.folder.about[split]["frames"] for split in ("train", "dev", "test")}
+        self.frames = {split: self.folder.about[split]["frames"] for split in ("train", "dev", "test")}
+        self.mean, self.inverse = (np.tile(a, 2 * context + 1) for a in _statistics(str(path)))
 
     def normalised(self, x):
         """x less the mean of training, divided by its deviation."""
-        mean, inverse = (np.tile(a, 2 * self.context + 1) for a in _statistics(self.path))
-        return (x - C.constant(mean)) * C.constant(inverse)
+        return (x - C.constant(self.mean)) * C.constant(self.inverse)
 
-    def source(self, split: str, sweeps: int = 1, seed: int = 0) -> MinibatchSource:
-        """Single frames as `features` and `labels`, in an order that goes by the seed; without a seed in the order of the script."""
+    def source(self, split: str, seed: int = 0, **options) -> MinibatchSource:
+        """`features` and `labels` in an order that goes by the seed; without a seed in the order of the script."""
         features = StreamDef(shape=self.dim, context=(self.context, self.context), scp=str(self.folder[f"{split}.scp"]))
         labels = StreamDef(shape=len(self.states), mlf=str(self.folder[f"{split}.mlf"]))
         return MinibatchSource(
@@ -49,16 +50,23 @@ class Frames:
                 HTKFeatureDeserializer(StreamDefs(features=features)),
                 HTKMLFDeserializer(str(self.folder["states.list"]), StreamDefs(labels=labels)),
             ],
-            max_sweeps=sweeps,
             randomize=bool(seed),
             randomization_seed=seed,
-            frame_mode=True,
+            **options,
         )
+
+
+class Frames(Speech):
+    """Single frames of it."""
+
+    def source(self, split: str, sweeps: int = 1, seed: int = 0) -> MinibatchSource:
+        """Frames in an order that goes by the seed; without a seed in the order of the script."""
+        return super().source(split, seed, max_sweeps=sweeps, frame_mode=True)
 
     def error(self, z, x, split: str) -> float:
         """Frames of a split, in per cent, whose most probable state is wrong; z: scores of the states for x."""
         wrong = sum(int((z.eval({x: u}).argmax(axis=1) != s).sum()) for u, s in self._all(split))
-        return 100.0 * wrong / self.count[split]
+        return 100.0 * wrong / self.frames[split]
 
     def _all(self, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         source = self.source(split)
