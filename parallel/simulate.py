@@ -72,14 +72,6 @@ class SimulatedWorld(World):
         meeting.join(self, pieces, into, what)
         return _Attendance(self, meeting)
 
-    def all_gather_bytes(self, data: bytes, what: str) -> list[bytes]:
-        """See `World.all_gather_bytes`."""
-        sizes = self.all_gather(np.array([len(data)]), what)[:, 0]
-        mine = np.frombuffer(data, np.uint8)
-        into = [mine if r == self.rank else np.empty(n, np.uint8) for r, n in enumerate(sizes)]
-        self.share(into, what)
-        return [a.tobytes() for a in into]
-
     def serve(self, handler: Handler, order: Sequence[int] | None = None) -> Callable[[], None]:
         """See `World.serve`."""
         self.handler, self.order = handler, list(order or ())[::-1]

@@ -88,10 +88,6 @@ class World(abc.ABC):
         """
 
     @abc.abstractmethod
-    def all_gather_bytes(self, data: bytes, what: str) -> list[bytes]:
-        """What each rank gave, of any lengths, on every rank."""
-
-    @abc.abstractmethod
     def serve(self, handler: Handler, order: Sequence[int] | None = None) -> Callable[[], None]:
         """From now on requests to this rank are answered by `handler(rank, arrays) -> arrays`, one at a time, in order of arrival, also
         while this rank computes; the returned function ends it, as does another `serve`. The handler may not exchange anything itself.
@@ -115,6 +111,14 @@ class World(abc.ABC):
         out[self.rank] = values
         self.start_exchange([values] * self.size, list(out), what).wait()
         return out
+
+    def all_gather_bytes(self, data: bytes, what: str) -> list[bytes]:
+        """What each rank gave, of any lengths, on every rank."""
+        sizes = self.all_gather(np.array([len(data)]), what)[:, 0]
+        mine = np.frombuffer(data, np.uint8)
+        into = [mine if r == self.rank else np.empty(n, np.uint8) for r, n in enumerate(sizes)]
+        self.share(into, what)
+        return [a.tobytes() for a in into]
 
     def share(self, pieces: Sequence[np.ndarray], what: str) -> None:
         """Piece r is rank r's: fills in those of all others."""
