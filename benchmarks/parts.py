@@ -116,7 +116,7 @@ def _bindings(trainer: Any) -> list[Any]:
     """All bound plans of a trainer: its own and its learners'."""
     import gc
 
-    from cogkit.engine.plan import CpuPlan
+    from cogkit.engine.cpu.plan import CpuPlan
 
     return [b for o in gc.get_objects() if isinstance(o, CpuPlan) for b in o.bindings.values()]
 
@@ -215,8 +215,8 @@ def lowering(name: str) -> dict[str, float]:
     """Milliseconds from a graph of a workload to a bound training plan, pass by pass."""
     import cogkit as C
     from cogkit.engine.cpu.kernels import choose_formats
+    from cogkit.engine.cpu.plan import CpuPlan
     from cogkit.engine.feeds import bind_feeds
-    from cogkit.engine.plan import CpuPlan
     from cogkit.lowering.fuse import fuse
     from cogkit.lowering.layout import assign_layouts
     from cogkit.lowering.lower import lower

@@ -22,7 +22,7 @@ def _reference(graph):
 
 
 def _cpu(graph):
-    from cogkit.engine.plan import CpuPlan
+    from cogkit.engine.cpu.plan import CpuPlan
 
     return CpuPlan(graph)
 

@@ -1,44 +1,39 @@
-"""A plan of the CPU engine: steps with formats and places, bound to kernels for each number of rows that is met."""
+"""A plan: steps with formats and places, bound to an engine's kernels for each number of rows that is met."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 
 from cogkit.axis import Axis
-from cogkit.engine.cpu import loops, sparsity, users  # noqa: F401  (the kernels of recurrences, sparse values, user functions)
-from cogkit.engine.cpu.kernels import choose_formats, fit, make
-from cogkit.engine.executor import Executor, place_buffers
-from cogkit.engine.sparse import RowSparse, csr_matrix_at
+from cogkit.engine.executor import place_buffers
+from cogkit.engine.table import KernelTable
 from cogkit.engine.user import calls_of
-from cogkit.engine.watch import Running, observers, run_watched
 from cogkit.lowering.fuse import fuse
-from cogkit.lowering.ir import Graph, Value
+from cogkit.lowering.ir import Graph
 from cogkit.lowering.layout import PLAIN, assign_layouts, holder, root_of
 from cogkit.lowering.memory import Storage, place
-from cogkit.lowering.sparse import CSR, ROWS
+from cogkit.lowering.sparse import CSR
 from cogkit.lowering.steps import Step
 from cogkit.op import row_space
 from cogkit.ops.rows import has_steps
-from cogkit.variables import aligned_empty
 
-__all__ = ["CpuPlan"]
+__all__ = ["Binding", "Plan"]
 
 BINDINGS = 8  # numbers of rows whose kernels are kept
 
 
-class _Binding:
+class Binding:
     """The calls of a plan for certain numbers of rows.
 
     Where rows are of sequences, of which each minibatch has others, one binding is taken over from minibatch to minibatch: calls are
     told their rows, and buffers stay where they are while they are large enough.
     """
 
-    def __init__(self, plan: CpuPlan, sizes: dict):
+    def __init__(self, plan: Plan, sizes: dict):
         self.plan = plan
         self.calls: list[Any] = []
         self.slots: list[list[tuple]] = []  # (storage, or with bytes to the first element) of each buffer
@@ -46,15 +41,15 @@ class _Binding:
         self.first: list[tuple[Step, int, int]] = []  # the calls of each step
         for step in plan.steps:
             start = len(self.calls)
-            for call, buffers in _listed(make(step, sizes)):
+            for call, buffers in _listed(plan.table.make(step, sizes)):
                 self.calls.append(call)
                 self.slots.append([(plan.stores[holder(b[0], b[1])], *b[2:]) for b in buffers])
                 self.steps.append(step)
             self.first.append((step, start, len(self.calls)))
         self.own = [b for b in plan.buffers if b.kind == "arena"]
         self.room = [0] * len(self.own)
-        self.outputs: dict[int, np.ndarray] = {}
-        self.executor = Executor(self.calls)
+        self.outputs: dict[int, Any] = {}
+        self.executor = plan.executor(self.calls)
         feeds = {id(b) for b in plan.feeds}
         # the calls that read what is fed: their buffers are set again when the fed array is another one
         self.fed = [i for i, slots in enumerate(self.slots) if any(id(b[0]) in feeds for b in slots)]
@@ -80,7 +75,7 @@ class _Binding:
             if b.kind == "output":  # gradients and sums have no rows: they lie in one place for all numbers of rows
                 made = self.plan.rowless.get(id(b)) if not b.axes else self.outputs.get(id(b))
                 if made is None or made.size < b.bytes(sizes):
-                    made = aligned_empty((b.bytes(sizes),), np.dtype(np.uint8))
+                    made = self.plan.empty(b.bytes(sizes))
                     self.arena = None
                     if not b.axes:
                         self.plan.rowless[id(b)] = made
@@ -91,9 +86,9 @@ class _Binding:
         """Takes the calls over to other numbers of rows; False where that needs other calls than there are."""
         fresh = False
         for step, start, end in self.first:
-            if all(fit(self.calls[i], step, sizes) for i in range(start, end)) and end > start:
+            if all(self.plan.table.fit(self.calls[i], step, sizes) for i in range(start, end)) and end > start:
                 continue
-            made = _listed(make(step, sizes))
+            made = _listed(self.plan.table.make(step, sizes))
             if len(made) != end - start:
                 return False
             for i, (call, _) in enumerate(made, start):
@@ -102,31 +97,31 @@ class _Binding:
                     self.fresh.append(i)
                 fresh = True
         if fresh:
-            self.executor = Executor(self.calls)
+            self.executor = self.plan.executor(self.calls)
         self.settle(sizes)
         return True
 
-    def bind(self, arena: np.ndarray, feeds: dict[Any, np.ndarray]) -> None:
-        """Gives every call its addresses."""
+    def bind(self, arena: Any, feeds: dict[Any, int]) -> None:
+        """Gives every call its addresses. feeds: variable -> address of what is fed."""
         moved = arena is not self.arena
         if moved:
             self.arena = arena
-            base = arena.ctypes.data
+            base = self.plan.address(arena)
             for b in self.plan.buffers:
                 if b.kind == "arena":
                     self.at[id(b)] = base + self.offset[id(b)]
                 elif b.kind == "output":
-                    self.at[id(b)] = self.outputs[id(b)].ctypes.data
+                    self.at[id(b)] = self.plan.address(self.outputs[id(b)])
                 elif b.kind == "variable":
-                    self.at[id(b)] = b.leaf.place.ctypes.data
+                    self.at[id(b)] = self.plan.place(b.leaf)
         changed = moved
         for b in self.plan.feeds:
-            address = feeds[b.leaf].__array_interface__["data"][0]
+            address = feeds[b.leaf]
             if self.at.get(id(b)) != address:
                 self.at[id(b)] = address
                 changed = True
         if changed or self.fresh:
-            scratch = arena.ctypes.data + self.scratch_at
+            scratch = self.plan.address(arena) + self.scratch_at
             which: Any = range(len(self.calls)) if moved else {*self.fed, *self.fresh} if changed else self.fresh
             for i in which:
                 call = self.calls[i]
@@ -139,49 +134,32 @@ def _listed(made: Any) -> list[Any]:
     return made if isinstance(made, list) else [] if made is None else [made]
 
 
-def rows_read(graph: Graph) -> list[tuple[Any, list[Any]]]:
-    """The variables that a graph reads, each with the sparse inputs that name the rows that it reads; none where it may read any.
+class Plan:
+    """What plans of all engines that have kernels share: the steps of a lowered graph and their bindings.
 
-    An update of rows itself knows what it reads.
+    An engine gives `table` and `choose_formats`, memory (`empty`, `address`, `place`), `executor` and `run`.
     """
-    readers: dict[Value, list[Any]] = {v: [None] for v in graph.outputs}
-    for n in graph.nodes:
-        for v in n.inputs:
-            readers.setdefault(v, []).append(n)
 
-    def naming(v: Value) -> list[Any]:
-        """The leaves that name the rows which the readers of a value want; None among them for all rows."""
-        found: list[Any] = []
-        for n in readers.get(v, ()):
-            if n is not None and n.op.kernel == "view":
-                found += naming(n.outputs[0])
-            elif n is not None and n.name == "csr_times" and not n.attrs["tb"] and n.inputs[1] is v:
-                a = n.inputs[0].producer
-                while a.inputs and a.inputs[0].sparse:  # rows of a are some of those
-                    a = a.inputs[0].producer
-                found.append(a.leaf)
-            else:
-                found.append(None)
-        return found
+    table: KernelTable
+    choose_formats: Any
+    executor: Any  # calls -> what runs them
 
-    out = []
-    for n in graph.nodes:
-        v = n.outputs[0]
-        if n.op is None and (n.leaf.kind in ("Parameter", "Constant")) and v.type.shape and not v.sparse:
-            if all(r is not None and r.name == "update_rows" for r in readers.get(v, ())):
-                continue
-            leaves = naming(v)
-            out.append((n.leaf, [] if None in leaves else list(dict.fromkeys(leaves))))
-    return out
+    def empty(self, size: int) -> Any:
+        """Memory of so many bytes; it has a `size`."""
+        raise NotImplementedError
 
+    def address(self, memory: Any) -> int:
+        """The address of such memory."""
+        raise NotImplementedError
 
-class CpuPlan:
-    """Runs a lowered graph with the kernels of the CPU engine."""
+    def place(self, variable: Any) -> int:
+        """The address of a parameter's or constant's value."""
+        raise NotImplementedError
 
     def __init__(self, graph: Graph):
         self.graph = graph
         self.fused = fuse(graph)
-        self.steps, self.stores = place(assign_layouts(self.fused, graph.outputs, choose_formats), graph.outputs)
+        self.steps, self.stores = place(assign_layouts(self.fused, graph.outputs, type(self).choose_formats), graph.outputs)
         for v in graph.outputs:
             root = root_of(v)
             if (root, PLAIN) not in self.stores:
@@ -190,19 +168,18 @@ class CpuPlan:
                 self.stores[root, PLAIN] = Storage(root, kind, leaf)
         self.buffers: list[Storage] = list({id(b): b for b in self.stores.values()}.values())
         self.feeds = [b for b in self.buffers if b.kind == "feed"]
-        self.bindings: OrderedDict[tuple, _Binding] = OrderedDict()
-        self.arena = aligned_empty((0,), np.dtype(np.uint8))
+        self.bindings: OrderedDict[tuple, Binding] = OrderedDict()
+        self.arena = self.empty(0)
         # of all values, also of those that are nowhere in memory: a sum over ones counts rows
         self.spaces: list[tuple] = list({v.type.axes: None for n in graph.nodes for v in n.outputs if v.type.axes})
         self.spaces += list({n.attrs["move"]: None for n in graph.nodes if n.attrs.get("move", ("",))[0] in ("pick", "unpick")})
         self.sequences = any(has_steps(a) for a in self.spaces)
         self.kept = len(graph.outputs)  # outputs from this one on are not copied
-        self.rowless: dict[int, np.ndarray] = {}
+        self.rowless: dict[int, Any] = {}
         self.all_outputs = True
         # variables that are wanted: their values from before the run, which may write them
         self.early = [i for i, v in enumerate(graph.outputs) if self.stores[root_of(v), PLAIN].kind == "variable"]
         self.users = calls_of(graph)
-        self.rows_read = rows_read(graph)
         self.lock = threading.Lock()
 
     def keep_outputs(self, first: int) -> None:
@@ -212,7 +189,7 @@ class CpuPlan:
         wanted = self.graph.outputs[first:]
         self.all_outputs = all(self.stores[root_of(v), PLAIN].kind == "output" and v.sparse != CSR for v in wanted)
 
-    def binding(self, sizes: dict) -> _Binding:
+    def binding(self, sizes: dict) -> Binding:
         """The calls for these numbers of rows; the least recently used are dropped."""
         key = tuple(getattr(sizes[a], "key", sizes[a]) for a in self.spaces)
         found = self.bindings.get(key)
@@ -220,67 +197,15 @@ class CpuPlan:
             if self.sequences and self.bindings:
                 found = self.bindings.popitem()[1]
             if found is None or not found.fit(sizes):
-                found = _Binding(self, sizes)
+                found = Binding(self, sizes)
             while len(self.bindings) >= BINDINGS:
                 self.bindings.popitem(last=False)
             self.bindings[key] = found
         else:
             self.bindings.move_to_end(key)
         if self.arena.size < found.bytes:
-            self.arena = aligned_empty((found.bytes,), np.dtype(np.uint8))
+            self.arena = self.empty(found.bytes)
         return found
-
-    def run(self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any) -> list[np.ndarray]:
-        """The arrays of the graph's outputs. feeds: variable -> array; sizes: row space -> rows; run: seed, step, sample."""
-        with self.lock:
-            b = self.binding(sizes)
-            b.bind(self.arena, feeds)
-            for call in self.users:
-                call.begin()
-            for variable, fed in self.rows_read:
-                for lag in variable.lags:
-                    for rows in [feeds[v].indices for v in fed] or [None]:
-                        lag.settle(rows)
-            early = [self.fetch(b, self.graph.outputs[i], feeds, sizes, False) for i in self.early]
-            if observers:
-                run_watched(Running(self, b, sizes, run))
-            else:
-                b.executor.run(run.seed, run.step, run.sample)
-            found = [self.fetch(b, v, feeds, sizes, False) for v in self.graph.outputs[: self.kept]]
-            if b.kept is None or not self.all_outputs:
-                b.kept = [self.fetch(b, v, feeds, sizes, True) for v in self.graph.outputs[self.kept :]]
-            found += b.kept
-            for i, array in zip(self.early, early, strict=True):
-                found[i] = array
-            return found
-
-    def fetch(self, b: _Binding, v: Value, feeds: dict, sizes: dict, own: bool) -> np.ndarray:
-        """The array of an output."""
-        s = self.stores[root_of(v), PLAIN]
-        shape = ((sizes[v.type.axes],) if v.type.axes else ()) + v.type.shape
-        if v.sparse == ROWS:
-            made = RowSparse.of_plan(b.outputs[id(s)], v.type.shape, v.type.dtype, b)
-            return made if own else made.copy()
-        if v.sparse:
-            if s.kind == "output":
-                found = csr_matrix_at(b.outputs[id(s)], v.type.shape[-1], v.type.dtype)
-            else:
-                found = (feeds[s.leaf] if s.kind == "feed" else s.leaf.data).matrix()
-            return found if len(shape) == 2 else found.toarray().reshape(shape)
-        if s.kind == "feed":
-            return feeds[s.leaf].reshape(shape).copy()
-        if s.kind == "variable":
-            return s.leaf.data.reshape(shape).copy()
-        array = b.outputs[id(s)][: s.bytes(sizes)].view(v.type.dtype).reshape(shape)
-        return array if own else array.copy()
-
-    def profile(
-        self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any, clock: Any = time.perf_counter
-    ) -> list[tuple[float, Step]]:
-        """Runs once and gives the seconds of each call with its step."""
-        b = self.binding(sizes)
-        b.bind(self.arena, feeds)
-        return list(zip(b.executor.profile(run.seed, run.step, run.sample, clock), b.steps, strict=True))
 
     def explain(self, sizes: dict) -> str:
         """What will run: passes, instructions, formats, fused groups, buffers, peak memory."""

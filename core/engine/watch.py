@@ -15,7 +15,7 @@ from cogkit.lowering.layout import PLAIN, holder
 from cogkit.lowering.steps import Step
 
 if TYPE_CHECKING:
-    from cogkit.engine.plan import CpuPlan
+    from cogkit.engine.cpu.plan import CpuPlan
 
 __all__ = ["Observer", "Running", "observers", "watched_table", "watching"]
 
@@ -47,7 +47,7 @@ class Running(NamedTuple):
         flat = np.frombuffer((ctypes.c_char * size).from_address(address), v.type.dtype) if size else np.empty(0, v.type.dtype)
         if layout != PLAIN:
             return flat
-        from cogkit.engine.cpu.kernels import lies  # (whoever imports the face has no need of kernels yet)
+        from cogkit.engine.geometry import lies  # (whoever imports the face has no need of kernels yet)
 
         rows = (int(self.sizes[v.type.axes]),) if v.type.axes else ()
         strides, row, first = lies(v)

@@ -8,7 +8,7 @@ from lowering.lowered import graph_of, placed
 from lowering.random_graphs import KINDS, make
 
 import cogkit as C
-from cogkit.engine.plan import CpuPlan
+from cogkit.engine.cpu.plan import CpuPlan
 from cogkit.lowering.layout import holder
 
 F4 = np.float32

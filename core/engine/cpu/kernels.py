@@ -15,12 +15,13 @@ import numpy as np
 from cogkit.engine.cpu import alignment, casting, movement, native, reduce, sampling, steps
 from cogkit.engine.cpu.pointwise import Pointwise
 from cogkit.engine.cpu.rows import SumProduct, WholeProduct
+from cogkit.engine.geometry import C16, code, dims_of, program_of, rows, segments_of, shape, strides_in, strides_of
 from cogkit.engine.spaces import row_info, row_table
+from cogkit.engine.table import Buffers, KernelTable, Made
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN
 from cogkit.lowering.memory import SAVED
 from cogkit.lowering.steps import Step
-from cogkit.op import OPS, Type
 from cogkit.ops.rows import has_steps
 
 try:
@@ -28,112 +29,12 @@ try:
 except ImportError:  # a machine without a oneDNN wheel
     onednn = None  # type: ignore[assignment]
 
-__all__ = ["KERNELS", "choose_formats", "fit", "make"]
+__all__ = ["HALF_FORMS", "TABLE", "choose_formats", "fit", "fits", "kernel", "make"]
 
-Buffers = list[Any]  # (value, format), or (value, format, bytes to its first element)
-Made = tuple[Any, Buffers] | None
-KERNELS: dict[str, Callable[[Step, dict], Made]] = {}
-C16 = "c16"
+TABLE = KernelTable("cpu")
+kernel, fits, fit, make = TABLE.kernel, TABLE.fits, TABLE.fit, TABLE.make
 # Kernels that take half precision: they move bytes.
 HALF_FORMS = frozenset({"stop", "reshape", "transpose", "take", "concat", "move_rows"})
-
-
-def kernel(*names: str) -> Callable:
-    """Registers the maker of a node's or a step's kernel."""
-
-    def register(f: Callable) -> Callable:
-        for n in names:
-            KERNELS[n] = f
-        return f
-
-    return register
-
-
-FITS: dict[str, Callable[[Any, Step, dict], bool]] = {}
-
-
-def fits(name: str) -> Callable:
-    """Registers what takes a call of this kind over to other numbers of rows, in place."""
-
-    def register(f: Callable) -> Callable:
-        FITS[name] = f
-        return f
-
-    return register
-
-
-def fit(call: Any, step: Step, sizes: dict) -> bool:
-    """Whether a call could be taken over to other numbers of rows; else `make` another."""
-    f = FITS.get(step.kind)
-    return f is not None and f(call, step, sizes)
-
-
-def make(step: Step, sizes: dict) -> Made:
-    """The bound call of a step and its buffers."""
-    form = next((v.sparse for v in step.outputs if v.sparse), "")
-    maker = KERNELS.get(f"{form} {step.node.name}") if form else KERNELS.get(step.kind) or KERNELS.get(step.node.name)
-    if maker is None:
-        raise NotImplementedError(f"cpu engine: no kernel for {step.node.name}")
-    return maker(step, sizes)
-
-
-# geometry ------------------------------------------------------------------------------------------------------------------------
-
-
-def code(v: Value) -> str:
-    """'f4' or 'f8'."""
-    return "f4" if v.type.dtype == np.float32 else "f8"
-
-
-def rows(t: Type, sizes: dict) -> int:
-    """Number of rows, 1 without a row space."""
-    return sizes[t.axes] if t.axes else 1
-
-
-def shape(v: Value, sizes: dict) -> tuple[int, ...]:
-    """Rows, then static axes."""
-    return (rows(v.type, sizes), *v.type.shape)
-
-
-def strides_of(dims: Sequence[int]) -> list[int]:
-    """Row-major strides."""
-    out, n = [], 1
-    for d in reversed(dims):
-        out.append(n)
-        n *= d
-    return out[::-1]
-
-
-def dims_of(domain: Type, sizes: dict, layout: str) -> list[int]:
-    """The iteration shape of a space in a format; the first is the row."""
-    s = domain.shape
-    if layout == C16:
-        return [rows(domain, sizes), s[0] // 16, *s[1:], 16]
-    return [rows(domain, sizes), *s]
-
-
-def strides_in(v: Value, domain: Type, layout: str, of: str) -> list[int]:
-    """Strides of a value (in its own format `of`) over the dims of a domain in a format; 0 where it is broadcast or reduced."""
-    t = v.type
-    if layout == C16 and of == C16:
-        return strides_of([1, *dims_of(domain, {}, C16)[1:]] if not t.axes else dims_of(domain._replace(axes=()), {}, C16))
-    lead = len(domain.shape) - len(t.shape)
-    own, row, _ = lies(v)
-    plain = [0] * lead + [0 if n == 1 and d != 1 else k for n, d, k in zip(t.shape, domain.shape[lead:], own, strict=True)]
-    if layout == C16:
-        return [row, plain[0] * 16, *plain[1:], plain[0]]
-    return [row, *plain]
-
-
-def lies(v: Value) -> tuple[list[int], int, int]:
-    """(strides of the static axes, elements from one row to the next, elements to the first) of a plain value in its buffer."""
-    if v.inside is None:
-        return strides_of(v.type.shape), math.prod(v.type.shape) if v.type.axes else 0, 0
-    of, axis, first, stride = v.inside
-    strides, row, offset = lies(of)
-    offset += first * strides[axis]
-    strides[axis] *= stride
-    return strides, row, offset
 
 
 # formats -------------------------------------------------------------------------------------------------------------------------
@@ -187,51 +88,13 @@ def choose_formats(step: Step, formats: Callable[[Value], Sequence[str]]) -> tup
 
 # pointwise programs --------------------------------------------------------------------------------------------------------------
 
-_REDUCTIONS = {"reduce_sum": "sum", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "prod"}
-
 
 @kernel("pointwise")
 def _program(s: Step, sizes: dict) -> Made:
-    register = {v: i for i, v in enumerate(s.segment_inputs)}
-    program: list[tuple] = []
-    outputs, kinds = [], ["in"] * len(register)
-    stored = set(s.segment_outputs)
-    free = len(register)
-    random = False
-    for n in s.nodes:
-        out = n.outputs[0]
-        if n.name in _REDUCTIONS:
-            continue
-        if n.name == "expand" and out not in stored:
-            register[out] = register[n.inputs[0]]
-            continue
-        register[out] = free
-        if n.name == "fill":
-            program.append(("const", free, n.attrs["value"]))
-        elif n.name in ("rand", "randn"):
-            program.append((n.name, free, n.attrs["purpose"]))
-            random = True
-        else:
-            program.append(("copy" if n.name == "expand" else n.name, free, *(register[v] for v in n.inputs)))
-        free += 1
-    for v in s.segment_outputs:
-        n = v.producer
-        kinds.append(_REDUCTIONS.get(n.name, "out"))
-        outputs.append(register[n.inputs[0] if n.name in _REDUCTIONS else v])
-    segments, buffers, index, flow = [], [], [], []
-    for segment in s.segments:
-        values = [*segment.segment_inputs, *segment.segment_outputs]
-        layouts = [s.layouts[v] for v in values]
-        layout = C16 if C16 in layouts else PLAIN
-        dims = dims_of(segment.domain, sizes, layout)
-        segments.append((dims, [strides_in(v, segment.domain, layout, of) for v, of in zip(values, layouts, strict=True)]))
-        buffers += [(v, of, lies(v)[2] * v.type.dtype.itemsize) for v, of in zip(values, layouts, strict=True)]
-        plain = strides_of(segment.domain.shape)
-        index.append([plain[0] * 16, *plain[1:], plain[0]] if layout == C16 else plain)
-        flow.append(0 if segment.domain.axes else math.prod(segment.domain.shape))
+    program, kinds, outputs, random = program_of(s)
+    segments, buffers, index, flow = segments_of(s, sizes)
     numbered = {"index_strides": index, "flow": flow} if random else {}
-    call = Pointwise(code(s.segment_outputs[0]), kinds, outputs, program, segments, **numbered)
-    return call, buffers
+    return Pointwise(code(s.segment_outputs[0]), kinds, outputs, program, segments, **numbered), buffers
 
 
 @fits("pointwise")
@@ -596,9 +459,3 @@ def _reorder(s: Step, sizes: dict) -> Made:
         plain[0] = 0
     call = movement.Copy(dims, plain if a == PLAIN else full, full if a == PLAIN else plain, v.type.dtype.itemsize)
     return call, [(v, a), (v, b)]
-
-
-def missing() -> list[str]:
-    """Primitives without a kernel here."""
-    groups = {"pointwise", "view", "expand", "reduce"}
-    return [name for name, op in OPS.items() if op.kernel not in groups and name not in KERNELS]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from cogkit.engine.cpu.kernels import Buffers, choose_formats, code, fits, kernel, make, rows
+from cogkit.engine.cpu.kernels import choose_formats, fits, kernel, make
 from cogkit.engine.cpu.rows import Pack, RowProduct, packed_bytes
 from cogkit.engine.cpu.steps import Loop
 from cogkit.engine.executor import place_buffers
+from cogkit.engine.geometry import code, rows
+from cogkit.engine.table import Buffers
 from cogkit.lowering.fuse import fuse
 from cogkit.lowering.ir import Node, Value
 from cogkit.lowering.layout import PLAIN, assign_layouts, holder

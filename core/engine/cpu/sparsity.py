@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from cogkit.engine.cpu import sparse
-from cogkit.engine.cpu.kernels import Made, code, fits, kernel, rows, shape
+from cogkit.engine.cpu.kernels import fits, kernel
+from cogkit.engine.geometry import code, rows, shape
 from cogkit.engine.spaces import row_table
+from cogkit.engine.table import Made
 from cogkit.lowering.layout import PLAIN
 from cogkit.lowering.sparse import CSR
 from cogkit.lowering.steps import Step

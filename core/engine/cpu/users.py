@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cogkit.engine.cpu.kernels import Made, fits, kernel, rows, shape
+from cogkit.engine.cpu.kernels import fits, kernel
 from cogkit.engine.cpu.user import NativeCall, PythonCall
+from cogkit.engine.geometry import rows, shape
+from cogkit.engine.table import Made
 from cogkit.engine.user import native_arrays, run_backward, run_forward
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN
