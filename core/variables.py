@@ -14,6 +14,7 @@ from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here, sentence, user_line
 from cogkit.op import FLOATS, FREE, HALF, INFERRED, Type, row_space, shown
 from cogkit.operators import Operators
+from cogkit.residence import bring
 
 edits = 0  # counts edits of graphs and of constants: a plan is checked again after one
 function_of: Any = None  # set by functions, which import this: a node as a function
@@ -342,7 +343,7 @@ class _Valued(Variable):
         place = self.place
         for lag in self.lags:
             lag.settle()
-        return place
+        return bring(place, True)
 
     @property
     def place(self) -> np.ndarray:
@@ -365,7 +366,11 @@ class _Valued(Variable):
     @property
     def value(self) -> np.ndarray:
         """The value, as a copy; a CSR matrix where it is sparse."""
-        return self.data.matrix() if self.is_sparse else self.data.copy()
+        if self.is_sparse:
+            return self.data.matrix()
+        for lag in self.lags:
+            lag.settle()
+        return bring(self.place).copy()
 
     @value.setter
     def value(self, new: Any) -> None:

@@ -27,14 +27,23 @@ def _cpu(graph):
     return CpuPlan(graph)
 
 
+def _cuda(graph):
+    from cogkit.engine.cuda.plan import CudaPlan
+
+    return CudaPlan(graph)
+
+
 ENGINES["reference"] = _reference
 ENGINES["cpu"] = _cpu
+ENGINES["cuda"] = _cuda
 
 
 def half_forms(name: str) -> frozenset[str]:
     """The ops that an engine runs on half precision as it is; for others it is widened to float32."""
     if name == "reference":
         from cogkit.engine.reference import HALF_FORMS
+    elif name == "cuda":
+        from cogkit.engine.cuda.table import HALF_FORMS
     else:
         from cogkit.engine.cpu.kernels import HALF_FORMS
     return HALF_FORMS
@@ -47,9 +56,16 @@ def current_engine() -> str:
 
 @contextmanager
 def use_engine(name: str) -> Iterator[None]:
-    """Makes plans for another engine inside the `with` block: 'cpu' or 'reference'. Raises `ValueError` for an unknown one."""
+    """Makes plans for another engine inside the `with` block: 'cpu', 'cuda' or 'reference'.
+
+    Raises `ValueError` for an unknown one, `DeviceError` for 'cuda' where there is no GPU to use.
+    """
     if name not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")
+    if name == "cuda":
+        from cogkit.engine.cuda.device import device
+
+        device()
     _current.append(name)
     try:
         yield

@@ -1,0 +1,110 @@
+"""Movement of values on the GPU: copies, splices, slices, conversions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from cogkit.engine.cuda.driver import Copy, Memset
+from cogkit.engine.cuda.table import B, Call, blocks, f64, i64, kernel, launch, space
+from cogkit.engine.geometry import code, rows, shape, strides_of
+from cogkit.engine.table import Made
+from cogkit.lowering.ir import Value
+from cogkit.lowering.layout import PLAIN
+from cogkit.lowering.memory import SAVED
+from cogkit.lowering.steps import Step
+
+__all__ = ["copied", "filled"]
+
+
+def copied(x: B, y: B, dims: Sequence[int], xs: Sequence[int], ys: Sequence[int], size: int, x0: int = 0, y0: int = 0) -> Any:
+    """A launch that copies elements of `size` bytes from strides to strides."""
+    n = math.prod(dims)
+    return launch("movement", f"copy_{size}", blocks(n), 256, [x, y, space(dims, xs, ys, x0, y0)])
+
+
+def filled(y: B, n: int, dtype: str, value: float) -> Any:
+    """A launch that fills n numbers."""
+    return launch("movement", f"fill_{dtype}", blocks(n), 256, [y, i64(n), f64(value)])
+
+
+def _move(x: Value, y: Value, dims: Sequence[int], xs: Sequence[int], ys: Sequence[int], x0: int = 0, y0: int = 0) -> Made:
+    if math.prod(dims) == 0:
+        return None
+    return Call(2, [copied(B(0), B(1), dims, xs, ys, x.type.dtype.itemsize, x0, y0)]), [(x, PLAIN), (y, PLAIN)]
+
+
+@kernel("transpose")
+def _transpose(s: Step, sizes: dict) -> Made:
+    x, y = s.inputs[0], s.outputs[0]
+    perm = [0] + [p % len(x.type.shape) + 1 for p in s.node.attrs["perm"]]
+    xs = strides_of(shape(x, sizes))
+    return _move(x, y, shape(y, sizes), [xs[p] for p in perm], strides_of(shape(y, sizes)))
+
+
+@kernel("take")
+def _take(s: Step, sizes: dict) -> Made:
+    x, y = s.inputs[0], s.outputs[0]
+    i, stride = s.node.attrs["axis"] + 1, s.node.attrs["stride"]
+    xs = strides_of(shape(x, sizes))
+    start = s.node.attrs["first"] * xs[i]
+    xs[i] *= stride
+    return _move(x, y, shape(y, sizes), xs, strides_of(shape(y, sizes)), x0=start)
+
+
+@kernel("put")
+def _put(s: Step, sizes: dict) -> Made:
+    x, y = s.inputs[0], s.outputs[0]
+    i, stride, first = s.node.attrs["axis"] + 1, s.node.attrs["stride"], s.node.attrs["first"]
+    d, ys, size = shape(x, sizes), strides_of(shape(y, sizes)), x.type.dtype.itemsize
+    inner = list(ys)
+    inner[i] *= stride
+    if math.prod(shape(y, sizes)) == 0:
+        return None
+    launches: list[Any] = [] if math.prod(d) == math.prod(shape(y, sizes)) else [Memset(B(1), math.prod(shape(y, sizes)) * size)]
+    if math.prod(d):
+        launches.append(copied(B(0), B(1), d, strides_of(d), inner, size, 0, first * ys[i]))
+    return Call(2, launches), [(x, PLAIN), (y, PLAIN)]
+
+
+@kernel("concat")
+def _concat(s: Step, sizes: dict) -> Made:
+    y = s.outputs[0]
+    i = s.node.attrs["axis"] + 1
+    ys = strides_of(shape(y, sizes))
+    launches: list[Any] = []
+    parts: list[Value] = []
+    at = 0
+    for v in s.node.inputs:
+        d = shape(v, sizes)
+        if v.inside is None or v.inside.of is not y:  # else it was written there
+            parts.append(v)
+            if math.prod(d):
+                launches.append((len(parts) - 1, d, at * ys[i]))
+        at += d[i]
+    size, last = y.type.dtype.itemsize, len(parts)
+    if not launches:
+        return None
+    copies = [copied(B(k), B(last), d, strides_of(d), ys, size, 0, first) for k, d, first in launches]
+    return Call(last + 1, copies), [(v, PLAIN) for v in (*parts, y)]
+
+
+@kernel("assign")
+def _assign(s: Step, sizes: dict) -> Made:
+    target, value = s.inputs
+    n = math.prod(target.type.shape) * target.type.dtype.itemsize
+    return (Call(2, [Copy(B(1), B(0), n)]), [(value, s.layouts[value]), (target, PLAIN)]) if n else None
+
+
+@kernel("save")
+def _save(s: Step, sizes: dict) -> Made:
+    v = s.inputs[0]
+    n = math.prod(v.type.shape) * v.type.dtype.itemsize
+    return (Call(2, [Copy(B(1), B(0), n)]), [(v, PLAIN), (v, SAVED)]) if n else None
+
+
+@kernel("row_count")
+def _row_count(s: Step, sizes: dict) -> Made:
+    v = s.outputs[0]
+    return Call(1, [filled(B(0), 1, code(v), float(rows(s.node.inputs[0].type, sizes)))]), [(v, PLAIN)]

@@ -1,0 +1,205 @@
+"""Plans of the CUDA engine: commands on one stream, captured as a graph when they come again with the same addresses."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from cogkit.engine.cuda import kernels  # noqa: F401  (fills the table)
+from cogkit.engine.cuda.device import Device, Memory, Resident, device
+from cogkit.engine.cuda.driver import Commands, Graph
+from cogkit.engine.cuda.table import TABLE, choose_formats
+from cogkit.engine.plan import Binding, Plan
+from cogkit.lowering.ir import Graph as Lowered
+from cogkit.lowering.ir import Node, Value
+from cogkit.lowering.layout import PLAIN, root_of
+from cogkit.residence import bring
+from cogkit.variables import aligned_empty
+
+__all__ = ["CudaPlan"]
+
+GRAPHS = 4  # captured graphs of one binding that are kept: feeds lie in one of two places
+NUMBERS = 500  # numbers that go into the header of a run
+_FIRST = 3  # words of the header before them
+
+
+class Program:
+    """The commands of a binding. What has run once with the same addresses is captured and replayed from then on."""
+
+    def __init__(self, calls: list[Any]):
+        self.commands = Commands([i for c in calls for i in c.items])
+        self.graphs: OrderedDict[tuple, Graph | None] = OrderedDict()
+
+    def run(self, stream: int, key: tuple) -> None:
+        """Puts all on a stream. key: the addresses that the commands have been given."""
+        if not self.commands.capturable or not len(self.commands):
+            self.commands.run(stream)
+            return
+        graph = self.graphs.get(key)
+        if graph is None:
+            if key in self.graphs:
+                graph = Graph(self.commands, stream)
+            else:  # kernels are loaded, libraries choose their ways: not while a graph is captured
+                self.commands.run(stream)
+            while len(self.graphs) >= GRAPHS:
+                self.graphs.popitem(last=False)
+            self.graphs[key] = graph
+        else:
+            self.graphs.move_to_end(key)
+        if graph is not None:
+            graph.run(stream)
+
+
+class _Feed:
+    """Two places on the device for what is fed, by turns: one is filled while kernels read the other."""
+
+    def __init__(self, owner: Device):
+        self.device = owner
+        self.host: list[np.ndarray] = [np.empty(0, np.uint8)] * 2
+        self.memory = [Memory(None, 0)] * 2
+
+    def put(self, turn: int, array: np.ndarray) -> int:
+        """Starts to copy an array there; its address."""
+        n = array.nbytes
+        if self.memory[turn].size < n:
+            self.memory[turn], self.host[turn] = self.device.alloc(n), self.device.pinned(n)
+        if n:
+            pinned = self.host[turn][:n]
+            pinned[...] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            self.device.cuda.memcpy_htod_async(self.memory[turn].address, pinned, self.device.copies)
+        return self.memory[turn].address
+
+
+def written_by(n: Node) -> list[Any]:
+    """The parameters and constants that a node writes."""
+    if n.name == "assign":
+        return [n.inputs[0].producer.leaf]
+    leaves = [v.producer.leaf for v in n.inputs if v.producer.op is None]
+    return [v for v in leaves if v.kind in ("Parameter", "Constant") and v.shape and not v.row_sparse] if n.op.writes else []
+
+
+class CudaPlan(Plan):
+    """Runs a lowered graph on a GPU."""
+
+    table = TABLE
+    choose_formats = staticmethod(choose_formats)
+    executor = Program
+
+    def __init__(self, graph: Lowered):
+        self.device = device()
+        with self.device.active():
+            super().__init__(graph)
+        variables = {b.leaf: None for b in self.buffers if b.kind == "variable"}
+        self.written = list(dict.fromkeys(v for n in graph.effects for v in written_by(n)))
+        small = [v for v in variables if v.shape == () and v not in self.written][:NUMBERS]
+        self.numbers = {v: i for i, v in enumerate(small)}
+        self.large = [v for v in variables if v not in self.numbers]
+        self.words = np.zeros(_FIRST + len(small), np.uint64)
+        self.fed = {b.leaf: _Feed(self.device) for b in self.feeds}
+        self.turn = 0
+        self.used = [None, None]  # when kernels had done with the feeds of a turn
+        self.leave = False  # whether kept outputs stay on the device until somebody brings them
+
+    def empty(self, size: int) -> Memory:
+        """Memory on the device."""
+        return self.device.alloc(size)
+
+    def address(self, memory: Memory) -> int:
+        """Its address."""
+        return memory.address
+
+    def place(self, variable: Any) -> int:
+        """Where a parameter or constant lies on the device."""
+        if variable in self.numbers:
+            return self.device.header.address + 8 * (_FIRST + self.numbers[variable])
+        return self.device.resident(variable.place).memory.address
+
+    def run(self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any) -> list[np.ndarray]:
+        """The arrays of the graph's outputs. feeds: variable -> array; sizes: row space -> rows; run: seed, step, sample."""
+        d = self.device
+        with self.lock, d.lock, d.active():
+            b = self.binding(sizes)
+            for call in self.users:
+                call.begin()
+            early = [self.fetch(b, self.graph.outputs[i], feeds, sizes) for i in self.early]
+            residents = self._settle()
+            addresses = self._upload(feeds)
+            self._begin(run)
+            b.bind(self.arena, addresses)
+            key = (self.arena.address, *addresses.values(), *(r.memory.address for r in residents.values()))
+            b.executor.run(d.stream_handle, key)
+            for v in self.written:
+                residents[v].ahead = True
+            if addresses:
+                if self.used[self.turn] is None:
+                    self.used[self.turn] = d.cuda.Event(d.cuda.event_flags.DISABLE_TIMING)
+                self.used[self.turn].record(d.stream)
+            found = [self.fetch(b, v, feeds, sizes) for v in self.graph.outputs[: self.kept]]
+            found += self._kept(b, feeds, sizes)
+            for i, array in zip(self.early, early, strict=True):
+                found[i] = array
+            return found
+
+    def _settle(self) -> dict[Any, Resident]:
+        """Brings the variables on the device up to date."""
+        residents = {}
+        for v in self.large:
+            r = residents[v] = self.device.resident(v.place)
+            if r.behind:
+                r.settle()
+        return residents
+
+    def _upload(self, feeds: dict) -> dict[Any, int]:
+        """Where what is fed will lie: variable -> address."""
+        if not self.fed:
+            return {}
+        d = self.device
+        self.turn ^= 1
+        if self.used[self.turn] is not None:
+            self.used[self.turn].synchronize()
+        addresses = {v: feed.put(self.turn, feeds[v]) for v, feed in self.fed.items()}
+        copied = d.cuda.Event(d.cuda.event_flags.DISABLE_TIMING)
+        copied.record(d.copies)
+        d.stream.wait_for_event(copied)
+        return addresses
+
+    def _begin(self, run: Any) -> None:
+        w = self.words
+        w[0], w[1], w[2] = (int(x) & 0xFFFFFFFFFFFFFFFF for x in (run.seed, run.step, run.sample))
+        for v, i in self.numbers.items():
+            x = bring(v.place)
+            w[_FIRST + i : _FIRST + i + 1].view(x.dtype)[0] = x
+        self.device.begin(w)
+
+    def _kept(self, b: Binding, feeds: dict, sizes: dict) -> list[np.ndarray]:
+        if b.kept is None or not self.all_outputs:
+            b.kept = [
+                self.lay(b, v, sizes) if self.all_outputs else self.fetch(b, v, feeds, sizes)
+                for v in self.graph.outputs[self.kept :]
+            ]
+        if self.all_outputs:
+            for array in b.kept:
+                r = self.device.resident(array)
+                r.ahead, r.behind = True, False
+                if not self.leave:
+                    r.bring(False)
+        return list(b.kept)
+
+    def lay(self, b: Binding, v: Value, sizes: dict) -> np.ndarray:
+        """The host's array for an output that stays on the device."""
+        s = self.stores[root_of(v), PLAIN]
+        array = aligned_empty(((sizes[v.type.axes],) if v.type.axes else ()) + v.type.shape, v.type.dtype)
+        Resident(self.device, array, b.outputs[id(s)])
+        return array
+
+    def fetch(self, b: Binding, v: Value, feeds: dict, sizes: dict) -> np.ndarray:
+        """A copy of an output."""
+        s = self.stores[root_of(v), PLAIN]
+        shape = ((sizes[v.type.axes],) if v.type.axes else ()) + v.type.shape
+        if s.kind == "feed":
+            return feeds[s.leaf].reshape(shape).copy()
+        if s.kind == "variable":
+            return s.leaf.value.reshape(shape)
+        return self.device.read(b.outputs[id(s)].address, shape, v.type.dtype)

@@ -1,0 +1,21 @@
+"""Arrays of the host whose newest values are elsewhere, on a device: whoever reads one in Python brings it up to date first.
+
+An engine of a device keeps copies of parameters, constants and gradients there and puts a record of each here, by the array's identity.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["bring", "elsewhere"]
+
+elsewhere: dict[int, Any] = {}  # id of the host's array -> what has `bring(write)`
+
+
+def bring(array: Any, write: bool = False) -> Any:
+    """The same array, its values up to date; write: the caller may change them."""
+    if elsewhere:
+        found = elsewhere.get(id(array))
+        if found is not None:
+            found.bring(write)
+    return array
