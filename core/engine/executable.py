@@ -31,10 +31,10 @@ __all__ = ["Executable"]
 class Executable:
     """A graph with what is wanted of it, ready to run; a plan is made for each new kind of feed and kept.
 
-    `run` gives a list of arrays: outputs, then sums (scalars), then gradients. Arrays of gradients and sums belong to the plan
-    when `reuse` is set: the next run overwrites them. effects_of: variables that are computed for what they write alone.
-    lists: those of wrt whose gradients may come as lists of rows, `RowSparse`. lend: all results are `Value`s over the plan's own memory,
-    which tell when the next run has overwritten them.
+    `run` gives a list of arrays: outputs, then sums (scalars), then gradients. Arrays of gradients and sums belong to the plan when `reuse`
+    is set: the next run overwrites them, and on a device their values are brought by `residence.bring`. effects_of: variables that
+    are computed for what they write alone. lists: those of wrt whose gradients may come as lists of rows, `RowSparse`. lend: all
+    results are `Value`s over the plan's own memory, which tell when the next run has overwritten them.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class Executable:
     def _engine(self, graph: Graph, main: bool) -> Any:
         plan = ENGINES[self.engine](graph)
         if main and (self.reuse or self.lend) and hasattr(plan, "keep_outputs"):
-            plan.keep_outputs(0 if self.lend else len(self.request.outputs))
+            plan.keep_outputs(0 if self.lend else len(self.request.outputs), not self.lend)
         return plan
 
     def _check(self, types: dict) -> None:

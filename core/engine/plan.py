@@ -175,6 +175,7 @@ class Plan:
         self.spaces += list({n.attrs["move"]: None for n in graph.nodes if n.attrs.get("move", ("",))[0] in ("pick", "unpick")})
         self.sequences = any(has_steps(a) for a in self.spaces)
         self.kept = len(graph.outputs)  # outputs from this one on are not copied
+        self.leave = False
         self.rowless: dict[int, Any] = {}
         self.all_outputs = True
         # variables that are wanted: their values from before the run, which may write them
@@ -182,9 +183,12 @@ class Plan:
         self.users = calls_of(graph)
         self.lock = threading.Lock()
 
-    def keep_outputs(self, first: int) -> None:
-        """From this output on, `run` gives the plan's own arrays, which the next run overwrites."""
-        self.kept = first
+    def keep_outputs(self, first: int, leave: bool = False) -> None:
+        """From this output on, `run` gives the plan's own arrays, which the next run overwrites.
+
+        leave: on a device their values stay there until `residence.bring`.
+        """
+        self.kept, self.leave = first, leave
         # what is fed, a variable or CSR is copied afresh at each run
         wanted = self.graph.outputs[first:]
         self.all_outputs = all(self.stores[root_of(v), PLAIN].kind == "output" and v.sparse != CSR for v in wanted)

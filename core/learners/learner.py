@@ -23,6 +23,7 @@ from cogkit.functions import Function, apply
 from cogkit.learners.schedules import IGNORE, ScheduleLike, TrainingParameterSchedule, learning_parameter_schedule
 from cogkit.op import FLOATS
 from cogkit.ops.randomness import SentinelValueForAutoSelectRandomSeed, purpose_of
+from cogkit.residence import bring
 from cogkit.variables import Constant, Parameter
 
 __all__ = ["Learner"]
@@ -204,7 +205,7 @@ class Learner:
                 g = np.asarray(g.asarray() if hasattr(g, "asarray") else g)
                 if g.size != buffer.size:
                     raise ValueError(f"{self.kind}: expected a gradient of shape {p.shape} for {p!r}, got {g.shape}")
-                buffer[...] = g.reshape(buffer.shape)
+                bring(buffer, True)[...] = bring(g).reshape(buffer.shape)
 
     def update(self, gradient_values: Mapping[Parameter, Any], training_sample_count: int, is_sweep_end: bool = False) -> bool:
         """Changes the parameters; returns False when learning has come to its end.

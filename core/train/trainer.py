@@ -19,9 +19,10 @@ from cogkit.engine.feeds import bind_feeds
 from cogkit.engine.seeding import Run, random_state
 from cogkit.engine.watch import watched_table
 from cogkit.functions import Function
-from cogkit.learners.learner import Learner
+from cogkit.learners.learner import GraphLearner, Learner
 from cogkit.ops import combine
 from cogkit.ops.rows import has_steps
+from cogkit.residence import bring, elsewhere
 from cogkit.train.checkpoint import read_checkpoint, write_checkpoint
 from cogkit.train.ranks import ALONE, MinibatchInfo, communicator_of
 from cogkit.variables import Parameter, Variable
@@ -143,6 +144,11 @@ class _Step:
         return found, samples, sweep
 
 
+def _floats(sums: Sequence[np.ndarray]) -> tuple[float, float | None]:
+    """(loss, metric or None) of their arrays."""
+    return float(bring(sums[0])), float(bring(sums[1])) if len(sums) > 1 else None
+
+
 def _is_empty(arguments: Any) -> bool:
     """Whether a minibatch has no samples: no data at all, or a share of a source's minibatch without any."""
     values = arguments.values() if isinstance(arguments, Mapping) else ()
@@ -205,7 +211,7 @@ class Evaluator:
             self._test = _Step("test_minibatch", executable, _counted(self._metric), self._arguments(), False)
         found, samples, _ = self._test.run(arguments, self._tested)
         self._tested += 1
-        return float(found[0]), samples
+        return float(bring(found[0])), samples
 
     def summarize_test_progress(self) -> None:
         """Has the progress writers report the test's sums and start new ones."""
@@ -242,6 +248,7 @@ class Trainer(Evaluator):
         for learner in self._learners:
             if self.progress_writers:
                 learner.add_progress_writers(self.progress_writers)
+        self._reads_gradients = self._distributed or not all(isinstance(learner, GraphLearner) for learner in self._learners)
         self._wrt = [p for learner in self._learners for p in learner.parameters]
         self._steps: dict[tuple[int, ...], _Step] = {}
         self._main: _Step | None = None
@@ -357,7 +364,8 @@ class Trainer(Evaluator):
         """
         if _is_empty(arguments) and (self._distributed or not arguments):
             ends = any(bool(getattr(v, "end_of_sweep", False)) for v in arguments.values()) or bool(is_sweep_end)
-            more = self._distributed and self._update(self._zeros(), 0, 0.0, None if self._metric is None else 0.0, ends)
+            sums = [np.zeros(())] * (1 if self._metric is None else 2)
+            more = self._distributed and self._update(self._zeros(), 0, sums, ends)
             return (more, {}) if outputs else more
         wanted: tuple[Variable, ...] = ()
         if outputs:
@@ -378,26 +386,26 @@ class Trainer(Evaluator):
                     "train_minibatch: expected no is_sweep_end with data of a minibatch source, which say it themselves"
                 )
             sweep = is_sweep_end
-        at = len(wanted)
-        loss, metric = float(found[at]), None
-        at += 1
-        if self._metric is not None:
-            metric = float(found[at])
-            at += 1
+        at = len(wanted) + (1 if self._metric is None else 2)
         arrays = found[at:]
         if len(arrays) != len(self._seen) or not all(map(operator.is_, arrays, self._seen)):
             self._take(arrays)
-        more = self._update(self._gradients, n, loss, metric, bool(sweep))
+        if elsewhere and self._reads_gradients:
+            for array in arrays:
+                bring(array)
+        more = self._update(self._gradients, n, found[len(wanted) : at], bool(sweep))
         if outputs:
             return more, dict(zip(wanted, found, strict=False))
         return more
 
-    def _update(
-        self, gradients: list[dict[Parameter, np.ndarray]], n: int, loss: float, metric: float | None, ends: bool
-    ) -> bool:
-        """Every learner's update, then the minibatch is counted and told to the writers; whether any learner goes on."""
+    def _update(self, gradients: list[dict[Parameter, np.ndarray]], n: int, sums: list[np.ndarray], ends: bool) -> bool:
+        """Every learner's update, then the minibatch is counted and told to the writers; whether any learner goes on.
+
+        sums: of loss and metric; on a device they are waited for when the updates are on their way.
+        """
         more = False
         if self._distributed:
+            loss, metric = _floats(sums)
             count = len(self._learners)
             infos = [MinibatchInfo(n, loss, metric, ends, i, count) for i in range(count)]
             for learner, mine, info in zip(self._learners, gradients, infos, strict=True):
@@ -407,6 +415,7 @@ class Trainer(Evaluator):
         else:
             for learner, mine in zip(self._learners, gradients, strict=True):
                 more = learner.train(mine, n, ends) or more
+            loss, metric = _floats(sums)
         self._minibatches += 1
         if n:
             self._samples, self._loss_sum, self._metric_sum = n, loss, metric or 0.0

@@ -100,7 +100,7 @@ class CudaPlan(Plan):
         self.fed = {b.leaf: _Feed(self.device) for b in self.feeds}
         self.turn = 0
         self.used = [None, None]  # when kernels had done with the feeds of a turn
-        self.leave = False  # whether kept outputs stay on the device until somebody brings them
+        self.laid: dict[int, np.ndarray] = {}  # the host's arrays of outputs without rows
 
     def empty(self, size: int) -> Memory:
         """Memory on the device."""
@@ -190,8 +190,12 @@ class CudaPlan(Plan):
     def lay(self, b: Binding, v: Value, sizes: dict) -> np.ndarray:
         """The host's array for an output that stays on the device."""
         s = self.stores[root_of(v), PLAIN]
+        if id(v) in self.laid:
+            return self.laid[id(v)]
         array = aligned_empty(((sizes[v.type.axes],) if v.type.axes else ()) + v.type.shape, v.type.dtype)
         Resident(self.device, array, b.outputs[id(s)])
+        if not v.type.axes:
+            self.laid[id(v)] = array
         return array
 
     def fetch(self, b: Binding, v: Value, feeds: dict, sizes: dict) -> np.ndarray:

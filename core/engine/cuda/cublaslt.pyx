@@ -1,0 +1,334 @@
+"""Soft link to cuBLASLt: matrix products as commands of a plan, with bias and relu done while the result is in registers.
+
+Matrices are row-major, as everywhere in cogkit; the library's are column-major, where the same bytes are the transposed matrix. So it
+is asked for out' = b' a', and the output's columns are its rows.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+import threading
+
+from cogkit.engine.cuda import libraries
+from cogkit.engine.cuda.driver import B, SLOT_SCRATCH
+from cogkit.errors import DeviceError
+
+__all__ = ["MatMul", "NoWay", "WORKSPACE", "available", "matmul", "why_not"]
+
+
+cdef extern from "cublaslt_api.h" nogil:
+    ctypedef struct cg_command:
+        int (*run)(const cg_command *, void *) noexcept nogil
+        void *state
+    ctypedef struct cg_lt_algo:
+        pass
+    ctypedef struct cg_lt_heuristic:
+        cg_lt_algo algo
+        size_t workspace
+        int state
+    ctypedef size_t (*cg_lt_version_t)() noexcept nogil
+    ctypedef const char *(*cg_lt_text_t)(int) noexcept nogil
+    ctypedef int (*cg_lt_create_t)(void **) noexcept nogil
+    ctypedef int (*cg_lt_desc_create_t)(void **, int, int) noexcept nogil
+    ctypedef int (*cg_lt_layout_create_t)(void **, int, uint64_t, uint64_t, int64_t) noexcept nogil
+    ctypedef int (*cg_lt_pref_create_t)(void **) noexcept nogil
+    ctypedef int (*cg_lt_set_t)(void *, int, const void *, size_t) noexcept nogil
+    ctypedef int (*cg_lt_destroy_t)(void *) noexcept nogil
+    ctypedef int (*cg_lt_choose_t)(void *, void *, void *, void *, void *, void *, void *, int, cg_lt_heuristic *, int *) noexcept nogil
+    ctypedef int (*cg_lt_matmul_t)(void *, void *, const void *, const void *, void *, const void *, void *, const void *, const void *,
+                                   void *, void *, void *, const cg_lt_algo *, void *, size_t, void *) noexcept nogil
+    ctypedef union cg_scalar:
+        float f
+        double d
+    ctypedef struct cg_matmul:
+        cg_command command
+        cg_lt_matmul_t function
+        void *handle
+        void *desc
+        void *a_layout
+        void *b_layout
+        void *d_layout
+        cg_scalar alpha
+        cg_scalar beta
+        const void *a
+        const void *b
+        const void *c
+        void *d
+        void *workspace
+        size_t workspace_size
+        cg_lt_algo algo
+    int R_32F "CG_CUDA_R_32F", R_64F "CG_CUDA_R_64F", R_16F "CG_CUDA_R_16F", R_16BF "CG_CUDA_R_16BF"
+    int COMPUTE_32F "CG_CUBLAS_COMPUTE_32F", COMPUTE_64F "CG_CUBLAS_COMPUTE_64F", COMPUTE_TF32 "CG_CUBLAS_COMPUTE_32F_FAST_TF32"
+    int OP_N "CG_CUBLAS_OP_N", OP_T "CG_CUBLAS_OP_T"
+    int DESC_TRANSA "CG_CUBLASLT_MATMUL_DESC_TRANSA", DESC_TRANSB "CG_CUBLASLT_MATMUL_DESC_TRANSB"
+    int DESC_EPILOGUE "CG_CUBLASLT_MATMUL_DESC_EPILOGUE", DESC_BIAS_POINTER "CG_CUBLASLT_MATMUL_DESC_BIAS_POINTER"
+    int EPILOGUE_DEFAULT "CG_CUBLASLT_EPILOGUE_DEFAULT", EPILOGUE_RELU "CG_CUBLASLT_EPILOGUE_RELU"
+    int EPILOGUE_BIAS "CG_CUBLASLT_EPILOGUE_BIAS", EPILOGUE_RELU_BIAS "CG_CUBLASLT_EPILOGUE_RELU_BIAS"
+    int LAYOUT_BATCH_COUNT "CG_CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT"
+    int LAYOUT_BATCH_OFFSET "CG_CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET"
+    int PREF_WORKSPACE "CG_CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES"
+    int PREF_ALIGNMENT_A "CG_CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES"
+    int NOT_SUPPORTED "CG_CUBLAS_STATUS_NOT_SUPPORTED", INVALID_VALUE "CG_CUBLAS_STATUS_INVALID_VALUE"
+
+WORKSPACE = 32 << 20  # bytes that a product may want: what NVIDIA advises for Hopper
+ALIGNED = 256  # bytes to which buffers are taken to be aligned before their addresses are known
+
+cdef object library = None
+cdef cg_lt_text_t cublasLtGetStatusString
+cdef cg_lt_create_t cublasLtCreate
+cdef cg_lt_desc_create_t cublasLtMatmulDescCreate
+cdef cg_lt_set_t cublasLtMatmulDescSetAttribute, cublasLtMatrixLayoutSetAttribute, cublasLtMatmulPreferenceSetAttribute
+cdef cg_lt_destroy_t cublasLtMatmulDescDestroy, cublasLtMatrixLayoutDestroy, cublasLtMatmulPreferenceDestroy
+cdef cg_lt_layout_create_t cublasLtMatrixLayoutCreate
+cdef cg_lt_pref_create_t cublasLtMatmulPreferenceCreate
+cdef cg_lt_choose_t cublasLtMatmulAlgoGetHeuristic
+cdef cg_lt_matmul_t cublasLtMatmul
+
+_lock = threading.RLock()
+_handles = {}  # context -> handle; they live as long as the process, which ends before them
+_TYPES = {"f4": (R_32F, 4), "f8": (R_64F, 8), "f2": (R_16F, 2), "b2": (R_16BF, 2)}
+
+
+class NoWay(DeviceError):
+    """The library has no way to compute what was asked of it."""
+
+
+def _open():
+    """Finds the library's functions. Raises `DeviceError` where it is not there, or is not for this driver."""
+    global library, cublasLtGetStatusString, cublasLtCreate, cublasLtMatmulDescCreate, cublasLtMatmulDescSetAttribute
+    global cublasLtMatrixLayoutSetAttribute, cublasLtMatmulPreferenceSetAttribute, cublasLtMatmulDescDestroy
+    global cublasLtMatrixLayoutDestroy, cublasLtMatmulPreferenceDestroy, cublasLtMatrixLayoutCreate, cublasLtMatmulPreferenceCreate
+    global cublasLtMatmulAlgoGetHeuristic, cublasLtMatmul
+    found = libraries.find("cublaslt")
+    if found is library:
+        return
+    of = found.address
+    found.runs_on((<cg_lt_version_t> <size_t> of("cublasLtGetCudartVersion"))())
+    cublasLtGetStatusString = <cg_lt_text_t> <size_t> of("cublasLtGetStatusString")
+    cublasLtCreate = <cg_lt_create_t> <size_t> of("cublasLtCreate")
+    cublasLtMatmulDescCreate = <cg_lt_desc_create_t> <size_t> of("cublasLtMatmulDescCreate")
+    cublasLtMatmulDescSetAttribute = <cg_lt_set_t> <size_t> of("cublasLtMatmulDescSetAttribute")
+    cublasLtMatmulDescDestroy = <cg_lt_destroy_t> <size_t> of("cublasLtMatmulDescDestroy")
+    cublasLtMatrixLayoutCreate = <cg_lt_layout_create_t> <size_t> of("cublasLtMatrixLayoutCreate")
+    cublasLtMatrixLayoutSetAttribute = <cg_lt_set_t> <size_t> of("cublasLtMatrixLayoutSetAttribute")
+    cublasLtMatrixLayoutDestroy = <cg_lt_destroy_t> <size_t> of("cublasLtMatrixLayoutDestroy")
+    cublasLtMatmulPreferenceCreate = <cg_lt_pref_create_t> <size_t> of("cublasLtMatmulPreferenceCreate")
+    cublasLtMatmulPreferenceSetAttribute = <cg_lt_set_t> <size_t> of("cublasLtMatmulPreferenceSetAttribute")
+    cublasLtMatmulPreferenceDestroy = <cg_lt_destroy_t> <size_t> of("cublasLtMatmulPreferenceDestroy")
+    cublasLtMatmulAlgoGetHeuristic = <cg_lt_choose_t> <size_t> of("cublasLtMatmulAlgoGetHeuristic")
+    cublasLtMatmul = <cg_lt_matmul_t> <size_t> of("cublasLtMatmul")
+    _handles.clear()
+    library = found
+
+
+cdef size_t _handle() except 0:
+    """The handle of this thread's context."""
+    cdef void *made = NULL
+    with _lock:
+        _open()
+        context = libraries.context()
+        if context not in _handles:
+            _check(cublasLtCreate(&made), "a handle on this GPU")
+            _handles[context] = <size_t> made
+        return _handles[context]
+
+
+cdef int _check(int status, what) except -1:
+    if status:
+        text = cublasLtGetStatusString(status).decode()
+        raise (NoWay if status == NOT_SUPPORTED else DeviceError)(f"cuBLASLt: expected {what}, got {text}")
+    return 0
+
+
+def why_not():
+    """Why the library is not to be used on this thread's GPU; '' where it is."""
+    try:
+        _handle()
+    except DeviceError as e:
+        return str(e)
+    return ""
+
+
+def available():
+    """Whether the library is there and works with this thread's GPU."""
+    return not why_not()
+
+
+def matmul(*arguments, **options):
+    """`MatMul` of the same arguments, or None where the library is not there or has no way to compute it."""
+    if not available():
+        return None
+    try:
+        return MatMul(*arguments, **options)
+    except NoWay:
+        return None
+
+
+cdef int _run(const cg_command *command, void *stream) noexcept nogil:
+    cdef const cg_matmul *c = <const cg_matmul *> command.state
+    return -c.function(c.handle, c.desc, &c.alpha, c.a, c.a_layout, c.b, c.b_layout, &c.beta, c.c, c.d_layout, c.d, c.d_layout, &c.algo,
+                       c.workspace, c.workspace_size, stream)
+
+
+cdef class _Layouts:
+    """How the three matrices lie; shared by a product and its clones."""
+
+    cdef void *a
+    cdef void *b
+    cdef void *d
+
+    def __dealloc__(self):
+        if self.a != NULL:
+            cublasLtMatrixLayoutDestroy(self.a)
+        if self.b != NULL:
+            cublasLtMatrixLayoutDestroy(self.b)
+        if self.d != NULL:
+            cublasLtMatrixLayoutDestroy(self.d)
+
+    cdef void *make(self, int kind, uint64_t rows, uint64_t columns, int64_t ld, int32_t batch, int64_t offset) except NULL:
+        cdef void *made = NULL
+        _check(cublasLtMatrixLayoutCreate(&made, kind, rows, columns, ld), f"a matrix of {rows} x {columns}")
+        if batch > 1:
+            cublasLtMatrixLayoutSetAttribute(made, LAYOUT_BATCH_COUNT, &batch, sizeof(batch))
+            cublasLtMatrixLayoutSetAttribute(made, LAYOUT_BATCH_OFFSET, &offset, sizeof(offset))
+        return made
+
+
+cdef class MatMul:
+    """out = a b + bias + added, then relu: a command. a, b, out, bias, added: buffers (`B`).
+
+    a: (m, k), transposed (k, m); b: (k, n), transposed (n, k); out: (m, n), all row-major with lda, ldb, ldc elements from one row to the
+    next (0: dense); `batch` of them with batch_a, batch_b, batch_c elements from one to the next (None: dense; 0: the same for all).
+    bias: (n,). added: of out's form. dtype: 'f4', 'f8', 'f2' or 'b2' (bfloat16); halves are summed in float32; tf32: float32 products
+    are of numbers rounded to ten bits. scratch: bytes that it wants in the last buffer, at most `workspace`; buffers are best
+    aligned to 256 bytes. Same operands, same bits.
+    Raises `ValueError` for sizes below one, `NoWay` where the library does not compute it, `DeviceError` where it is not there.
+    """
+
+    cdef cg_matmul call
+    cdef _Layouts layouts
+    cdef object made  # (a, b, out, bias, added, dtype)
+    cdef list alignments  # for which the way was chosen: a, b, added, out in the library's order
+    cdef readonly str name
+    cdef readonly size_t scratch
+
+    def __init__(self, a, b, out, int64_t m, int64_t n, int64_t k, *, str dtype="f4", int64_t batch=1, transpose_a=False,
+                 transpose_b=False, int64_t lda=0, int64_t ldb=0, int64_t ldc=0, batch_a=None, batch_b=None, batch_c=None, bias=None,
+                 relu=False, added=None, tf32=False, size_t workspace=WORKSPACE):
+        if min(m, n, k, batch) < 1:
+            raise ValueError(f"matmul: expected sizes of at least one, got m={m}, n={n}, k={k}, batch={batch}")
+        if dtype not in _TYPES:
+            raise ValueError(f"matmul: expected one of {', '.join(_TYPES)}, got {dtype}")
+        cdef int kind = _TYPES[dtype][0]
+        cdef bint ta = transpose_a, tb = transpose_b
+        self.call.handle = <void *> _handle()
+        lda, ldb, ldc = lda or (m if ta else k), ldb or (k if tb else n), ldc or n
+        self.name = f"cublaslt_{dtype}_{m}x{n}x{k}" + (f"x{batch}" if batch > 1 else "")
+        self.call.command.run, self.call.command.state = _run, &self.call
+        self.call.function = cublasLtMatmul
+        if dtype == "f8":
+            self.call.alpha.d, self.call.beta.d = 1, 1 if added is not None else 0
+        else:
+            self.call.alpha.f, self.call.beta.f = 1, 1 if added is not None else 0
+        self.layouts = _Layouts()
+        self.layouts.a = self.layouts.make(kind, k if tb else n, n if tb else k, ldb, batch, n * k if batch_b is None else batch_b)
+        self.layouts.b = self.layouts.make(kind, m if ta else k, k if ta else m, lda, batch, m * k if batch_a is None else batch_a)
+        self.layouts.d = self.layouts.make(kind, n, m, ldc, batch, m * n if batch_c is None else batch_c)
+        self.call.a_layout, self.call.b_layout, self.call.d_layout = self.layouts.a, self.layouts.b, self.layouts.d
+        self.made = (a, b, out, bias, added, dtype, bool(tf32), ta, tb, bool(relu))
+        self._describe()
+        self.alignments = [_alignment(x.offset) for x in (b, a, out if added is None else added, out)]
+        self.scratch = workspace
+        self._choose()
+
+    def __dealloc__(self):
+        if self.call.desc != NULL:
+            cublasLtMatmulDescDestroy(self.call.desc)
+
+    cdef int _describe(self) except -1:
+        """The description of the product; it holds the bias's address, so each clone has its own."""
+        bias = self.made[3]
+        dtype, tf32, ta, tb, relu = self.made[5:]
+        cdef int compute = COMPUTE_64F if dtype == "f8" else COMPUTE_TF32 if tf32 and dtype == "f4" else COMPUTE_32F
+        cdef int32_t op_a = OP_T if tb else OP_N, op_b = OP_T if ta else OP_N
+        cdef uint32_t epilogue = EPILOGUE_DEFAULT
+        cdef uint64_t somewhere = ALIGNED  # the heuristic wants to see an address
+        _check(cublasLtMatmulDescCreate(&self.call.desc, compute, R_64F if dtype == "f8" else R_32F), f"a product of {dtype}")
+        cublasLtMatmulDescSetAttribute(self.call.desc, DESC_TRANSA, &op_a, sizeof(op_a))
+        cublasLtMatmulDescSetAttribute(self.call.desc, DESC_TRANSB, &op_b, sizeof(op_b))
+        if bias is not None:
+            epilogue = EPILOGUE_RELU_BIAS if relu else EPILOGUE_BIAS
+            cublasLtMatmulDescSetAttribute(self.call.desc, DESC_BIAS_POINTER, &somewhere, sizeof(somewhere))
+        elif relu:
+            epilogue = EPILOGUE_RELU
+        _check(cublasLtMatmulDescSetAttribute(self.call.desc, DESC_EPILOGUE, &epilogue, sizeof(epilogue)), "bias and relu")
+        return 0
+
+    cdef int _choose(self) except -1:
+        """The library's choice for these alignments and at most so much scratch."""
+        cdef void *pref = NULL
+        cdef cg_lt_heuristic result
+        cdef int found = 0, status = 0
+        cdef uint32_t aligned
+        cdef uint64_t most = self.scratch
+        memset(&result, 0, sizeof(result))
+        _check(cublasLtMatmulPreferenceCreate(&pref), "a preference")
+        cublasLtMatmulPreferenceSetAttribute(pref, PREF_WORKSPACE, &most, sizeof(most))
+        for i, x in enumerate(self.alignments):
+            aligned = x
+            cublasLtMatmulPreferenceSetAttribute(pref, PREF_ALIGNMENT_A + i, &aligned, sizeof(aligned))
+        status = cublasLtMatmulAlgoGetHeuristic(self.call.handle, self.call.desc, self.call.a_layout, self.call.b_layout,
+                                                self.call.d_layout, self.call.d_layout, pref, 1, &result, &found)
+        cublasLtMatmulPreferenceDestroy(pref)
+        _check(status or result.state or (0 if found else NOT_SUPPORTED), f"a way to compute {self.name}")
+        self.call.algo, self.call.workspace_size = result.algo, result.workspace
+        self.scratch = result.workspace
+        return 0
+
+    @property
+    def address(self):
+        """Address of the command."""
+        return <size_t> &self.call.command
+
+    def set_buffers(self, list addresses):
+        """Writes the addresses of the buffers; where they are aligned to fewer bytes than was thought, the way is chosen again."""
+        cdef uint64_t place
+        a, b, out, bias, added = self.made[:5]
+        if added is None:
+            added = out
+        found = [addresses[x.slot] + x.offset for x in (b, a, added, out)]
+        if bias is not None:
+            place = addresses[bias.slot] + bias.offset
+            _check(cublasLtMatmulDescSetAttribute(self.call.desc, DESC_BIAS_POINTER, &place, sizeof(place)), "a bias")
+        least = [min(old, _alignment(new)) for old, new in zip(self.alignments, found)]
+        if least != self.alignments:
+            self.alignments = least
+            self._choose()
+        self.call.a, self.call.b = <const void *> <size_t> found[0], <const void *> <size_t> found[1]
+        self.call.c, self.call.d = <const void *> <size_t> found[2], <void *> <size_t> found[3]
+        self.call.workspace = <void *> <size_t> addresses[SLOT_SCRATCH] if self.scratch else NULL
+
+    def clone(self):
+        """Another one with buffers of its own."""
+        cdef MatMul other = MatMul.__new__(MatMul)
+        other.call = self.call
+        other.call.desc = NULL
+        other.call.command.state = &other.call
+        other.layouts, other.made, other.alignments = self.layouts, self.made, list(self.alignments)
+        other.name, other.scratch = self.name, self.scratch
+        other._describe()
+        return other
+
+    def explain(self, int result):
+        """What a result of `run` means."""
+        return f"cuBLASLt: {self.name}: {cublasLtGetStatusString(-result).decode()}"
+
+    def __repr__(self):
+        a, b, out, bias, added, _, tf32, ta, tb, relu = self.made
+        words = [w for w, there in (("a'", ta), ("b'", tb), ("bias", bias), ("relu", relu), ("added", added), ("tf32", tf32)) if there]
+        return " ".join([self.name, *words])
+
+
+def _alignment(address):
+    """Bytes to which an address is aligned, at most 256."""
+    return min(address & -address, ALIGNED) if address else ALIGNED
