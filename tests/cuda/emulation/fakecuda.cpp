@@ -696,6 +696,11 @@ API cuStreamBeginCapture_v2(void *stream, int mode) {
     captures += mode != 2;
     return SUCCESS;
 }
+/* What stand-ins of libraries put on a stream. */
+API cuLaunchHostFunc(void *stream, void (*f)(void *), void *data) {
+    IN_CONTEXT;
+    return put(stream, [=] { return f(data), SUCCESS; });
+}
 API cuStreamIsCapturing(void *stream, int *status) {
     LOCKED;
     const Stream *s = stream_of(stream);
