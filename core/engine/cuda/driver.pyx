@@ -396,6 +396,8 @@ cdef class Commands:
                     break
         if result:
             items = [c for c in self.keep if not hasattr(c, "host")]
+            if hasattr(items[i], "explain"):  # a library's, with errors of its own
+                raise DeviceError(items[i].explain(result))
             check(result, getattr(items[i], "name", "command"))
         return 0
 

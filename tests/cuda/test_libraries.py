@@ -1,0 +1,294 @@
+"""cuBLASLt, cuDNN and NCCL: our soft links on stand-ins of the libraries, against NumPy; where NVIDIA's packages are, against their headers."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from cuda.conftest import REAL
+from cuda.fakes import API, VARIABLES, build
+
+from cogkit.engine.cuda import cublaslt, libraries
+from cogkit.engine.cuda.device import device
+from cogkit.engine.cuda.driver import B, Commands, Graph
+from cogkit.errors import DeviceError
+
+SCRATCH = B(-1)
+FLOATS = {"f4": np.float32, "f8": np.float64, "f2": np.float16, "b2": np.uint16}
+TOLERANCE = {"f4": 2e-6, "f8": 1e-14, "f2": 2e-3, "b2": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def fakes(tmp_path_factory):
+    """The stand-ins in the places of the libraries; on a machine with a GPU the libraries themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not REAL:
+            folder = API.parents[2] / "build" / "cuda_fakes"
+            for name, variable in VARIABLES.items():
+                patch.setenv(variable, str(build(name, folder)))
+        libraries.forget()
+        yield
+    libraries.forget()
+
+
+@pytest.fixture(scope="module")
+def gpu(fakes, cuda_driver):
+    """The device, its context this thread's."""
+    d = device()
+    with d.active():
+        yield d
+
+
+def to_bytes(x, dtype):
+    """An array in a type of the libraries; bfloat16 as its bits."""
+    if dtype != "b2":
+        return np.ascontiguousarray(x, FLOATS[dtype])
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def to_floats(x, dtype):
+    return (x.astype(np.uint32) << 16).view(np.float32).astype(np.float64) if dtype == "b2" else x.astype(np.float64)
+
+
+class Buffers:
+    """Buffers on the device: arrays in, then what they hold."""
+
+    def __init__(self, gpu, arrays, scratch=0):
+        self.gpu, self.arrays = gpu, arrays
+        self.memory = [gpu.alloc(a.nbytes) for a in arrays]
+        for m, a in zip(self.memory, arrays, strict=True):
+            gpu.write(m.address, a)
+        self.memory.append(gpu.alloc(max(scratch, 1)))
+        self.addresses = [m.address for m in self.memory]
+
+    def read(self, i):
+        return self.gpu.read(self.addresses[i], self.arrays[i].shape, self.arrays[i].dtype)
+
+
+def run(gpu, command, buffers, way="eager"):
+    """Runs a command; 'graph': captured and replayed."""
+    command.set_buffers(buffers.addresses)
+    commands = Commands([command])
+    if way == "graph":
+        Graph(commands, gpu.stream_handle).run(gpu.stream_handle)
+    else:
+        commands.run(gpu.stream_handle)
+    gpu.finish()
+
+
+# where libraries are --------------------------------------------------------------------------------------------------------------
+
+
+def python(code, **environment):
+    """Output of a Python of its own, without the libraries and the driver of this one."""
+    given = {k: v for k, v in os.environ.items() if not k.startswith("COGKIT_LIB")}
+    done = subprocess.run([sys.executable, "-c", code], env={**given, **environment}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["cublaslt"])
+def test_without_the_library(name):
+    code = f"from cogkit.engine.cuda import {name} as m; print(m.available(), m.why_not())"
+    known = libraries.KNOWN[name]
+    assert python(code, **{known.variable: "none"}) == f"False {known.title}: not used, for ${known.variable} is none"
+    said = python(code, **{known.variable: "/nowhere/lib.so"})
+    assert said.startswith(f"False {known.title}: expected the library that ${known.variable} names, got none (/nowhere/lib.so")
+    said = python(code, COGKIT_LIBCUDA="/nowhere")
+    assert said.startswith(f"False {known.title}: expected ")
+
+
+def test_search_order(tmp_path, fakes):
+    """Packages beside Python's own, the newest CUDA that the driver runs; a library that is loaded already goes before them."""
+    fake = build("cublaslt", API.parents[2] / "build" / "cuda_fakes")
+    for package, name in (("cu12", "libcublasLt.so.12"), ("cu13", "libcublasLt.so.13")):
+        (tmp_path / "nvidia" / package / "lib").mkdir(parents=True)
+        (tmp_path / "nvidia" / package / "lib" / name).symlink_to(fake)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from cogkit.engine.cuda import libraries as l\n"
+        "l.driver_version = lambda: VERSION\n"
+        "print(l.find('cublaslt').path, l.find('cublaslt').version, l.versions()['cuBLASLt'])"
+    )
+    for version, name in (
+        (0, "cu13/lib/libcublasLt.so.13"),
+        (13000, "cu13/lib/libcublasLt.so.13"),
+        (12080, "cu12/lib/libcublasLt.so.12"),
+    ):
+        path = str(tmp_path / "nvidia" / name)
+        assert python(code.replace("VERSION", str(version))) == f"{path} 13.1.0 13.1.0 ({path})"
+
+
+def test_library_for_a_newer_driver():
+    library = libraries.Library(libraries.KNOWN["cublaslt"], "lib.so", ctypes.CDLL(None))
+    with pytest.raises(DeviceError, match="expected a driver for CUDA 99 or later, got one for"):
+        library.runs_on(99000)
+    with pytest.raises(DeviceError, match=r"cuBLASLt \(lib.so\): expected a version with cublasLtNothing, got an older one"):
+        library.address("cublasLtNothing")
+
+
+# cuBLASLt -------------------------------------------------------------------------------------------------------------------------
+
+PRODUCTS = [  # m, n, k, batch, a transposed, b transposed
+    (5, 7, 3, 1, False, False),
+    (5, 7, 3, 1, True, False),
+    (5, 7, 3, 1, False, True),
+    (4, 6, 8, 1, True, True),
+    (1, 9, 5, 1, False, False),
+    (8, 1, 16, 3, False, True),
+    (3, 4, 5, 4, True, False),
+]
+
+
+def product(a, b, bias, relu, added):
+    y = a @ b
+    y = y + bias if bias is not None else y
+    y = y + added if added is not None else y
+    return np.maximum(y, 0) if relu else y
+
+
+@pytest.mark.parametrize("dtype", list(FLOATS))
+@pytest.mark.parametrize("m, n, k, batch, ta, tb", PRODUCTS)
+def test_matmul(gpu, dtype, m, n, k, batch, ta, tb):
+    random = np.random.default_rng(m + n)
+    a, b = random.standard_normal((batch, m, k)), random.standard_normal((batch, k, n))
+    bias, added = random.standard_normal(n), random.standard_normal((batch, m, n))
+    stored = [a.swapaxes(1, 2) if ta else a, b.swapaxes(1, 2) if tb else b, np.zeros((batch, m, n)), bias, added]
+    arrays = [to_bytes(x, dtype) for x in stored]
+    a, b, _, bias, added = (to_floats(x, dtype) for x in arrays)
+    a, b = a.swapaxes(1, 2) if ta else a, b.swapaxes(1, 2) if tb else b
+    buffers = Buffers(gpu, arrays)
+    for with_bias, relu, with_added in itertools.product((False, True), repeat=3):
+        call = cublaslt.matmul(B(0), B(1), B(2), m, n, k, dtype=dtype, batch=batch, transpose_a=ta, transpose_b=tb, relu=relu,
+                               bias=B(3) if with_bias else None, added=B(4) if with_added else None)  # fmt: skip
+        if dtype == "f8" and (with_bias or relu):  # not in the library
+            assert call is None or REAL
+            continue
+        buffers.memory[-1] = gpu.alloc(max(call.scratch, 1))
+        buffers.addresses[-1] = buffers.memory[-1].address
+        want = product(a, b, bias if with_bias else None, relu, added if with_added else None)
+        for way, command in (("eager", call), ("graph", call.clone())):
+            run(gpu, command, buffers, way)
+            np.testing.assert_allclose(to_floats(buffers.read(2), dtype), want, atol=TOLERANCE[dtype] * 8, rtol=TOLERANCE[dtype])
+
+
+def test_matmul_inside_others(gpu):
+    """Leading dimensions, an operand that all of a batch share, tf32, and operands at odd places: the way is chosen again for these."""
+    random = np.random.default_rng(0)
+    a, b, y = (random.standard_normal(s).astype("f4") for s in ((3, 4, 9), (7, 11), (3, 4, 8)))
+    call = cublaslt.MatMul(
+        B(0), B(1, 4), B(2, 8), 4, 5, 6, batch=3, lda=9, ldb=11, ldc=8, batch_a=36, batch_b=0, batch_c=32, tf32=True
+    )
+    assert repr(call) == "cublaslt_f4_4x5x6x3 tf32"
+    buffers = Buffers(gpu, [a, b, y], call.scratch)
+    run(gpu, call, buffers)
+    want = y.copy()
+    want[:, :, 2:7] = a[:, :, :6] @ b[:6, 1:6]
+    np.testing.assert_allclose(buffers.read(2), want, rtol=1e-2 if REAL else 1e-5, atol=1e-2 if REAL else 1e-6)
+    buffers.addresses[0] += 4  # a is aligned to 4 bytes only
+    run(gpu, call, buffers, "graph")
+    want[:, :, 2:7] = np.roll(a.reshape(-1), -1).reshape(a.shape)[:, :, :6] @ b[:6, 1:6]
+    np.testing.assert_allclose(buffers.read(2), want, rtol=1e-2 if REAL else 1e-5, atol=1e-2 if REAL else 1e-6)
+
+
+@pytest.mark.skipif(REAL, reason="asks the stand-in")
+def test_matmul_scratch(gpu, monkeypatch):
+    monkeypatch.setenv("FAKE_CUBLASLT_SCRATCH", "4096")
+    a = np.eye(3, dtype="f4")
+    call = cublaslt.MatMul(B(0), B(1), B(2), 3, 3, 3)
+    assert call.scratch == 4096
+    buffers = Buffers(gpu, [a, 2 * a, a], call.scratch)
+    run(gpu, call.clone(), buffers)
+    np.testing.assert_array_equal(buffers.read(2), 2 * a)
+    assert cublaslt.matmul(B(0), B(1), B(2), 3, 3, 3, workspace=1024) is None
+    with pytest.raises(
+        DeviceError, match="cuBLASLt: expected a way to compute cublaslt_f4_3x3x3, got CUBLAS_STATUS_NOT_SUPPORTED"
+    ):
+        cublaslt.MatMul(B(0), B(1), B(2), 3, 3, 3, workspace=1024)
+
+
+def test_matmul_refuses(gpu):
+    with pytest.raises(ValueError, match="expected sizes of at least one, got m=0"):
+        cublaslt.matmul(B(0), B(1), B(2), 0, 3, 3)
+    with pytest.raises(ValueError, match="expected one of f4, f8, f2, b2, got i4"):
+        cublaslt.matmul(B(0), B(1), B(2), 1, 3, 3, dtype="i4")
+    call = cublaslt.MatMul(B(0), B(1), B(2), 3, 3, 3)
+    assert "CUBLAS_STATUS_INVALID_VALUE" in call.explain(-7)
+
+
+@pytest.mark.skipif(REAL, reason="the stand-in knows where memory of the device is")
+def test_matmul_outside_memory(gpu):
+    a = np.eye(3, dtype="f4")
+    call = cublaslt.MatMul(B(0), B(1), B(2), 300, 3, 300)
+    with pytest.raises(DeviceError, match="cublaslt_f4_300x3x300"):
+        run(gpu, call, Buffers(gpu, [a, a, a]))
+
+
+# our constants and prototypes -----------------------------------------------------------------------------------------------------
+
+
+def headers(*needed):
+    """Folders of NVIDIA's headers of this Python's packages and of the CUDA toolkit; skips where one is missing."""
+    from pathlib import Path
+
+    found = [p for f in sys.path for p in sorted(Path(f or ".").glob("nvidia/*/include"))]
+    found += [p for p in (Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "include"),) if p.is_dir()]
+    for name in needed:
+        if not any((p / name).exists() for p in found):
+            pytest.skip(f"needs NVIDIA's {name}, which no package here brings")
+    return [f"-I{p}" for p in found]
+
+
+CHECK = """
+#include <type_traits>
+#include <cstddef>
+template <class T> struct shape;  // a function: its sizes, one by one
+template <class R, class... A> struct shape<R (*)(A...)> {
+    static constexpr size_t count = sizeof...(A);
+    static constexpr bool same(const size_t *sizes) {
+        size_t own[] = {sizeof(A)..., 0};
+        for (size_t i = 0; i < count; i++) if (own[i] != sizes[i]) return false;
+        return true;
+    }
+    static constexpr size_t sizes[] = {sizeof(A)..., 0};
+};
+template <class Ours, class Theirs> constexpr bool fits() {
+    return shape<Ours>::count == shape<Theirs>::count && shape<Ours>::same(shape<Theirs>::sizes);
+}
+#define FITS(ours, theirs) static_assert(fits<ours, decltype(&theirs)>(), #theirs)
+"""
+
+
+def compile_check(tmp_path, api, includes, folders, lines):
+    """Compiles assertions that our names, numbers and prototypes are NVIDIA's."""
+    names = re.findall(r"^\s+CG_(\w+) = ", (API / api).read_text(), re.M) if api else []
+    text = "".join(f'#include "{i}"\n' for i in includes) + CHECK + "\n".join(lines)
+    text += "".join(f'\nstatic_assert(CG_{n} == (int){n}, "{n}");' for n in names)
+    source = tmp_path / "check.cpp"
+    source.write_text(text + "\n")
+    done = subprocess.run(
+        ["g++", "-std=c++17", "-fsyntax-only", "-w", f"-I{API}", *folders, str(source)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[:4000]
+    return len(names)
+
+
+def test_cublaslt_is_as_in_the_headers(tmp_path):
+    folders = headers("cublasLt.h", "cuda_runtime_api.h")
+    functions = {"create": "Create", "version": "GetVersion", "text": "GetStatusString", "desc_create": "MatmulDescCreate", "matmul": "Matmul",
+                 "layout_create": "MatrixLayoutCreate", "pref_create": "MatmulPreferenceCreate", "choose": "MatmulAlgoGetHeuristic"}  # fmt: skip
+    lines = [f"FITS(cg_lt_{ours}_t, cublasLt{theirs});" for ours, theirs in functions.items()]
+    for what in ("MatmulDesc", "MatrixLayout", "MatmulPreference"):
+        lines += [f"FITS(cg_lt_set_t, cublasLt{what}SetAttribute);", f"FITS(cg_lt_destroy_t, cublasLt{what}Destroy);"]
+    for ours, theirs in (("cg_lt_algo", "cublasLtMatmulAlgo_t"), ("cg_lt_heuristic", "cublasLtMatmulHeuristicResult_t")):
+        lines.append(f"static_assert(sizeof({ours}) == sizeof({theirs}) && alignof({ours}) == alignof({theirs}));")
+    for ours, theirs in (("workspace", "workspaceSize"), ("state", "state"), ("waves", "wavesCount")):
+        lines.append(f"static_assert(offsetof(cg_lt_heuristic, {ours}) == offsetof(cublasLtMatmulHeuristicResult_t, {theirs}));")
+    assert compile_check(tmp_path, "cublaslt_api.h", ["cublaslt_api.h", "cublasLt.h"], folders, lines) > 25
