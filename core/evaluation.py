@@ -24,14 +24,16 @@ class Evaluated:
 
         arguments: {variable: data}, or the data of the only argument. Raises `ValueError` for missing or ill-shaped feeds.
         """
-        values = runtime.evaluate(self._graph(), arguments, outputs, False, as_numpy)
+        with runtime.on(device):
+            values = runtime.evaluate(self._graph(), arguments, outputs, False, as_numpy)
         return next(iter(values.values())) if len(values) == 1 else values
 
     def forward(
         self, arguments: Any, outputs: Any = None, keep_for_backward: Any = None, device=None, as_numpy: bool = True
     ) -> tuple[Any, dict]:
         """Computes outputs and keeps what `backward` needs: (state, {output: array}); state is None when nothing is kept."""
-        return runtime.forward(self._graph(), arguments, outputs, keep_for_backward, as_numpy)
+        with runtime.on(device):
+            return runtime.forward(self._graph(), arguments, outputs, keep_for_backward, as_numpy)
 
     def backward(self, state: Any, root_gradients: Any, variables: Any, as_numpy: bool = True) -> dict:
         """Gradients of the kept outputs with respect to `variables`, as {variable: array}."""
@@ -44,7 +46,8 @@ class Evaluated:
 
         Returns an array for one variable, else {variable: array}; with `outputs`, a pair (gradients, {output: value}).
         """
-        return runtime.grad(self._graph(), at, wrt, outputs, grad_root, as_numpy)
+        with runtime.on(device):
+            return runtime.grad(self._graph(), at, wrt, outputs, grad_root, as_numpy)
 
     def train(
         self,

@@ -37,6 +37,11 @@ def restart(seed: int) -> None:
     _serial, _seed = itertools.count(), seed
 
 
+def generator(purpose: int) -> np.random.Generator:
+    """The numbers of an initialiser: they depend on the run's seed and on this number alone."""
+    return np.random.Generator(np.random.Philox(key=[_seed & (2**64 - 1), purpose]))
+
+
 class Initializer:
     """A distribution of initial values. `kind`, `scale` and the ranks say which; `fans` gives inputs and outputs of one weight tensor.
 
@@ -86,7 +91,7 @@ class Initializer:
 
     def __call__(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         purpose = next(_serial) if self.purpose is None else self.purpose
-        r = np.random.Generator(np.random.Philox(key=[_seed & (2**64 - 1), purpose]))
+        r = generator(purpose)
         s = self.scale
         if self.kind == "bilinear":
             return _bilinear(shape).astype(dtype)

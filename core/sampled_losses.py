@@ -171,9 +171,9 @@ def hierarchical_softmax_layer(
         raise ValueError(here(f"hierarchical_softmax_layer: expected an input of shape (inputs,), got {x!r}"))
     each, size = math.ceil(label_dim / groups), x.shape[0]
     w1 = ops.parameter((size, groups), init=glorot_normal(), name="hsoftmax_w1")
-    b1 = ops.parameter((groups,), init=0, name="hsoftmax_b1")
+    b1 = ops.parameter((groups,), init=glorot_normal(), name="hsoftmax_b1")
     w2 = ops.parameter((groups, size, each), init=glorot_normal(), name="hsoftmax_w2s")
-    b2 = ops.parameter((groups, each), init=0, name="hsoftmax_b2s")
+    b2 = ops.parameter((groups, each), init=glorot_normal(), name="hsoftmax_b2s")
     of_groups = ops.softmax(ops.times(x, w1) + b1)
 
     group = ops.floor(label_index / each)

@@ -6,6 +6,7 @@ In a message `@` is the line of the use itself and `@x` that where the variable 
 import errno
 import json
 import os
+import re
 import struct
 
 import numpy as np
@@ -505,11 +506,11 @@ wrong(
 )
 wrong(
     "no GPU",
-    lambda: C.gpu(0),
-    "device: expected a GPU number 0, got none; this build has the CPU engine only (python -m cogkit doctor)",
+    lambda: C.gpu(77),
+    re.compile("device: expected the number of a GPU that is there, got 77 of .*; see python -m cogkit doctor"),
     DeviceError,
 )
-wrong("engine", lambda: C.device.use_engine("none").__enter__(), "engine: expected one of reference, cpu, got 'none'")
+wrong("engine", lambda: C.device.use_engine("none").__enter__(), "engine: expected one of reference, cpu, cuda, got 'none'")
 
 # ------------------------------------------------------------------------------------------------------------------- sequences
 S = C.sequence
@@ -651,6 +652,9 @@ for row in (*WRONG, *WRONG_SAMPLED, *WRONG_TRAINING):
 
 @pytest.mark.parametrize(("use", "message", "kind"), ROWS)
 def test_the_exact_words(use, message, kind):
+    if isinstance(message, re.Pattern):  # what it says besides depends on the machine
+        assert message.fullmatch(told(use, kind))
+        return
     for name, x in sorted(NAMED.items(), key=lambda item: -len(item[0])):
         message = message.replace(f"(@{name})", f"({x.where})")
     for name, where in HERE.items():

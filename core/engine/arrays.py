@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cogkit.engine.device import DeviceDescriptor, use_default_device
+from cogkit.engine.device import DeviceDescriptor, all_devices, cpu
 from cogkit.errors import DeviceError, here
 from cogkit.variables import aligned_empty, sanitize_dtype, sanitize_shape
 
@@ -94,7 +94,7 @@ class ArrayMixin:
     @property
     def device(self) -> DeviceDescriptor:
         """Where the numbers are."""
-        return use_default_device()
+        return cpu()
 
     def asarray(self, dtype: Any = None) -> Any:
         """A copy, as a NumPy array; a sparse one of two axes as a CSR matrix."""
@@ -312,5 +312,6 @@ class NDArrayView(ArrayMixin):
 
 
 def _check_device(device: Any) -> None:
-    if device is not None and device != use_default_device():
-        raise DeviceError(f"NDArrayView: expected {use_default_device()}, got {device}; it is the only device here")
+    if device is not None and device != cpu() and device not in all_devices():
+        have = ", ".join(map(str, all_devices()))
+        raise DeviceError(f"NDArrayView: expected a device that is there ({have}), got {device}")

@@ -9,7 +9,7 @@ import numpy as np
 
 from cogkit import variables
 from cogkit.collector import paused_collector
-from cogkit.engine import ENGINES, current_engine, half_forms
+from cogkit.engine import compile_graph, current_engine, half_forms
 from cogkit.engine.arrays import Lease, NDArrayView
 from cogkit.engine.feeds import bind_feeds
 from cogkit.engine.seeding import Run, random_state
@@ -178,7 +178,7 @@ class Executable:
         return graph, self._engine(graph, True)
 
     def _engine(self, graph: Graph, main: bool) -> Any:
-        plan = ENGINES[self.engine](graph)
+        plan = compile_graph(self.engine, graph)
         if main and (self.reuse or self.lend) and hasattr(plan, "keep_outputs"):
             plan.keep_outputs(0 if self.lend else len(self.request.outputs), not self.lend)
         return plan

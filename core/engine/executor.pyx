@@ -1,6 +1,7 @@
 """The executor: runs the instructions of a bound plan in order, without the GIL, and places buffers in one arena."""
 
 import time
+from operator import itemgetter
 
 from libc.stdint cimport int64_t, uint64_t
 from libcpp.vector cimport vector
@@ -25,25 +26,28 @@ cdef class Executor:
 
     cdef vector[const cg_call *] calls
     cdef object keep
-    cdef list checked  # (calls up to and with it, it) of those that may fail
+    cdef list checked  # (calls up to and with it, its check) of those that may fail
 
     def __init__(self, calls):
         self.keep = list(calls)
-        self.checked = [(i + 1, c) for i, c in enumerate(self.keep) if hasattr(c, "check")]
+        self.checked = [(i + 1, c.check) for i, c in enumerate(self.keep) if hasattr(c, "check")]
         for c in self.keep:
             self.calls.push_back(<const cg_call *> <size_t> c.address)
 
-    def run(self, uint64_t seed, int64_t step, int64_t sample):
-        """Runs them all; raises what a user's function raises, without running what follows."""
+    def run(self, uint64_t seed, int64_t step, int64_t sample, told=()):
+        """Runs them all; raises what a user's function raises, without running what follows.
+
+        told: pairs (calls, what is called when so many are done).
+        """
         cdef cg_context context
         cdef size_t i, begin = 0, end, n = self.calls.size()
         context.seed, context.step, context.sample = seed, step, sample
-        for last, call in self.checked:
+        for last, tell in sorted([*self.checked, *told], key=itemgetter(0)) if told else self.checked:
             end = last
             with nogil:
                 for i in range(begin, end):
                     self.calls[i].run(self.calls[i], &context)
-            call.check()
+            tell()
             begin = end
         with nogil:
             for i in range(begin, n):

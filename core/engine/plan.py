@@ -13,7 +13,7 @@ from cogkit.engine.executor import place_buffers
 from cogkit.engine.table import KernelTable
 from cogkit.engine.user import calls_of
 from cogkit.lowering.fuse import fuse
-from cogkit.lowering.ir import Graph
+from cogkit.lowering.ir import Graph, Node
 from cogkit.lowering.layout import PLAIN, assign_layouts, holder, root_of
 from cogkit.lowering.memory import Storage, place
 from cogkit.lowering.sparse import CSR
@@ -81,6 +81,7 @@ class Binding:
                         self.plan.rowless[id(b)] = made
                 self.outputs[id(b)] = made
         self.kept: list[np.ndarray] | None = None  # the plan's own arrays that `run` gives, made once
+        self.coming: list[tuple[int, list[tuple[int, np.ndarray]]]] | None = None  # those of them that come while it runs
 
     def fit(self, sizes: dict) -> bool:
         """Takes the calls over to other numbers of rows; False where that needs other calls than there are."""
@@ -100,6 +101,20 @@ class Binding:
             self.executor = self.plan.executor(self.calls)
         self.settle(sizes)
         return True
+
+    def order(self) -> list[tuple[int, list[int]]]:
+        """(calls, outputs) in the order in which outputs of the plan's own are ready: once so many calls are done nobody writes them."""
+        plan, written = self.plan, {}
+        for step, _, end in self.first:
+            for v in step.outputs:
+                at = step.attrs["target"] if step.kind == "reorder" else step.layouts.get(v, PLAIN)
+                written[id(plan.stores.get(holder(v, at)))] = end
+        found: dict[int, list[int]] = {}
+        for i, v in enumerate(plan.graph.outputs[plan.kept :], plan.kept):
+            s = plan.stores[root_of(v), PLAIN]
+            if s.kind == "output" and not v.sparse and id(s) in written:
+                found.setdefault(written[id(s)], []).append(i)
+        return sorted(found.items())
 
     def bind(self, arena: Any, feeds: dict[Any, int]) -> None:
         """Gives every call its addresses. feeds: variable -> address of what is fed."""
@@ -132,6 +147,14 @@ class Binding:
 
 def _listed(made: Any) -> list[Any]:
     return made if isinstance(made, list) else [] if made is None else [made]
+
+
+def written_by(n: Node) -> list[Any]:
+    """The parameters and constants that a node writes."""
+    if n.name == "assign":
+        return [n.inputs[0].producer.leaf]
+    leaves = [v.producer.leaf for v in n.inputs if v.producer.op is None]
+    return [v for v in leaves if v.kind in ("Parameter", "Constant") and v.shape and not v.row_sparse] if n.op.writes else []
 
 
 class Plan:
@@ -168,6 +191,8 @@ class Plan:
                 self.stores[root, PLAIN] = Storage(root, kind, leaf)
         self.buffers: list[Storage] = list({id(b): b for b in self.stores.values()}.values())
         self.feeds = [b for b in self.buffers if b.kind == "feed"]
+        self.variables = list(dict.fromkeys(b.leaf for b in self.buffers if b.kind == "variable"))
+        self.written = list(dict.fromkeys(v for n in graph.effects for v in written_by(n)))
         self.bindings: OrderedDict[tuple, Binding] = OrderedDict()
         self.arena = self.empty(0)
         # of all values, also of those that are nowhere in memory: a sum over ones counts rows

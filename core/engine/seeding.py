@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["Run", "random_state", "set_seed"]
 
 
 class Run(NamedTuple):
-    """What random numbers depend on besides the node and the element."""
+    """What random numbers depend on besides the node and the element; who is told of results that come while it goes on."""
 
     seed: int
     step: int
     sample: int = 0
+    arrivals: Any = None  # `begin(order)` before it, `come([(output, array)], part)` in it; an engine may leave both out
 
 
 class _RandomState:

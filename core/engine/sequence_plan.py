@@ -39,7 +39,7 @@ class SequencePlan:
             made = self.graph.spaces[i]
             value = None
             if plan is not None:
-                value = plan.run(feeds, sizes, run)[0]
+                value = plan.run(feeds, sizes, run._replace(arrivals=None))[0]
             space = space_made(made, value, sizes)
             if made.kind[0] == "rows":
                 sizes[made.axes] = space

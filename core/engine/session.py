@@ -9,6 +9,7 @@ import numpy as np
 from cogkit import evaluation
 from cogkit.axis import Axis
 from cogkit.engine import current_engine
+from cogkit.engine.device import on_device
 from cogkit.engine.executable import Executable
 from cogkit.engine.feeds import bind_feeds
 from cogkit.engine.seeding import Run, random_state
@@ -138,10 +139,13 @@ def _has(f: Function, op: str) -> bool:
 class _State(NamedTuple):
     feeds: dict
     step: int
+    engine: str
 
 
 class Runtime:
     """What `Function` asks of the engine."""
+
+    on = staticmethod(on_device)
 
     def evaluate(self, f: Function, arguments: Any, outputs: Any, training: bool, as_numpy: bool = True) -> dict[Variable, Any]:
         """The values of outputs, as {variable: array}, or without `as_numpy` {variable: Value} in memory of the plan."""
@@ -171,7 +175,7 @@ class Runtime:
             ),
         )
         values = dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
-        return (_State(feeds, e.step) if training else None), values
+        return (_State(feeds, e.step, current_engine()) if training else None), values
 
     def backward(self, f: Function, state: _State, roots: Any, wrt: Any, as_numpy: bool = True) -> dict[Variable, Any]:
         """Gradients for given gradients of outputs."""
@@ -183,8 +187,9 @@ class Runtime:
         outs = [v.output if isinstance(v, Function) else v for v in roots]
         fed = [_gradient_input(f, v, _axes_of(f, v, g, state.feeds)) for v, g in zip(outs, roots.values(), strict=True)]
         e = _cache(f).get(
-            ("backward", tuple(map(id, fed)), tuple(map(id, wrt)), as_numpy, current_engine()),
+            ("backward", tuple(map(id, fed)), tuple(map(id, wrt)), as_numpy, state.engine),
             lambda: Executable(
+                engine=state.engine,
                 roots=dict(zip(outs, fed, strict=True)),
                 wrt=wrt,
                 training=True,

@@ -53,7 +53,7 @@ class Resizing:
             # a run that is broken off may have written already
             written = [(v, v.data.copy()) for v in written_by(self.plan.graph)]
             try:
-                found: list[Any] = self.plan.run(feeds, sizes, run)
+                found: list[Any] = self.plan.run(feeds, sizes, run._replace(arrivals=None))  # it may be run again
                 return found
             except Resized as e:
                 for v, data in written:

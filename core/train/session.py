@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from cogkit.engine.device import on_device
 from cogkit.errors import ModelFileError
 from cogkit.train.checkpoint import clear_leftovers
 from cogkit.train.configs import (
@@ -152,7 +153,12 @@ class TrainingSession:
         """Trains until max_samples, the end of the source or a False of a callback; then tests.
 
         Goes on at the newest checkpoint where the config says so; a training that a callback has ended stays ended.
+        device: where it runs (None: the default device).
         """
+        with on_device(device):
+            self._train()
+
+    def _train(self) -> None:
         begun = self._restore()
         more = not self._stopped
         while more:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.engine.device import on_device
 from cogkit.engine.executable import Executable
 from cogkit.engine.feeds import bind_feeds
 from cogkit.engine.seeding import Run, random_state
@@ -185,9 +186,10 @@ class Evaluator:
     def test_minibatch(self, arguments: Any, device: Any = None, distributed: bool = False) -> float:
         """The average of the metric over the samples of one minibatch; `distributed`: of the minibatches of all ranks.
 
-        Raises ValueError for feeds that do not fit.
+        device: as of `train_minibatch`. Raises ValueError for feeds that do not fit.
         """
-        total, samples = self.test_sums(arguments, distributed)
+        with on_device(device):
+            total, samples = self.test_sums(arguments, distributed)
         return total / samples if samples else 0.0
 
     def test_sums(self, arguments: Any, distributed: bool = False) -> tuple[float, int]:
@@ -359,9 +361,14 @@ class Trainer(Evaluator):
         learners: an update from what the other ranks have, False when none has data). outputs:
         functions or variables whose values are wanted. A pair (arguments, [flag a sequence]) says which sequences are new: the others go
         on where those of the minibatch before ended. is_sweep_end: for arrays, whether a sweep over the data ends here.
+        device: where it runs, which the first minibatch decides (None: the default device).
         Returns whether any learner goes on, with `outputs` a pair (that, {variable: array}). Raises ValueError for feeds that do
         not fit: missing, unknown, of another shape or number of samples.
         """
+        with on_device(device):
+            return self._minibatch(arguments, outputs, is_sweep_end)
+
+    def _minibatch(self, arguments: Any, outputs: Any, is_sweep_end: bool | None) -> Any:
         if _is_empty(arguments) and (self._distributed or not arguments):
             ends = any(bool(getattr(v, "end_of_sweep", False)) for v in arguments.values()) or bool(is_sweep_end)
             sums = [np.zeros(())] * (1 if self._metric is None else 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from cogkit.lowering.ir import Graph, Value
 from cogkit.lowering.layout import PLAIN, root_of
 from cogkit.lowering.sparse import ROWS
 from cogkit.lowering.steps import Step
+from cogkit.residence import bring, elsewhere
 from cogkit.variables import aligned_empty
 
 __all__ = ["CpuPlan"]
@@ -84,6 +86,9 @@ class CpuPlan(Plan):
     def run(self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any) -> list[np.ndarray]:
         """The arrays of the graph's outputs. feeds: variable -> array; sizes: row space -> rows; run: seed, step, sample."""
         with self.lock:
+            if elsewhere:  # values that another engine has newer
+                for v in self.variables:
+                    bring(v.place, v in self.written)
             b = self.binding(sizes)
             self._bind(b, feeds)
             for call in self.users:
@@ -96,7 +101,8 @@ class CpuPlan(Plan):
             if observers:
                 run_watched(Running(self, b, sizes, run))
             else:
-                b.executor.run(run.seed, run.step, run.sample)
+                told = () if run.arrivals is None else self.announced(b, run.arrivals, sizes)
+                b.executor.run(run.seed, run.step, run.sample, told)
             found = [self.fetch(b, v, feeds, sizes, False) for v in self.graph.outputs[: self.kept]]
             if b.kept is None or not self.all_outputs:
                 b.kept = [self.fetch(b, v, feeds, sizes, True) for v in self.graph.outputs[self.kept :]]
@@ -104,6 +110,14 @@ class CpuPlan(Plan):
             for i, array in zip(self.early, early, strict=True):
                 found[i] = array
             return found
+
+    def announced(self, b: Binding, arrivals: Any, sizes: dict) -> list[tuple[int, Any]]:
+        """What the executor calls when outputs are ready, for whoever wants to be told; see `Run.arrivals`."""
+        if b.coming is None:
+            outputs = self.graph.outputs
+            b.coming = [(calls, [(i, self.fetch(b, outputs[i], {}, sizes, True)) for i in those]) for calls, those in b.order()]
+        arrivals.begin([[i for i, _ in those] for _, those in b.coming])
+        return [(calls, partial(arrivals.come, those, calls / len(b.calls))) for calls, those in b.coming]
 
     def fetch(self, b: Binding, v: Value, feeds: dict, sizes: dict, own: bool) -> np.ndarray:
         """The array of an output."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ __all__ = ["Device", "Memory", "Resident", "count", "current", "device", "why_no
 _LEAST_DRIVER = 12000
 _devices: dict[int, Device] = {}
 _lock = threading.RLock()
-_chosen = [0]
 _reason: list[str] = []
 
 
@@ -237,18 +235,12 @@ class Device:
 _current = threading.local()
 
 
-def device(number: int | None = None) -> Device:
-    """A GPU by number; None: the chosen one. Raises `DeviceError` where there is none."""
-    number = _chosen[0] if number is None else number
+def device(number: int = 0) -> Device:
+    """A GPU by number. Raises `DeviceError` where there is none."""
     with _lock:
         if number not in _devices:
             _devices[number] = Device(number)
         return _devices[number]
-
-
-def choose(number: int) -> None:
-    """The GPU for plans that are made from here on."""
-    _chosen[0] = number
 
 
 def current() -> Device:
@@ -260,7 +252,3 @@ def current() -> Device:
 def _close() -> None:
     for d in list(_devices.values()):
         d.close()
-
-
-if os.environ.get("COGKIT_CUDA_DEVICE"):
-    choose(int(os.environ["COGKIT_CUDA_DEVICE"]))

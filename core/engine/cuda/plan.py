@@ -13,7 +13,7 @@ from cogkit.engine.cuda.driver import Commands, Graph
 from cogkit.engine.cuda.table import TABLE, choose_formats
 from cogkit.engine.plan import Binding, Plan
 from cogkit.lowering.ir import Graph as Lowered
-from cogkit.lowering.ir import Node, Value
+from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN, root_of
 from cogkit.residence import bring
 from cogkit.variables import aligned_empty
@@ -72,14 +72,6 @@ class _Feed:
         return self.memory[turn].address
 
 
-def written_by(n: Node) -> list[Any]:
-    """The parameters and constants that a node writes."""
-    if n.name == "assign":
-        return [n.inputs[0].producer.leaf]
-    leaves = [v.producer.leaf for v in n.inputs if v.producer.op is None]
-    return [v for v in leaves if v.kind in ("Parameter", "Constant") and v.shape and not v.row_sparse] if n.op.writes else []
-
-
 class CudaPlan(Plan):
     """Runs a lowered graph on a GPU."""
 
@@ -87,15 +79,13 @@ class CudaPlan(Plan):
     choose_formats = staticmethod(choose_formats)
     executor = Program
 
-    def __init__(self, graph: Lowered):
-        self.device = device()
+    def __init__(self, graph: Lowered, number: int = 0):
+        self.device = device(number)
         with self.device.active():
             super().__init__(graph)
-        variables = {b.leaf: None for b in self.buffers if b.kind == "variable"}
-        self.written = list(dict.fromkeys(v for n in graph.effects for v in written_by(n)))
-        small = [v for v in variables if v.shape == () and v not in self.written][:NUMBERS]
+        small = [v for v in self.variables if v.shape == () and v not in self.written][:NUMBERS]
         self.numbers = {v: i for i, v in enumerate(small)}
-        self.large = [v for v in variables if v not in self.numbers]
+        self.large = [v for v in self.variables if v not in self.numbers]
         self.words = np.zeros(_FIRST + len(small), np.uint64)
         self.fed = {b.leaf: _Feed(self.device) for b in self.feeds}
         self.turn = 0
