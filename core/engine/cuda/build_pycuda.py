@@ -10,6 +10,7 @@ the rest of cogkit is built.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
 import os
@@ -144,16 +145,15 @@ def build_wheel(major: int) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Builds and installs, saying what it does; nothing where PyCUDA is installed (--again: still). Raises `SystemExit` with the reason."""
+    """Builds and installs, saying what it does; nothing where it is installed (--again: still). Raises `SystemExit` with the reason."""
     given = set(sys.argv[1:] if arguments is None else arguments)
     if given - {"--again", "--wheel-only"}:
         raise SystemExit(__doc__)
     if not given:
-        try:
-            _say(f"{importlib.metadata.version('pycuda')} is installed")
-            return
-        except importlib.metadata.PackageNotFoundError:
-            pass
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            if importlib.metadata.version("pycuda") == PYCUDA:
+                _say(f"{PYCUDA} is installed")
+                return
     version = driver_version()
     if version and version < 12000:
         raise SystemExit(
