@@ -19,6 +19,7 @@ from cogkit.variables import aligned_empty
 __all__ = ["Device", "Memory", "Resident", "count", "current", "device", "why_not"]
 
 _LEAST_DRIVER = 12000
+_HEADER = 64  # numbers that one launch writes, as in header.cu
 _devices: dict[int, Device] = {}
 _lock = threading.RLock()
 _reason: list[str] = []
@@ -204,18 +205,26 @@ class Device:
         )
 
     def begin(self, words: np.ndarray) -> None:
-        """Writes the header of a run: seed, step, first sample, then numbers; (n,) uint64."""
+        """Writes the header of a run: seed, step, first sample, then numbers; (n,) uint64. They travel as parameters of a launch."""
+        for k in range(-(-len(words) // _HEADER)):
+            part = words[k * _HEADER : (k + 1) * _HEADER]
+            if k not in self._header:
+                self._header[k] = self._header_launch(k)
+            launch, commands, room = self._header[k]
+            room[: len(part)] = part
+            launch.write(2, room.tobytes())
+            commands.run(self.stream_handle)
+
+    def _header_launch(self, k: int) -> tuple[driver.Launch, driver.Commands, np.ndarray]:
         from cogkit.engine.cuda import images
 
-        for first in range(0, len(words), 64):
-            part = np.zeros(64, np.uint64)
-            n = min(64, len(words) - first)
-            part[:n] = words[first : first + n]
-            launch = driver.Launch(
-                "header", images.function("header", "header"), (1,), (64,), [driver.B(0), np.int64(n), part.tobytes()]
-            )
-            launch.set_buffers([self.header.address + 8 * first])
-            driver.Commands([launch]).run(self.stream_handle)
+        room = np.zeros(_HEADER, np.uint64)
+        n = min(_HEADER, self.header.size // 8 - k * _HEADER)
+        launch = driver.Launch(
+            "header", images.function("header", "header"), (1,), (_HEADER,), [driver.B(0), np.int64(n), room.tobytes()]
+        )
+        launch.set_buffers([self.header.address + 8 * k * _HEADER])
+        return launch, driver.Commands([launch]), room
 
     def resident(self, array: np.ndarray) -> Resident:
         """The copy of an array of the host, made at first use."""

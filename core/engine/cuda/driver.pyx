@@ -218,7 +218,7 @@ cdef class Launch:
     """
 
     cdef cg_launch call
-    cdef list patches
+    cdef list patches, places
     cdef object keep
     cdef readonly str name
 
@@ -255,6 +255,7 @@ cdef class Launch:
             sizes.append(at)
             at += size
         self.call.size = at
+        self.places = sizes
         self.call.parameters = <char *> PyMem_Calloc(at + 8, 1)
         if self.call.parameters == NULL:
             raise MemoryError
@@ -286,10 +287,14 @@ cdef class Launch:
             word = <uint64_t> (addresses[slot] + offset)
             memcpy(self.call.parameters + at, &word, 8)
 
+    def write(self, int argument, bytes data):
+        """Other bytes for a struct or a number among the arguments, of the same size."""
+        memcpy(self.call.parameters + <size_t> self.places[argument], <const char *> data, len(data))
+
     def clone(self):
         """Another launch of the same, with buffers of its own."""
         cdef Launch made = Launch.__new__(Launch)
-        made.name, made.patches, made.keep = self.name, self.patches, self
+        made.name, made.patches, made.places, made.keep = self.name, self.patches, self.places, self
         made.call = self.call
         made.call.command.state = &made.call
         made.call.parameters = <char *> PyMem_Calloc(self.call.size + 8, 1)
