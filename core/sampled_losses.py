@@ -161,7 +161,8 @@ def hierarchical_softmax_layer(
     input_var: (inputs,). label_index: (1,), the number of the class. label_dim: classes. label_classes: groups, ceil(sqrt(label_dim)) where
     left out; each has ceil(label_dim / groups) classes in a row, the last ones more than there are. The first result (1, 1) reads the
     weights of one group a row; the third is a list of (classes a group,), one for each group. Raises `ValueError` for no classes, and
-    where the inputs are no vector of known size. Source: Goodman 2001, classes for fast maximum entropy training.
+    where the inputs are no vector of known size. Biases start from `glorot_normal` too, as in CNTK.
+    Source: Goodman 2001, classes for fast maximum entropy training.
     """
     (x,) = to_variables(input_var)
     groups = math.ceil(math.sqrt(label_dim)) if label_classes is None else int(label_classes)

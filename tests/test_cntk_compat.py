@@ -110,3 +110,31 @@ def test_the_runner_is_not_there(tmp_path, capsys):
 def test_the_counts_are_of_themes():
     counts = json.loads(suite.COUNTS.read_text(encoding="utf-8"))
     assert counts and all(theme[:2].isdigit() and passed >= 0 for theme, passed in counts.items())
+
+
+def test_the_streams_are_those_of_cntk():
+    # values of CNTK 2.7: uniform(1), normal(1) and random_sample of seed 98052
+    from cntk_compat.streams import Twister
+
+    uniform = [0.86356951, 0.62944364, -0.0407872, 0.87493672, -0.99129806, -0.62973708]
+    np.testing.assert_allclose(Twister(98052).uniform(-1, 1, (2, 3)).ravel(), uniform, atol=1e-8)
+    normal = [1.80325436, 0.99539472, -0.63197389, -1.73672062, 0.00561514, -0.34002456]
+    np.testing.assert_allclose(Twister(98052).standard_normal(6), normal, atol=1e-8)
+    stream = Twister(98052)
+    first = [stream.classes(np.arange(1, 11), 8, True) for _ in range(2)]
+    assert first == [[9, 8, 6, 9, 0, 4, 0, 3], [8, 5, 1, 9, 6, 6, 2, 6]]
+    assert sorted(Twister(1).classes(np.ones(5), 5, False)) == [0, 1, 2, 3, 4]
+    one, whole = Twister(7), Twister(7).words(1000)
+    np.testing.assert_array_equal(np.concatenate([one.words(n) for n in (1, 311, 313, 375)]), whole)
+
+
+def test_a_value_of_a_dictionary_is_written_as_cntk_does(tmp_path):
+    path = tmp_path / "value"
+    a = cntk_compat._to_cntk_dict_value(np.array([[-1, -300, 300, 127, -128]], np.int16))
+    a.save(path)
+    assert path.read_bytes().hex() == "0802100b6a1508061a040a0205013a0b0a0901d704d804fe01ff01"
+    for dtype in (np.int8, np.int16, np.float32, np.float64):
+        a = cntk_compat._to_cntk_dict_value(np.array([[0, 1, 2], [-128, 127, -3]], dtype))
+        a.save(path)
+        assert a.load(path) == a and a.load(path).shape == (2, 3)
+    assert a != cntk_compat._to_cntk_dict_value(np.zeros((2, 3)))

@@ -5,6 +5,7 @@ What cogkit does not have is a `Missing`, so that a test file that imports such 
 """
 
 import importlib
+import os
 import sys
 import types
 
@@ -60,4 +61,8 @@ def _build() -> None:
 
 
 _build()
+if os.environ.get("CNTK_SUITE_PACKAGE") == __name__:  # so says the program that runs CNTK's tests
+    from cntk_compat.streams import put_in_place
+
+    put_in_place()
 __version__ = "2.7"

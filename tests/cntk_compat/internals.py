@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import cogkit as C
+from cntk_compat.dictionaries import DictionaryValue
 from cogkit.functions import Function
 from cogkit.variables import Variable
 
@@ -53,9 +54,9 @@ def sanitize_value(shape: Any, value: Any, dtype: Any, device: Any) -> C.NDArray
     return made
 
 
-def _to_cntk_dict_value(value: Any) -> np.ndarray:
+def _to_cntk_dict_value(value: Any) -> DictionaryValue:
     """An array as custom attributes hold it: CNTK has a class for values of dictionaries."""
-    return np.asarray(value)
+    return np.asarray(value).view(DictionaryValue)
 
 
 def sanitize_batch(var: Variable, batch: Any, seq_starts: Any = None, device: Any = None) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import cogkit as C
+from cntk_compat.streams import seeded
 from cogkit import initializer, variables
 from cogkit.data.streams import DEFAULT_RANDOMIZATION_WINDOW_IN_CHUNKS, FULL_DATA_SWEEP, INFINITELY_REPEAT
 from cogkit.ops import randomness
@@ -26,13 +27,13 @@ DeviceKind_GPU = C.device.DeviceKind.GPU
 def reset_random_seed(seed: int) -> None:
     """The seed of the process, from which CNTK counts the seeds of what is given none."""
     C.set_seed(seed)
-    randomness._purposes = itertools.count(seed)
+    initializer._serial, randomness._purposes = itertools.count(seeded(seed)), itertools.count(seed)
 
 
 def set_fixed_random_seed(seed: int) -> None:
     """One seed for everything that is given none, as in CNTK: equal ops draw equal numbers, which nobody but its tests wants."""
     C.set_seed(seed)
-    initializer._serial, randomness._purposes = itertools.repeat(0), itertools.repeat(seed)
+    initializer._serial, randomness._purposes = itertools.repeat(seeded(seed)), itertools.repeat(seed)
 
 
 def always_allow_setting_default_device() -> None:
