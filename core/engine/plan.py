@@ -179,6 +179,10 @@ class Plan:
         """The address of a parameter's or constant's value."""
         raise NotImplementedError
 
+    def peek(self, address: int, size: int) -> np.ndarray:
+        """The bytes that lie in the plan's memory: that memory itself, or a copy where it is a device's."""
+        raise NotImplementedError
+
     def __init__(self, graph: Graph):
         self.graph = graph
         self.fused = fuse(graph)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from cogkit.lowering.layout import PLAIN, holder
 from cogkit.lowering.steps import Step
 
 if TYPE_CHECKING:
-    from cogkit.engine.cpu.plan import CpuPlan
+    from cogkit.engine.plan import Plan
 
 __all__ = ["Observer", "Running", "observers", "watched_table", "watching"]
 
@@ -23,7 +22,7 @@ __all__ = ["Observer", "Running", "observers", "watched_table", "watching"]
 class Running(NamedTuple):
     """One run of a plan: its binding, rows of row spaces, and what random numbers depend on."""
 
-    plan: CpuPlan
+    plan: Plan
     binding: Any
     sizes: dict
     run: Any
@@ -44,7 +43,7 @@ class Running(NamedTuple):
         if v.sparse or storage is None:
             return None
         address, size = self.binding.at[id(storage)], storage.bytes(self.sizes)
-        flat = np.frombuffer((ctypes.c_char * size).from_address(address), v.type.dtype) if size else np.empty(0, v.type.dtype)
+        flat = self.plan.peek(address, size).view(v.type.dtype)
         if layout != PLAIN:
             return flat
         from cogkit.engine.geometry import lies  # (whoever imports the face has no need of kernels yet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from functools import partial
 from typing import Any
@@ -78,6 +79,10 @@ class CpuPlan(Plan):
     def address(self, memory: np.ndarray) -> int:
         """The address of such memory."""
         return memory.ctypes.data
+
+    def peek(self, address: int, size: int) -> np.ndarray:
+        """The bytes at an address."""
+        return np.frombuffer((ctypes.c_char * size).from_address(address), np.uint8) if size else np.empty(0, np.uint8)
 
     def place(self, variable: Any) -> int:
         """The address of a parameter's or constant's value."""

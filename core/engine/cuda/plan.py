@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 
 from cogkit.engine.cuda import kernels  # noqa: F401  (fills the table)
-from cogkit.engine.cuda.device import Device, Memory, Resident, device
+from cogkit.engine.cuda.device import Device, Memory, Resident, current, device
 from cogkit.engine.cuda.driver import Commands, Graph
 from cogkit.engine.cuda.table import TABLE, choose_formats
 from cogkit.engine.plan import Binding, Plan
+from cogkit.engine.watch import Running, observers, run_watched
 from cogkit.lowering.ir import Graph as Lowered
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN, root_of
@@ -29,6 +31,7 @@ class Program:
     """The commands of a binding. What has run once with the same addresses is captured and replayed from then on."""
 
     def __init__(self, calls: list[Any]):
+        self.calls = calls
         self.commands = Commands([i for c in calls for i in c.items])
         self.graphs: OrderedDict[tuple, Graph | None] = OrderedDict()
 
@@ -50,6 +53,21 @@ class Program:
             self.graphs.move_to_end(key)
         if graph is not None:
             graph.run(stream)
+
+    def run_one(self, number: int, seed: int, step: int, sample: int) -> None:
+        """Runs one call and waits for it; what random numbers depend on lies on the device already."""
+        d = current()
+        Commands(self.calls[number].items).run(d.stream_handle)
+        d.finish()
+
+    def profile(self, seed: int, step: int, sample: int, clock: Any = time.perf_counter) -> list[float]:
+        """Runs all calls one by one and gives the seconds of each, its launch included."""
+        found = []
+        for i in range(len(self.calls)):
+            start = clock()
+            self.run_one(i, seed, step, sample)
+            found.append(clock() - start)
+        return found
 
 
 class _Feed:
@@ -100,6 +118,10 @@ class CudaPlan(Plan):
         """Its address."""
         return memory.address
 
+    def peek(self, address: int, size: int) -> np.ndarray:
+        """A copy of the bytes at an address."""
+        return self.device.read(address, (size,), np.uint8)
+
     def place(self, variable: Any) -> int:
         """Where a parameter or constant lies on the device."""
         if variable in self.numbers:
@@ -119,7 +141,10 @@ class CudaPlan(Plan):
             self._begin(run)
             b.bind(self.arena, addresses)
             key = (self.arena.address, *addresses.values(), *(r.memory.address for r in residents.values()))
-            b.executor.run(d.stream_handle, key)
+            if observers:
+                run_watched(Running(self, b, sizes, run))
+            else:
+                b.executor.run(d.stream_handle, key)
             for v in self.written:
                 residents[v].ahead = True
             if addresses:
