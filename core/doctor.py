@@ -120,8 +120,6 @@ def _engines() -> Iterator[Row]:
     _load_onednn()
     loaded, broken = [], [f"{'.'.join(name.parts)} (not built)" for name in sorted(sources - set(built))]
     for name, path in sorted(built.items()):
-        if name.parts[1] == "cuda":
-            continue
         try:
             # Loaded as a library, not imported: the rest of cogkit may be broken.
             ctypes.CDLL(str(path))
@@ -130,6 +128,7 @@ def _engines() -> Iterator[Row]:
             broken.append(f"{name.name} ({error})")
     good = bool(loaded) and not broken
     found = ", ".join(loaded) if good else "; ".join(broken) or "no extension"
+    # those of the CUDA engine too: they look for NVIDIA's libraries when they are asked to
     yield Row("engine cpu", good, found, "all extensions", "" if good else "make build (its last lines name the broken ones)")
 
 
@@ -213,22 +212,60 @@ def _mpi() -> Iterator[Row]:
 
 
 def _cuda() -> Iterator[Row]:
-    driver, devices = None, 0
+    """Driver, GPUs, PyCUDA, kernels and NVIDIA's libraries: all optional, so that none is ever MISSING."""
+    driver, gpus = None, []
+    name = os.environ.get("COGKIT_LIBCUDA") or "libcuda.so.1"
     try:
-        cuda = ctypes.CDLL("libcuda.so.1")
+        cuda = ctypes.CDLL(name)
         number = ctypes.c_int()
         if cuda.cuDriverGetVersion(ctypes.byref(number)) == 0:
-            driver = f"CUDA {number.value // 1000}.{number.value % 1000 // 10}"
+            driver = number.value
         if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(number)) == 0:
-            devices = number.value
+            gpus = [_gpu(cuda, i) for i in range(number.value)]
     except (OSError, AttributeError):
         pass
-    found = f"{driver}, {devices} device{'s' * (devices != 1)}" if driver else "none"
-    advice = "" if driver and devices else "a GPU is optional: needs an NVIDIA GPU and its driver"
-    yield Row("CUDA: driver", True if driver and devices else None, found, ">= 12.0 (optional)", advice)
+    found = f"CUDA {driver // 1000}.{driver % 1000 // 10}, {len(gpus)} GPU{'s' * (len(gpus) != 1)}" if driver else "none"
+    advice = "" if driver and gpus else "a GPU is optional: needs an NVIDIA GPU and its driver"
+    if driver and driver < 12000:
+        advice = "update the NVIDIA driver: cogkit asks for functions of CUDA 12"
+    yield Row("CUDA: driver", True if driver and gpus and driver >= 12000 else None, found, ">= 12.0 (optional)", advice)
+    for i, text in enumerate(gpus):
+        yield Row(f"CUDA: GPU {i}", True, text, "compute capability >= 8.0 (optional)", f"C.device.gpu({i})")
     pycuda = _version("pycuda")
-    advice = "" if pycuda else "with a GPU: pip install 'cogkit[cuda]'"
+    advice = (
+        ""
+        if pycuda
+        else "with a GPU: pip install 'cogkit[cuda]' (python -m cogkit.engine.cuda.build_pycuda without CUDA's toolkit)"
+    )
     yield Row("CUDA: pycuda", True if pycuda else None, pycuda or "none", ">= 2024.1 (optional)", advice)
+    homes = [os.environ.get(k) for k in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")]
+    paths = [
+        os.environ.get("COGKIT_NVCC"),
+        *(os.path.join(h, "bin", "nvcc") for h in homes if h),
+        "nvcc",
+        "/usr/local/cuda/bin/nvcc",
+    ]
+    nvcc = next((f for p in paths if p and (f := shutil.which(p))), None)
+    shipped = len(list((HERE / "engine" / "cuda" / "fatbin").glob("*.fatbin")))
+    found = "; ".join(filter(None, [f"{shipped} families built with the package" if shipped else "", nvcc or ""])) or "none"
+    advice = "" if shipped or nvcc or not gpus else "pip install nvidia-cuda-nvcc, or set COGKIT_NVCC"
+    yield Row("CUDA: kernels", True if shipped or nvcc else None, found, "built with the package, or nvcc (optional)", advice)
+    if gpus:
+        code = "from cogkit.engine.cuda import libraries as x; print('; '.join(f'{k} {v}' for k, v in x.versions().items()))"
+        line = _output([sys.executable, "-c", code])
+        yield Row("CUDA: libraries", True, line, "cuBLASLt, cuDNN, NCCL (optional)", "")
+
+
+def _gpu(cuda: ctypes.CDLL, number: int) -> str:
+    """Name, compute capability and memory of a GPU, without a context."""
+    device, major, minor, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(100)
+    cuda.cuDeviceGet(ctypes.byref(device), number)
+    cuda.cuDeviceGetName(name, 100, device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    return f"{name.value.decode()}, compute capability {major.value}.{minor.value}, {memory.value / 2**30:.1f} GiB"
 
 
 def _papers() -> Iterator[Row]:
