@@ -108,3 +108,11 @@ def _save(s: Step, sizes: dict) -> Made:
 def _row_count(s: Step, sizes: dict) -> Made:
     v = s.outputs[0]
     return Call(1, [filled(B(0), 1, code(v), float(rows(s.node.inputs[0].type, sizes)))]), [(v, PLAIN)]
+
+
+@kernel("cast")
+def _cast(s: Step, sizes: dict) -> Made:
+    x, y = s.inputs[0], s.outputs[0]
+    n = math.prod(shape(x, sizes))
+    name = f"cast_{x.type.dtype.str[1:]}_{y.type.dtype.str[1:]}"
+    return (Call(2, [launch("movement", name, blocks(n), 256, [B(0), B(1), i64(n)])]), [(x, PLAIN), (y, PLAIN)]) if n else None
