@@ -259,22 +259,23 @@ def _one_hot(n, sizes, run, x):
     return (np.floor(x) == classes).astype(x.dtype)
 
 
-def _indices(n, idx: np.ndarray, size: int) -> np.ndarray:
-    good = (idx >= 0) & (idx < size)
-    if not good.all():
-        raise bad_index(n, size, float(idx[~good].ravel()[0]))
-    return idx.astype(np.int64)
+def _indices(idx: np.ndarray, size: int) -> np.ndarray:
+    i = idx.astype(np.int64)
+    bad = (i < 0) | (i >= size)
+    if bad.any():
+        raise ValueError(f"gather: expected indices in [0, {size}), got {idx[bad].ravel()[0]:g}")
+    return i
 
 
 @kernel("gather")
 def _gather(n, sizes, run, ref, idx):
-    return ref[_indices(n, idx, ref.shape[0])]
+    return ref[_indices(idx, ref.shape[0])]
 
 
 @kernel("scatter_add")
 def _scatter_add(n, sizes, run, idx, dy):
     out = np.zeros(n.attrs["shape"], dy.dtype)
-    rows = _indices(n, idx, out.shape[0]).reshape(-1)
+    rows = _indices(idx, out.shape[0]).reshape(-1)
     np.add.at(out, rows, np.broadcast_to(dy, idx.shape + out.shape[1:]).reshape((-1,) + out.shape[1:]))
     return out
 
