@@ -86,14 +86,19 @@ class RowSparse:
         """Elements, those that are 0 included."""
         return math.prod(self.shape)
 
+    def bring(self) -> None:
+        """Brings what lies on a device to the host."""
+
     @property
     def rows(self) -> np.ndarray:
         """Numbers of the listed rows, rising."""
+        self.bring()
         return _at(int(self.head[1]), int(self.head[0]), np.int64)
 
     @property
     def values(self) -> np.ndarray:
         """(rows, *shape[1:])."""
+        self.bring()
         shape = (int(self.head[0]), *self.shape[1:])
         return _at(int(self.head[2]), math.prod(shape), self.dtype).reshape(shape)
 
@@ -116,10 +121,12 @@ class RowSparse:
         if not isinstance(g, RowSparse):
             array = np.ascontiguousarray(g.asarray() if hasattr(g, "asarray") else g, self.dtype)
             g = RowSparse(np.arange(self.shape[0]), array.reshape(self.shape), self.shape)
+        g.bring()
         self.head[:3], self._source = g.head[:3], g
 
     def reshape(self, shape: Sequence[int]) -> RowSparse:
         """The same list with other axes after the first one."""
+        self.bring()
         return RowSparse.of_plan(self.head.view(np.uint8), shape, self.dtype, self)
 
     def toarray(self) -> np.ndarray:
@@ -146,4 +153,5 @@ class RowSparse:
         return self.toarray().astype(dtype or self.dtype, copy=False)
 
     def __repr__(self) -> str:
+        self.bring()
         return f"RowSparse({int(self.head[0])} of {self.shape[0]} rows, {self.shape}, {self.dtype.name})"

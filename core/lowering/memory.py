@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cogkit.csr import HEAD
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN, holder, root_of
-from cogkit.lowering.sparse import CSR, csr_bytes
+from cogkit.lowering.sparse import CSR, csr_bytes, list_bytes
 from cogkit.lowering.steps import Step
 
 __all__ = ["SAVED", "Storage", "place"]
@@ -29,10 +28,12 @@ class Storage:
         self.first, self.last = 1 << 60, -1
 
     def bytes(self, sizes: dict) -> int:
-        """Its size for given numbers of rows."""
+        """Its size for given numbers of rows; of a list of rows for sizes["list", value] entries."""
+        shape = self.value.type.shape
+        if self.value.sparse == CSR:
+            return csr_bytes(math.prod(shape[:-1]) * (sizes[self.axes] if self.axes else 1), self.itemsize)
         if self.value.sparse:
-            rows = math.prod(self.value.type.shape[:-1]) * (sizes[self.axes] if self.axes else 1)
-            return csr_bytes(rows, self.itemsize) if self.value.sparse == CSR else HEAD
+            return list_bytes(sizes.get(("list", self.value), 0), shape, self.itemsize)
         return self.per_row * self.itemsize * (sizes[self.axes] if self.axes else 1)
 
 

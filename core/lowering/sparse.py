@@ -6,16 +6,17 @@ a gradient of a parameter that lists the rows of its first axis that are not 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from cogkit.csr import HEAD
 from cogkit.op import OPS
 
-__all__ = ["CSR", "ROWS", "accept", "csr_bytes", "dense", "form_of", "is_fed_sparse"]
+__all__ = ["CSR", "LISTS", "ROWS", "accept", "csr_bytes", "dense", "form_of", "is_fed_sparse", "list_bytes", "list_room"]
 
 CSR, ROWS = "csr", "rows"
-_LISTS = {"csr_transposed", "scatter_rows", "rows_add"}  # what gives a list of rows
+LISTS = {"csr_transposed", "scatter_rows", "rows_add"}  # what gives a list of rows
 _TAKE = {
     "densify",
     "row_count",
@@ -32,6 +33,16 @@ def csr_bytes(rows: int, itemsize: int) -> int:
     return HEAD + rows * (16 + 8 + max(itemsize, 8))
 
 
+def list_room(entries: int, width: int) -> int:
+    """Rows that a list of so many entries may have, of `width` in all; a multiple of eight, so that what follows their numbers is aligned."""
+    return -(-min(entries, width) // 8) * 8
+
+
+def list_bytes(entries: int, shape: Sequence[int], itemsize: int) -> int:
+    """Bytes of a list of rows: its head, and numbers and values of the rows where an engine keeps them behind it (entries is not 0)."""
+    return HEAD + list_room(entries, shape[0]) * (8 + math.prod(shape[1:]) * itemsize)
+
+
 def is_fed_sparse(v: Any) -> bool:
     """Whether a variable is fed as CSR rows: an input said to be sparse that has an axis for the columns, of a type that kernels take."""
     return bool(getattr(v, "is_sparse", False)) and v.kind == "Input" and len(v._shape) > 0 and v._dtype.itemsize >= 4
@@ -45,7 +56,7 @@ def form_of(op: Any, inputs: Sequence[Any], attrs: dict[str, Any], leaf: Any) ->
         return ROWS if getattr(leaf, "row_sparse", False) else ""
     if op.name == "one_hot":
         return CSR if attrs.get("sparse") else ""
-    if op.name in _LISTS:
+    if op.name in LISTS:
         return ROWS
     keeps = op.name in ("move_rows", "take") or op.kernel == "view"
     return inputs[0].sparse if keeps and inputs else ""

@@ -11,12 +11,14 @@ import numpy as np
 from cogkit.engine.cuda import kernels  # noqa: F401  (fills the table)
 from cogkit.engine.cuda.device import Device, Memory, Resident, current, device
 from cogkit.engine.cuda.driver import Commands, Graph
+from cogkit.engine.cuda.lists import DeviceRows, FedCsr, FedList, Rooms, put_csr, read_csr
 from cogkit.engine.cuda.table import TABLE, choose_formats
 from cogkit.engine.plan import Binding, Plan
 from cogkit.engine.watch import Running, observers, run_watched
 from cogkit.lowering.ir import Graph as Lowered
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN, root_of
+from cogkit.lowering.sparse import ROWS
 from cogkit.residence import bring
 from cogkit.variables import aligned_empty
 
@@ -103,12 +105,19 @@ class CudaPlan(Plan):
             super().__init__(graph)
         small = [v for v in self.variables if v.shape == () and v not in self.written][:NUMBERS]
         self.numbers = {v: i for i, v in enumerate(small)}
-        self.large = [v for v in self.variables if v not in self.numbers]
+        self.large = [v for v in self.variables if v not in self.numbers and not v.is_sparse and not v.row_sparse]
         self.words = np.zeros(_FIRST + len(small), np.uint64)
-        self.fed = {b.leaf: _Feed(self.device) for b in self.feeds}
+        self.fed = {b.leaf: FedCsr(self.device) if b.value.sparse else _Feed(self.device) for b in self.feeds}
         self.turn = 0
         self.used = [None, None]  # when kernels had done with the feeds of a turn
         self.laid: dict[int, np.ndarray] = {}  # the host's arrays of outputs without rows
+        # sparse values: room for entries, constants, lists of rows that it reads and where they lie, lists that it gives
+        self.rooms = Rooms(graph)
+        self.spaces += list(self.rooms.sizes)
+        self.csr: dict[Any, Memory] = {}
+        self.lists: dict[Any, Any] = {v: None for v in self.variables if v.row_sparse}
+        self.lists_at: dict[Any, int] = {}
+        self.given: dict[tuple, DeviceRows] = {}
 
     def empty(self, size: int) -> Memory:
         """Memory on the device."""
@@ -126,21 +135,34 @@ class CudaPlan(Plan):
         """Where a parameter or constant lies on the device."""
         if variable in self.numbers:
             return self.device.header.address + 8 * (_FIRST + self.numbers[variable])
+        if variable in self.lists_at:
+            return self.lists_at[variable]
+        if variable.is_sparse:
+            if variable not in self.csr:
+                self.csr[variable] = put_csr(self.device, variable.place)
+            return self.csr[variable].address
         return self.device.resident(variable.place).memory.address
+
+    def binding(self, sizes: dict) -> Binding:
+        """The calls for these numbers of rows, with room for the entries that were fed so far."""
+        return super().binding({**sizes, **self.rooms.sizes})
 
     def run(self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any) -> list[np.ndarray]:
         """The arrays of the graph's outputs. feeds: variable -> array; sizes: row space -> rows; run: seed, step, sample."""
         d = self.device
         with self.lock, d.lock, d.active():
+            self.rooms.fit(feeds, sizes)
             b = self.binding(sizes)
             for call in self.users:
                 call.begin()
             early = [self.fetch(b, self.graph.outputs[i], feeds, sizes) for i in self.early]
             residents = self._settle()
             addresses = self._upload(feeds)
+            self._find_lists()
             self._begin(run)
             b.bind(self.arena, addresses)
-            key = (self.arena.address, *addresses.values(), *(r.memory.address for r in residents.values()))
+            places = (r.memory.address for r in residents.values())
+            key = (self.arena.address, *addresses.values(), *places, *self.lists_at.values())
             if observers:
                 run_watched(Running(self, b, sizes, run))
             else:
@@ -180,6 +202,24 @@ class CudaPlan(Plan):
         d.stream.wait_for_event(copied)
         return addresses
 
+    def _find_lists(self) -> None:
+        """Where the lists of rows lie that it reads: on this device, or copied there."""
+        found = {}
+        for v, fed in self.lists.items():
+            g = v.place
+            if isinstance(g, DeviceRows) and g.device is self.device:
+                found[v] = g.memory.address
+                continue
+            if fed is None:
+                fed = self.lists[v] = FedList(self.device)
+            self.device.stream.synchronize()
+            found[v] = fed.put(0, g)
+            self.device.copies.synchronize()
+        if found != self.lists_at:
+            self.lists_at = found
+            for b in self.bindings.values():
+                b.arena = None
+
     def _begin(self, run: Any) -> None:
         w = self.words
         w[0], w[1], w[2] = (int(x) & 0xFFFFFFFFFFFFFFFF for x in (run.seed, run.step, run.sample))
@@ -196,15 +236,24 @@ class CudaPlan(Plan):
             ]
         if self.all_outputs:
             for array in b.kept:
+                if isinstance(array, DeviceRows):
+                    array.ahead = True
+                    continue
                 r = self.device.resident(array)
                 r.ahead, r.behind = True, False
                 if not self.leave:
                     r.bring(False)
         return list(b.kept)
 
-    def lay(self, b: Binding, v: Value, sizes: dict) -> np.ndarray:
+    def lay(self, b: Binding, v: Value, sizes: dict) -> Any:
         """The host's array for an output that stays on the device."""
         s = self.stores[root_of(v), PLAIN]
+        if v.sparse == ROWS:
+            memory = b.outputs[id(s)]
+            key = id(v), memory.address
+            if key not in self.given:
+                self.given[key] = DeviceRows(self.device, memory, v.type.shape, v.type.dtype)
+            return self.given[key]
         if id(v) in self.laid:
             return self.laid[id(v)]
         array = aligned_empty(((sizes[v.type.axes],) if v.type.axes else ()) + v.type.shape, v.type.dtype)
@@ -213,10 +262,18 @@ class CudaPlan(Plan):
             self.laid[id(v)] = array
         return array
 
-    def fetch(self, b: Binding, v: Value, feeds: dict, sizes: dict) -> np.ndarray:
+    def fetch(self, b: Binding, v: Value, feeds: dict, sizes: dict) -> Any:
         """A copy of an output."""
         s = self.stores[root_of(v), PLAIN]
         shape = ((sizes[v.type.axes],) if v.type.axes else ()) + v.type.shape
+        if v.sparse == ROWS:
+            return DeviceRows(self.device, b.outputs[id(s)], v.type.shape, v.type.dtype).copy()
+        if v.sparse:
+            if s.kind == "output":
+                found = read_csr(self.device, b.outputs[id(s)], v.type.shape[-1], v.type.dtype)
+            else:
+                found = (feeds[s.leaf] if s.kind == "feed" else s.leaf.place).matrix()
+            return found if len(shape) == 2 else found.toarray().reshape(shape)
         if s.kind == "feed":
             return feeds[s.leaf].reshape(shape).copy()
         if s.kind == "variable":
