@@ -19,7 +19,7 @@ from pathlib import Path
 from cogkit.engine.cuda.driver import Module
 from cogkit.errors import DeviceError
 
-__all__ = ["FOLDER", "compiled", "compiler", "function", "kernels_of", "module"]
+__all__ = ["FLAGS", "FOLDER", "compiled", "compiler", "digest", "function", "kernels_of", "module"]
 
 FOLDER = Path(__file__).resolve().parent
 FLAGS = ("-std=c++17", "-O3", "--fmad=true")
@@ -82,13 +82,18 @@ def compiled(name: str, text: str, arch: str, include: Path = FOLDER) -> bytes:
     return kept.read_bytes()
 
 
+def digest(text: str) -> str:
+    """Of a family's text and the headers that it may include."""
+    headers = "".join(p.read_text() for p in sorted(FOLDER.glob("*.cuh")))
+    return hashlib.sha256((text + headers).encode()).hexdigest()
+
+
 def shipped(name: str, text: str) -> bytes | None:
     """The fatbin that the package was built with, when it is of this text and these headers."""
     image, stamp = FOLDER / "fatbin" / f"{name}.fatbin", FOLDER / "fatbin" / f"{name}.sha256"
     if not image.exists() or not stamp.exists():
         return None
-    headers = "".join(p.read_text() for p in sorted(FOLDER.glob("*.cuh")))
-    return image.read_bytes() if stamp.read_text().strip() == hashlib.sha256((text + headers).encode()).hexdigest() else None
+    return image.read_bytes() if stamp.read_text().strip() == digest(text) else None
 
 
 def module(name: str, text: str | None = None) -> Module:
