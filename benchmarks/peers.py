@@ -1,8 +1,11 @@
 """The same workloads in PyTorch, as its users write them for this CPU.
 
-usage: python peers.py WORKLOAD SECONDS VARIANT; VARIANT: eager, channels_last, compile, compile_channels_last; over sequences: padded,
+usage: python peers.py WORKLOAD SECONDS VARIANT [cpu|cuda|cuda-tf32|cuda-bf16]
+
+VARIANT: eager, channels_last, compile, compile_channels_last; over sequences: padded,
 packed (by pack_padded_sequence in each step), packed_sorted (before, longest first), script_padded, script_packed_sorted, compile_padded;
 of words: sparse, dense (gradients).
+On a GPU what is fed is copied from pinned memory in each step; tf32 and bf16 (autocast) are the precision of products.
 What is fed is padded, sorted or packed beforehand and outside of what is measured, but for `packed`.
 The last line printed is a JSON record as of workloads.py.
 """
@@ -70,6 +73,45 @@ def vgg13_fer(classes):
     layers += [nn.Flatten(), nn.Linear(256 * 4 * 4, 1024), nn.ReLU(inplace=True), nn.Dropout(0.5)]
     layers += [nn.Linear(1024, 1024), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(1024, classes)]
     return nn.Sequential(*layers)
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, inputs, filters, stride):
+        super().__init__()
+        self.body = nn.Sequential(
+            *normed(inputs, filters, 1),
+            nn.ReLU(inplace=True),
+            *normed(filters, filters, 3, stride),
+            nn.ReLU(inplace=True),
+            *normed(filters, 4 * filters, 1),
+        )
+        same = stride == 1 and inputs == 4 * filters
+        self.short = nn.Identity() if same else nn.Sequential(*normed(inputs, 4 * filters, 1, stride))
+
+    def forward(self, x):
+        return F.relu(self.body(x) + self.short(x), inplace=True)
+
+
+def resnet50(classes):
+    layers, inputs = [*normed(3, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)], 64
+    for filters, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            layers.append(Bottleneck(inputs, filters, 2 if filters > 64 and block == 0 else 1))
+            inputs = 4 * filters
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, classes))
+
+
+def c3d(classes):
+    layers, inputs = [], 3
+    for filters, depth, pool in ((64, 1, (1, 2, 2)), (128, 1, 2), (256, 2, 2), (512, 2, 2), (512, 2, 2)):
+        for _ in range(depth):
+            layers += [nn.Conv3d(inputs, filters, 3, padding=1), nn.ReLU(inplace=True)]
+            inputs = filters
+        layers.append(nn.MaxPool3d(pool))
+    layers.append(nn.Flatten())
+    for width in (512 * 9, 4096):
+        layers += [nn.Linear(width, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)]
+    return nn.Sequential(*layers, nn.Linear(4096, classes))
 
 
 def mlp(classes):
@@ -144,12 +186,13 @@ class Hand(nn.Module):
 
 def dense(name, variant):
     """(what gives the loss, what gives minibatch i, the model) of a workload of images."""
-    model = {"mlp": mlp, "resnet20": resnet20, "vgg13_fer": vgg13_fer}[name](SIZES[name][2])
+    model = {"mlp": mlp, "resnet20": resnet20, "vgg13_fer": vgg13_fer, "resnet50": resnet50, "c3d": c3d}[name](SIZES[name][2])
     minibatch = data(name)
     batches = [(torch.from_numpy(images), torch.from_numpy(labels)) for images, labels in map(minibatch, range(4))]
     if variant.endswith("channels_last"):
-        model = model.to(memory_format=torch.channels_last)
-        batches = [(images.contiguous(memory_format=torch.channels_last), labels) for images, labels in batches]
+        form = torch.channels_last_3d if name == "c3d" else torch.channels_last
+        model = model.to(memory_format=form)
+        batches = [(images.contiguous(memory_format=form), labels) for images, labels in batches]
 
     def loss_of(images, labels):
         return F.cross_entropy(model(images), labels)
@@ -210,6 +253,10 @@ def words(name, variant):
 
 def main():
     name, seconds, variant = sys.argv[1], float(sys.argv[2]), sys.argv[3]
+    device, _, precision = (sys.argv[4:] or ["cpu"])[0].partition("-")
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = True
     imported = memory()
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -221,9 +268,32 @@ def main():
         loss_of, feed, model = (dense if name in SIZES else recurrent)(name, variant)
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, foreach=True)
 
+    def moved(x):
+        return x if x is None else x.to(device, non_blocking=True)
+
+    if device != "cpu":
+        model.to(device)
+        given = feed
+
+        def pinned(x):
+            return x if x is None else x.pin_memory()
+
+        kept = {}
+
+        def feed(i):
+            if name in SIZES or name in WORDS:
+                i %= 8
+                if i not in kept:
+                    kept[i] = tuple(map(pinned, given(i)))
+                return kept[i]
+            return tuple(map(pinned, given(i)))
+
     def step(fed):
+        if device != "cpu":
+            fed = tuple(map(moved, fed))
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(*fed)
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            loss = loss_of(*fed)
         loss.backward()
         optimizer.step()
         return loss.item()

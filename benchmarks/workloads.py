@@ -1,6 +1,6 @@
 """Training workloads in CNTK's words: the same text runs on cogkit and on CNTK 2.7 (Python 3.6 reads this file too).
 
-usage: python workloads.py PACKAGE WORKLOAD SECONDS; the last line printed is a JSON record.
+usage: python workloads.py PACKAGE WORKLOAD SECONDS [cpu|gpu]; the last line printed is a JSON record.
 """
 
 import importlib
@@ -8,7 +8,9 @@ import json
 import sys
 import time
 
-SIZES = {"mlp": (64, (784,), 10), "resnet20": (128, (3, 32, 32), 10), "vgg13_fer": (32, (1, 64, 64), 8)}
+SIZES = {"mlp": (64, (784,), 10), "resnet20": (128, (3, 32, 32), 10), "vgg13_fer": (32, (1, 64, 64), 8),
+         "resnet50": (64, (3, 224, 224), 1000), "c3d": (16, (3, 16, 112, 112), 101)}  # fmt: skip
+LARGE = ("resnet50", "c3d")  # for GPUs
 SEQUENCES = {"lstm_speech": (16, 80, 500), "rnn_past_value": (32, 40, 50), "padding": (32, 80, 10)}  # at most, inputs, classes
 RANGES = {"lstm_speech": (50, 200), "rnn_past_value": (20, 100)}  # of lengths
 # of words that are drawn evenly: the learner, and how many words make one sparse row
@@ -53,6 +55,41 @@ def vgg13_fer(C, x, classes):
         layers += [C.layers.MaxPooling((2, 2), strides=(2, 2)), C.layers.Dropout(0.25)]
     for _ in range(2):
         layers += [C.layers.Dense(1024, activation=C.relu), C.layers.Dropout(0.5)]
+    return C.layers.Sequential(layers + [C.layers.Dense(classes, activation=None)])(x)
+
+
+def bottleneck(C, x, inputs, filters, stride):
+    y = C.relu(normed(C, x, filters, 1))
+    y = normed(C, C.relu(normed(C, y, filters, 3, stride)), 4 * filters, 1)
+    return C.relu(y + (x if stride == 1 and inputs == 4 * filters else normed(C, x, 4 * filters, 1, stride)))
+
+
+def resnet50(C, x, classes):
+    """He et al. 2015, arXiv:1512.03385, table 1; the stride in the 3x3 convolution, as PyTorch's."""
+    h = C.layers.MaxPooling((3, 3), strides=(2, 2), pad=True)(C.relu(normed(C, x, 64, 7, 2)))
+    inputs = 64
+    for filters, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            h = bottleneck(C, h, inputs, filters, 2 if filters > 64 and block == 0 else 1)
+            inputs = 4 * filters
+    return C.layers.Dense(classes, activation=None)(C.layers.GlobalAveragePooling()(h))
+
+
+def c3d(C, x, classes):
+    """Tran et al. 2015, arXiv:1412.0767: eight 3x3x3 convolutions over clips of 16 frames."""
+    layers = []
+    for filters, depth, pool in (
+        (64, 1, (1, 2, 2)),
+        (128, 1, (2, 2, 2)),
+        (256, 2, (2, 2, 2)),
+        (512, 2, (2, 2, 2)),
+        (512, 2, (2, 2, 2)),
+    ):
+        for _ in range(depth):
+            layers.append(C.layers.Convolution((3, 3, 3), filters, pad=True, activation=C.relu))
+        layers.append(C.layers.MaxPooling(pool, strides=pool))
+    for _ in range(2):
+        layers += [C.layers.Dense(4096, activation=C.relu), C.layers.Dropout(0.5)]
     return C.layers.Sequential(layers + [C.layers.Dense(classes, activation=None)])(x)
 
 
@@ -176,7 +213,7 @@ def build(C, name):
     if name in WORDS:
         return build_words(C, name)
     model = {"mlp": mlp, "resnet20": resnet20, "vgg13_fer": vgg13_fer, "lstm_speech": lstm_speech, "rnn_past_value": rnn_past_value,
-             "padding": padding}[name]  # fmt: skip
+             "padding": padding, "resnet50": resnet50, "c3d": c3d}[name]  # fmt: skip
     minibatch = data(name)
     if name in SIZES:
         _, shape, classes = SIZES[name]
@@ -249,7 +286,10 @@ def main():
     package, name, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
     C = importlib.import_module(package)
     importlib.import_module(package + ".layers")
-    if package == "cntk":
+    if sys.argv[4:] == ["gpu"]:
+        if not C.device.try_set_default_device(C.device.gpu(0)):
+            raise SystemExit("workloads.py: expected a GPU, got none")
+    elif package == "cntk":
         C.device.try_set_default_device(C.device.cpu())
         C.cntk_py.set_fixed_random_seed(1)
     imported = memory()
