@@ -14,7 +14,7 @@ import pytest
 from cuda.conftest import REAL
 from cuda.fakes import API, VARIABLES, build
 
-from cogkit.engine.cuda import cublaslt, libraries
+from cogkit.engine.cuda import cublaslt, cudnn, cudnn_graphs, libraries
 from cogkit.engine.cuda.device import device
 from cogkit.engine.cuda.driver import B, Commands, Graph
 from cogkit.errors import DeviceError
@@ -94,7 +94,7 @@ def python(code, **environment):
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("name", ["cublaslt"])
+@pytest.mark.parametrize("name", ["cublaslt", "cudnn"])
 def test_without_the_library(name):
     code = f"from cogkit.engine.cuda import {name} as m; print(m.available(), m.why_not())"
     known = libraries.KNOWN[name]
@@ -231,6 +231,164 @@ def test_matmul_outside_memory(gpu):
         run(gpu, call, Buffers(gpu, [a, a, a]))
 
 
+# cuDNN ----------------------------------------------------------------------------------------------------------------------------
+
+IMAGES = {  # x, w (of one group), strides, dilation, lo, hi, groups
+    "1d": ((2, 3, 9), (4, 3, 3), (2,), (1,), (1,), (1,), 1),
+    "2d": ((2, 4, 6, 5), (6, 4, 3, 2), (1, 1), (1, 1), (1, 0), (1, 1), 1),
+    "strided": ((2, 3, 8, 8), (4, 3, 3, 3), (2, 2), (1, 1), (1, 1), (0, 0), 1),
+    "groups": ((1, 6, 5, 5), (4, 3, 3, 3), (1, 1), (2, 2), (2, 2), (2, 2), 2),
+    "depthwise": ((2, 4, 5, 5), (4, 1, 3, 3), (1, 1), (1, 1), (1, 1), (1, 1), 4),
+    "3d": ((1, 2, 4, 5, 4), (3, 2, 2, 3, 3), (2, 1, 1), (1, 1, 1), (0, 1, 1), (0, 1, 1), 1),
+}
+
+
+def image_size(x, w, strides, dilation, lo, hi):
+    sizes = zip(x[2:], w[2:], strides, dilation, lo, hi, strict=True)
+    return tuple((n + a + b - (k - 1) * d - 1) // t + 1 for n, k, t, d, a, b in sizes)
+
+
+def correlate(x, w, dy, strides, dilation, lo, hi, groups):
+    """y = x * w, and the gradients of sum(y dy) to x and w."""
+    padded = np.pad(x, [(0, 0), (0, 0), *zip(lo, hi, strict=True)])
+    y, dpadded, dw = np.zeros(dy.shape), np.zeros(padded.shape), np.zeros(w.shape)
+    c, o = w.shape[1], w.shape[0] // groups
+    for place in itertools.product(*map(range, w.shape[2:])):
+        cut = tuple(
+            slice(p * d, p * d + (n - 1) * t + 1, t) for p, d, t, n in zip(place, dilation, strides, dy.shape[2:], strict=True)
+        )
+        for g in range(groups):
+            window = (slice(None), slice(g * c, (g + 1) * c), *cut)
+            outs = slice(g * o, (g + 1) * o)
+            weights = w[(outs, slice(None), *place)]
+            y[:, outs] += np.einsum("nc...,oc->no...", padded[window], weights)
+            dpadded[window] += np.einsum("no...,oc->nc...", dy[:, outs], weights)
+            flat = [v.reshape(*v.shape[:2], -1) for v in (padded[window], dy[:, outs])]
+            dw[(outs, slice(None), *place)] = np.einsum("ncs,nos->oc", *flat)
+    inside = tuple(slice(a, a + n) for a, n in zip(lo, x.shape[2:], strict=True))
+    return y, dpadded[(slice(None), slice(None), *inside)], dw
+
+
+def lay(x, layout):
+    return np.moveaxis(x, 1, -1) if layout == "last" else x
+
+
+def unlay(x, shape, layout):
+    return np.moveaxis(x.reshape(shape[0], *shape[2:], shape[1]), -1, 1) if layout == "last" else x.reshape(shape)
+
+
+@pytest.mark.parametrize("layout", ["plain", "last"])
+@pytest.mark.parametrize("dtype", list(FLOATS))
+@pytest.mark.parametrize("name", list(IMAGES))
+def test_convolution(gpu, name, dtype, layout):
+    xs, ws, *geometry, groups = IMAGES[name]
+    ys = (xs[0], ws[0], *image_size(xs, ws, *geometry))
+    random = np.random.default_rng(len(name))
+    x, w, dy, bias = (to_bytes(random.standard_normal(s), dtype) for s in (xs, ws, ys, ws[:1]))
+    values = [to_floats(v, dtype) for v in (x, w, dy)]
+    y, dx, dw = correlate(*values, *geometry, groups)
+    layouts = dict.fromkeys(("x_layout", "w_layout", "y_layout"), layout)
+    b = to_floats(bias, dtype).reshape(-1, *[1] * (len(xs) - 2))
+    cases = [
+        ("forward", [x, w, dy], y, {}),
+        ("forward", [x, w, bias, dy], y + b, {"bias": True}),
+        ("forward", [x, w, bias, dy], np.maximum(y + b, 0), {"bias": True, "relu": True}),
+        ("forward", [x, w, dy], np.maximum(y, 0), {"relu": True}),
+        ("backward_data", [dy, w, x], dx, {}),
+        ("backward_weights", [x, dy, w], dw, {}),
+    ]
+    for kind, arrays, want, options in cases:
+        call = cudnn_graphs.convolution(kind, xs, ws, ys, *geometry, groups, dtype=dtype, **layouts, **options)
+        if call is None and REAL:  # no engine for it
+            continue
+        arrays = [np.ascontiguousarray(lay(v, layout)) if v.ndim > 1 else v for v in arrays]
+        buffers = Buffers(gpu, arrays, call.scratch)
+        for way, command in (("eager", call), ("graph", call.clone())):
+            buffers.gpu.write(buffers.addresses[len(arrays) - 1], np.full_like(arrays[-1], 1))
+            run(gpu, command, buffers, way)
+            got = unlay(to_floats(buffers.read(len(arrays) - 1), dtype), want.shape, layout)
+            np.testing.assert_allclose(got, want, atol=TOLERANCE[dtype] * 30, rtol=TOLERANCE[dtype])
+
+
+SQUARE = ("forward", (1, 2, 4, 4), (2, 2, 3, 3), (1, 2, 4, 4), (1, 1), (1, 1), (1, 1), (1, 1))
+
+
+@pytest.mark.skipif(REAL, reason="asks the stand-in for its engines")
+def test_choice_of_engine(gpu, monkeypatch):
+    """The same bits, no sums in half precision, tensor cores in float32 only where asked for; what this GPU has not goes by."""
+    K = cudnn.NUMBERS
+
+    def engines(**options):
+        g = cudnn_graphs.Geometry(*SQUARE, **options)
+        return [p.name.rsplit("_", 1)[1] for p in cudnn_graphs.convolution_plans(g, cudnn_graphs.Live(), 8)]
+
+    assert engines() == ["1"]
+    assert engines(tf32=True) == ["11", "1"]
+    assert engines(deterministic=False) == ["10", "1"]
+    assert engines(dtype="f2") == engines(dtype="b2") == ["14", "1"]
+    monkeypatch.setenv("FAKE_CUDNN_SCRATCH", "8192")
+    g = cudnn_graphs.Geometry(*SQUARE, dtype="f2", scratch=4096)
+    assert cudnn_graphs.convolution_plans(g, cudnn_graphs.Live()) == []
+    assert cudnn_graphs.convolution(*SQUARE, dtype="f2", scratch=4096) is None
+    call = cudnn_graphs.convolution(*SQUARE, dtype="f2", scratch=8192, rank=1)
+    assert (call.scratch, call.name, call.notes) == (8192, "cudnn_conv_f2_1", ())
+    buffers = Buffers(gpu, [np.ones(s, "f2") for s in SQUARE[1:4]], call.scratch)
+    run(gpu, call, buffers)
+    assert buffers.read(2).max() == 18
+    assert K.ATTR_TENSOR_UNIQUE_ID == 906
+
+
+def test_convolution_at_odd_places(gpu):
+    """Operands that begin where they are aligned to four bytes only: told by the buffers, or found when they are bound."""
+    x, w = np.arange(33, dtype="f4").reshape(-1), np.ones((2, 2, 3, 3), "f4")
+    want, *_ = correlate(x[1:].reshape(1, 2, 4, 4).astype("f8"), w.astype("f8"), np.zeros((1, 2, 4, 4)), *SQUARE[4:], 1)
+    for first, moved in ((B(0, 4), 0), (B(0), 4)):
+        call = cudnn_graphs.convolution(*SQUARE, buffers=[first, B(1), B(2)])
+        buffers = Buffers(gpu, [x, w, np.zeros((1, 2, 4, 4), "f4")], call.scratch)
+        buffers.addresses[0] += moved
+        run(gpu, call, buffers)
+        np.testing.assert_allclose(buffers.read(2), want)
+
+
+def test_convolution_refuses(gpu):
+    kind, x, w, y, *rest = SQUARE
+    with pytest.raises(
+        ValueError, match=r"expected an output \(1, 2, 4, 4\) of \(1, 2, 4, 4\) and \(2, 2, 3, 3\), got \(1, 2, 4, 5\)"
+    ):
+        cudnn_graphs.convolution(kind, x, w, (1, 2, 4, 5), *rest)
+    with pytest.raises(ValueError, match="expected shapes of one to three spatial axes"):
+        cudnn_graphs.convolution(kind, x, w[:3], y, *rest)
+    with pytest.raises(ValueError, match="expected sizes of at least one and f4, f8, f2 or b2"):
+        cudnn_graphs.convolution(kind, (0, *x[1:]), w, (0, *y[1:]), *rest)
+    with pytest.raises(ValueError, match="bias and relu of 'forward' only"):
+        cudnn_graphs.convolution("backward_data", x, w, y, *rest, relu=True)
+    call = cudnn_graphs.convolution(*SQUARE)
+    assert "CUDNN_STATUS_NOT_SUPPORTED" in call.explain(-cudnn.NUMBERS.STATUS_NOT_SUPPORTED)
+
+
+@pytest.mark.skipif(REAL, reason="the stand-in knows where memory of the device is")
+def test_convolution_outside_memory(gpu):
+    call = cudnn_graphs.convolution("forward", (9, 2, 4, 4), (2, 2, 3, 3), (9, 2, 4, 4), (1, 1), (1, 1), (1, 1), (1, 1))
+    with pytest.raises(DeviceError, match="cuDNN: cudnn_conv_f4_1: CUDNN_STATUS_EXECUTION_FAILED"):
+        run(gpu, call, Buffers(gpu, [np.ones(s, "f4") for s in SQUARE[1:4]]))
+
+
+def test_descriptors_refuse(gpu):
+    K = cudnn.NUMBERS
+    tensor = cudnn.Descriptor(K.BACKEND_TENSOR_DESCRIPTOR)
+    with pytest.raises(DeviceError, match="cuDNN: expected attribute 906, got CUDNN_STATUS_BAD_PARAM"):
+        tensor.set(K.ATTR_TENSOR_UNIQUE_ID, K.TYPE_FLOAT, 1.0)
+    with pytest.raises(DeviceError, match="cuDNN: expected a tensor, got CUDNN_STATUS_BAD_PARAM"):
+        tensor.finalize("a tensor")
+
+
+def test_old_cudnn():
+    fake = build("cudnn", API.parents[2] / "build" / "cuda_fakes")
+    code = "from cogkit.engine.cuda import cudnn; print(cudnn.why_not())"
+    said = python(code, COGKIT_LIBCUDNN=str(fake), FAKE_CUDNN_VERSION="8907")
+    assert said == f"cuDNN ({fake}): expected version 9, got 8.9.7; install nvidia-cudnn-cu13"
+
+
 # our constants and prototypes -----------------------------------------------------------------------------------------------------
 
 
@@ -292,3 +450,15 @@ def test_cublaslt_is_as_in_the_headers(tmp_path):
     for ours, theirs in (("workspace", "workspaceSize"), ("state", "state"), ("waves", "wavesCount")):
         lines.append(f"static_assert(offsetof(cg_lt_heuristic, {ours}) == offsetof(cublasLtMatmulHeuristicResult_t, {theirs}));")
     assert compile_check(tmp_path, "cublaslt_api.h", ["cublaslt_api.h", "cublasLt.h"], folders, lines) > 25
+
+
+def test_cudnn_is_as_in_the_headers(tmp_path):
+    folders = headers("cudnn.h", "cuda_runtime_api.h")
+    functions = {"version": "GetVersion", "text": "GetErrorString", "last_error": "GetLastErrorString", "create": "Create",
+                 "set_stream": "SetStream", "new": "BackendCreateDescriptor", "destroy": "BackendDestroyDescriptor",
+                 "set": "BackendSetAttribute", "get": "BackendGetAttribute", "execute": "BackendExecute"}  # fmt: skip
+    lines = [f"FITS(cg_cudnn_{ours}_t, cudnn{theirs});" for ours, theirs in functions.items()]
+    lines += ["FITS(cg_cudnn_version_t, cudnnGetCudartVersion);", "FITS(cg_cudnn_destroy_t, cudnnBackendFinalize);"]
+    lines += [f"static_assert({n} == CUDNN_{name});" for name, n in vars(cudnn.NUMBERS).items()]
+    compile_check(tmp_path, None, ["cudnn_api.h", "cudnn.h"], folders, lines)
+    assert len(lines) > 100

@@ -1,7 +1,7 @@
 """Soft link to cuBLASLt: matrix products as commands of a plan, with bias and relu done while the result is in registers.
 
-Matrices are row-major, as everywhere in cogkit; the library's are column-major, where the same bytes are the transposed matrix. So it
-is asked for out' = b' a', and the output's columns are its rows.
+Matrices are row-major, as everywhere in cogkit; the library's are column-major, where the same bytes are the transposed matrix.
+So it is asked for out' = b' a', and the output's columns are its rows.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
@@ -10,7 +10,7 @@ from libc.string cimport memset
 import threading
 
 from cogkit.engine.cuda import libraries
-from cogkit.engine.cuda.driver import B, SLOT_SCRATCH
+from cogkit.engine.cuda.driver import SLOT_SCRATCH
 from cogkit.errors import DeviceError
 
 __all__ = ["MatMul", "NoWay", "WORKSPACE", "available", "matmul", "why_not"]
@@ -34,9 +34,10 @@ cdef extern from "cublaslt_api.h" nogil:
     ctypedef int (*cg_lt_pref_create_t)(void **) noexcept nogil
     ctypedef int (*cg_lt_set_t)(void *, int, const void *, size_t) noexcept nogil
     ctypedef int (*cg_lt_destroy_t)(void *) noexcept nogil
-    ctypedef int (*cg_lt_choose_t)(void *, void *, void *, void *, void *, void *, void *, int, cg_lt_heuristic *, int *) noexcept nogil
-    ctypedef int (*cg_lt_matmul_t)(void *, void *, const void *, const void *, void *, const void *, void *, const void *, const void *,
-                                   void *, void *, void *, const cg_lt_algo *, void *, size_t, void *) noexcept nogil
+    ctypedef int (*cg_lt_choose_t)(void *, void *, void *, void *, void *, void *, void *, int, cg_lt_heuristic *,
+                                   int *) noexcept nogil
+    ctypedef int (*cg_lt_matmul_t)(void *, void *, const void *, const void *, void *, const void *, void *, const void *,
+                                   const void *, void *, void *, void *, const cg_lt_algo *, void *, size_t, void *) noexcept nogil
     ctypedef union cg_scalar:
         float f
         double d
@@ -97,8 +98,8 @@ def _open():
     """Finds the library's functions. Raises `DeviceError` where it is not there, or is not for this driver."""
     global library, cublasLtGetStatusString, cublasLtCreate, cublasLtMatmulDescCreate, cublasLtMatmulDescSetAttribute
     global cublasLtMatrixLayoutSetAttribute, cublasLtMatmulPreferenceSetAttribute, cublasLtMatmulDescDestroy
-    global cublasLtMatrixLayoutDestroy, cublasLtMatmulPreferenceDestroy, cublasLtMatrixLayoutCreate, cublasLtMatmulPreferenceCreate
-    global cublasLtMatmulAlgoGetHeuristic, cublasLtMatmul
+    global cublasLtMatrixLayoutDestroy, cublasLtMatmulPreferenceDestroy, cublasLtMatrixLayoutCreate
+    global cublasLtMatmulPreferenceCreate, cublasLtMatmulAlgoGetHeuristic, cublasLtMatmul
     found = libraries.find("cublaslt")
     if found is library:
         return
@@ -166,8 +167,8 @@ def matmul(*arguments, **options):
 
 cdef int _run(const cg_command *command, void *stream) noexcept nogil:
     cdef const cg_matmul *c = <const cg_matmul *> command.state
-    return -c.function(c.handle, c.desc, &c.alpha, c.a, c.a_layout, c.b, c.b_layout, &c.beta, c.c, c.d_layout, c.d, c.d_layout, &c.algo,
-                       c.workspace, c.workspace_size, stream)
+    return -c.function(c.handle, c.desc, &c.alpha, c.a, c.a_layout, c.b, c.b_layout, &c.beta, c.c, c.d_layout, c.d, c.d_layout,
+                       &c.algo, c.workspace, c.workspace_size, stream)
 
 
 cdef class _Layouts:
@@ -197,11 +198,11 @@ cdef class _Layouts:
 cdef class MatMul:
     """out = a b + bias + added, then relu: a command. a, b, out, bias, added: buffers (`B`).
 
-    a: (m, k), transposed (k, m); b: (k, n), transposed (n, k); out: (m, n), all row-major with lda, ldb, ldc elements from one row to the
-    next (0: dense); `batch` of them with batch_a, batch_b, batch_c elements from one to the next (None: dense; 0: the same for all).
-    bias: (n,). added: of out's form. dtype: 'f4', 'f8', 'f2' or 'b2' (bfloat16); halves are summed in float32; tf32: float32 products
-    are of numbers rounded to ten bits. scratch: bytes that it wants in the last buffer, at most `workspace`; buffers are best
-    aligned to 256 bytes. Same operands, same bits.
+    a: (m, k), transposed (k, m); b: (k, n), transposed (n, k); out: (m, n), all row-major with lda, ldb, ldc elements from one row
+    to the next (0: dense); `batch` of them with batch_a, batch_b, batch_c elements from one to the next (None: dense; 0: the same
+    for all). bias: (n,). added: of out's form. dtype: 'f4', 'f8', 'f2' or 'b2' (bfloat16); halves are summed in float32; tf32:
+    float32 products are of numbers rounded to ten bits. scratch: bytes that it wants in the last buffer, at most `workspace`;
+    buffers are best aligned to 256 bytes. Same operands, same bits.
     Raises `ValueError` for sizes below one, `NoWay` where the library does not compute it, `DeviceError` where it is not there.
     """
 
@@ -213,8 +214,8 @@ cdef class MatMul:
     cdef readonly size_t scratch
 
     def __init__(self, a, b, out, int64_t m, int64_t n, int64_t k, *, str dtype="f4", int64_t batch=1, transpose_a=False,
-                 transpose_b=False, int64_t lda=0, int64_t ldb=0, int64_t ldc=0, batch_a=None, batch_b=None, batch_c=None, bias=None,
-                 relu=False, added=None, tf32=False, size_t workspace=WORKSPACE):
+                 transpose_b=False, int64_t lda=0, int64_t ldb=0, int64_t ldc=0, batch_a=None, batch_b=None, batch_c=None,
+                 bias=None, relu=False, added=None, tf32=False, size_t workspace=WORKSPACE):
         if min(m, n, k, batch) < 1:
             raise ValueError(f"matmul: expected sizes of at least one, got m={m}, n={n}, k={k}, batch={batch}")
         if dtype not in _TYPES:
@@ -231,9 +232,10 @@ cdef class MatMul:
         else:
             self.call.alpha.f, self.call.beta.f = 1, 1 if added is not None else 0
         self.layouts = _Layouts()
-        self.layouts.a = self.layouts.make(kind, k if tb else n, n if tb else k, ldb, batch, n * k if batch_b is None else batch_b)
-        self.layouts.b = self.layouts.make(kind, m if ta else k, k if ta else m, lda, batch, m * k if batch_a is None else batch_a)
-        self.layouts.d = self.layouts.make(kind, n, m, ldc, batch, m * n if batch_c is None else batch_c)
+        batch_a, batch_b, batch_c = (own if x is None else x for x, own in ((batch_a, m * k), (batch_b, n * k), (batch_c, m * n)))
+        self.layouts.a = self.layouts.make(kind, k if tb else n, n if tb else k, ldb, batch, batch_b)
+        self.layouts.b = self.layouts.make(kind, m if ta else k, k if ta else m, lda, batch, batch_a)
+        self.layouts.d = self.layouts.make(kind, n, m, ldc, batch, batch_c)
         self.call.a_layout, self.call.b_layout, self.call.d_layout = self.layouts.a, self.layouts.b, self.layouts.d
         self.made = (a, b, out, bias, added, dtype, bool(tf32), ta, tb, bool(relu))
         self._describe()
@@ -291,7 +293,7 @@ cdef class MatMul:
         return <size_t> &self.call.command
 
     def set_buffers(self, list addresses):
-        """Writes the addresses of the buffers; where they are aligned to fewer bytes than was thought, the way is chosen again."""
+        """Writes the addresses of the buffers; where they are aligned to fewer bytes than thought, the way is chosen again."""
         cdef uint64_t place
         a, b, out, bias, added = self.made[:5]
         if added is None:
@@ -307,6 +309,16 @@ cdef class MatMul:
         self.call.a, self.call.b = <const void *> <size_t> found[0], <const void *> <size_t> found[1]
         self.call.c, self.call.d = <const void *> <size_t> found[2], <void *> <size_t> found[3]
         self.call.workspace = <void *> <size_t> addresses[SLOT_SCRATCH] if self.scratch else NULL
+
+    @property
+    def words(self):
+        """(where it is written, slot of its buffer, bytes to the first element) of each address; None where the library keeps one, a bias's."""
+        a, b, out, bias, added = self.made[:5]
+        if bias is not None:
+            return None
+        places = (<size_t> &self.call.a, <size_t> &self.call.b, <size_t> &self.call.c, <size_t> &self.call.d)
+        found = [(at, x.slot, x.offset) for at, x in zip(places, (b, a, out if added is None else added, out))]
+        return [*found, (<size_t> &self.call.workspace, SLOT_SCRATCH, 0)] if self.scratch else found
 
     def clone(self):
         """Another one with buffers of its own."""
@@ -324,9 +336,9 @@ cdef class MatMul:
         return f"cuBLASLt: {self.name}: {cublasLtGetStatusString(-result).decode()}"
 
     def __repr__(self):
-        a, b, out, bias, added, _, tf32, ta, tb, relu = self.made
-        words = [w for w, there in (("a'", ta), ("b'", tb), ("bias", bias), ("relu", relu), ("added", added), ("tf32", tf32)) if there]
-        return " ".join([self.name, *words])
+        *_, bias, added, _, tf32, ta, tb, relu = self.made
+        words = (("a'", ta), ("b'", tb), ("bias", bias), ("relu", relu), ("added", added), ("tf32", tf32))
+        return " ".join([self.name, *(word for word, there in words if there)])
 
 
 def _alignment(address):

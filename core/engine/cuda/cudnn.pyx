@@ -1,11 +1,10 @@
 """Soft link to cuDNN's graph interface: descriptors, and plans of operations as commands of a plan.
 
-`cogkit.engine.cuda.convolutions` builds graphs of them. NUMBERS holds NVIDIA's names of attributes and what they are.
+`cogkit.engine.cuda.cudnn_graphs` builds graphs of them. NUMBERS holds NVIDIA's names of attributes and what they are.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport int64_t, uint64_t
 from libcpp.vector cimport vector
 
 import struct
@@ -74,8 +73,9 @@ def _numbers():
 
 NUMBERS = _numbers()
 _NOT_SUPPORTED = range(3000, 4000)
-_FORMS = {NUMBERS.TYPE_INT64: "q", NUMBERS.TYPE_FLOAT: "f", NUMBERS.TYPE_DOUBLE: "d", NUMBERS.TYPE_VOID_PTR: "Q", NUMBERS.TYPE_HANDLE: "Q",
-          NUMBERS.TYPE_BACKEND_DESCRIPTOR: "Q", NUMBERS.TYPE_BOOLEAN: "?", NUMBERS.TYPE_CHAR: "s"}  # others are enumerations of 32 bits
+_FORMS = {NUMBERS.TYPE_INT64: "q", NUMBERS.TYPE_FLOAT: "f", NUMBERS.TYPE_DOUBLE: "d", NUMBERS.TYPE_VOID_PTR: "Q",
+          NUMBERS.TYPE_HANDLE: "Q", NUMBERS.TYPE_BACKEND_DESCRIPTOR: "Q", NUMBERS.TYPE_BOOLEAN: "?",
+          NUMBERS.TYPE_CHAR: "s"}  # others are enumerations of 32 bits
 
 
 class NoWay(DeviceError):
@@ -85,7 +85,8 @@ class NoWay(DeviceError):
 def open_cudnn():
     """Finds the library's functions. Raises `DeviceError` where it is not there, or is not for this driver."""
     global library, cudnnGetErrorString, cudnnGetLastErrorString, cudnnCreate, cudnnSetStream, cudnnBackendCreateDescriptor
-    global cudnnBackendDestroyDescriptor, cudnnBackendFinalize, cudnnBackendSetAttribute, cudnnBackendGetAttribute, cudnnBackendExecute
+    global cudnnBackendDestroyDescriptor, cudnnBackendFinalize, cudnnBackendSetAttribute, cudnnBackendGetAttribute
+    global cudnnBackendExecute
     with _lock:
         found = libraries.find("cudnn")
         if found is library:
@@ -115,7 +116,8 @@ cdef int _check(int status, what) except -1:
         cudnnGetLastErrorString(text, sizeof(text))
         said = (<bytes> text).decode(errors="replace").strip()
         name = cudnnGetErrorString(status).decode()
-        raise (NoWay if status in _NOT_SUPPORTED else DeviceError)(f"cuDNN: expected {what}, got {name}" + (f" ({said})" if said else ""))
+        kind = NoWay if status in _NOT_SUPPORTED else DeviceError
+        raise kind(f"cuDNN: expected {what}, got {name}" + (f" ({said})" if said else ""))
     return 0
 
 
@@ -214,13 +216,14 @@ cdef class Descriptor:
         """The descriptors of an attribute."""
         cdef int64_t n = 0
         cdef vector[void *] pointers
-        _check(cudnnBackendGetAttribute(self.pointer, attribute, NUMBERS.TYPE_BACKEND_DESCRIPTOR, 0, &n, NULL), f"attribute {attribute}")
+        cdef int of = NUMBERS.TYPE_BACKEND_DESCRIPTOR
+        what = f"attribute {attribute}"
+        _check(cudnnBackendGetAttribute(self.pointer, attribute, of, 0, &n, NULL), what)
         made = [Descriptor(kind) for _ in range(n)]
         for d in made:
             pointers.push_back((<Descriptor> d).pointer)
         if n:
-            _check(cudnnBackendGetAttribute(self.pointer, attribute, NUMBERS.TYPE_BACKEND_DESCRIPTOR, n, &n, pointers.data()),
-                   f"attribute {attribute}")
+            _check(cudnnBackendGetAttribute(self.pointer, attribute, of, n, &n, pointers.data()), what)
         for d in made:
             (<Descriptor> d).kept.append(self)
         return made[:n]
@@ -229,8 +232,8 @@ cdef class Descriptor:
 cdef class Execution:
     """A finished plan with its buffers: a command.
 
-    plan: has `descriptor`, `uids` (of its tensors, in the order of the buffers), `alignments` (bytes, that their addresses must have),
-    `scratch` (bytes), `name` and `aligned_to(alignments, scratch)`, which gives another plan for operands at odd places.
+    plan: has `descriptor`, `uids` (of its tensors, in the order of the buffers), `alignments` (bytes, that their addresses must
+    have), `scratch` (bytes), `name`, `notes` and `aligned_to(alignments, scratch)`, which gives another for operands at odd places.
     """
 
     cdef cg_execution call

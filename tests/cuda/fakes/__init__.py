@@ -11,7 +11,7 @@ __all__ = ["FOLDER", "VARIABLES", "build"]
 
 FOLDER = Path(__file__).resolve().parent
 API = FOLDER.parents[2] / "core" / "engine" / "cuda"
-VARIABLES = {"cublaslt": "COGKIT_LIBCUBLASLT"}
+VARIABLES = {"cublaslt": "COGKIT_LIBCUBLASLT", "cudnn": "COGKIT_LIBCUDNN"}
 
 
 def build(name: str, out: Path) -> Path:
