@@ -254,12 +254,9 @@ def run_native(n: Node, sizes: dict, *x: np.ndarray) -> list[np.ndarray]:
     p, q = len(node.operands), len(node.outputs)
     starts = [0, p] if forward else [0, p, p + q, p + 2 * q]
     settings = (ctypes.c_double * (len(node.settings) + 1))(*node.settings)
-    native = node.function.native
     kind = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * (len(starts) + 1))
     size = ctypes.sizeof(_Array)
-    code = kind(native.forward if forward else native.backward)(
-        *(ctypes.addressof(arrays) + i * size for i in starts), ctypes.addressof(settings)
-    )
+    code = kind(node.c_function(not forward))(*(ctypes.addressof(arrays) + i * size for i in starts), ctypes.addressof(settings))
     if code:
         raise UserFunctionError(f"{node.place}: expected the C function to return 0, got {code}")
     return outputs

@@ -1,14 +1,17 @@
-"""Ops that a user writes in C, C++ or Cython: functions of `cogkit_user.h` that the executor calls without Python.
+"""Ops that a user writes in C, C++ or Cython: functions of `cogkit_user.h` that the executor calls without Python; or in CUDA.
 
-A registered function is two addresses; what it takes and gives is said in Python when the graph is built.
+A registered function is two addresses, or the text of two kernels of `cogkit_user.cuh`, or both; what it takes and gives is said in Python
+when the graph is built.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,16 +30,39 @@ Infer = Callable[[Sequence[Variable], dict[str, Any]], list[Variable]]
 
 @dataclass(frozen=True)
 class Native:
-    """A registered function: addresses (backward None: no gradient flows), its shape rule, and what must stay alive."""
+    """A registered function: addresses (forward None: for the GPU alone; backward None: no gradient flows), its shape rule, what must stay
+    alive, and the text of its CUDA kernels.
+    """
 
     name: str
-    forward: int
+    forward: int | None
     backward: int | None
     infer: Infer
     keep: tuple[Any, ...]
+    cuda: str | None = None
+
+    @property
+    def has_backward(self) -> bool:
+        """Whether gradients can be taken, on the CPU or on a GPU."""
+        return self.backward is not None or bool(self.cuda and kernel_in(self.cuda, "backward"))
 
 
 _natives: dict[str, Native] = {}
+
+
+def kernel_in(text: str, name: str) -> bool:
+    """Whether a .cu text defines a kernel."""
+    return re.search(rf"^\s*CG_KERNEL\(\s*{name}\s*,", text, re.M) is not None
+
+
+def cuda_text(given: str | os.PathLike) -> str:
+    """The text of kernels, given itself or by its path. Raises `ValueError` where it defines no kernel `forward`, `OSError` for no file."""
+    text = given if isinstance(given, str) and "\n" in given else Path(given).read_text()
+    if not kernel_in(text, "forward"):
+        raise ValueError(
+            here("register_native_user_function: expected CUDA text with CG_KERNEL(forward, cogkit_call c), got none")
+        )
+    return text
 
 
 class _Made(ctypes.Structure):
@@ -44,7 +70,7 @@ class _Made(ctypes.Structure):
 
 
 def native_user_include() -> str:
-    """The folder of `cogkit_user.h`, for the compiler."""
+    """The folder of `cogkit_user.h`, for the compiler; `cuda/cogkit_user.cuh` in it is for kernels."""
     return os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "engine")
 
 
@@ -95,13 +121,16 @@ def register_native_user_function(
     forward: Any = None,
     backward: Any = None,
     infer_outputs: Infer | None = None,
+    cuda: str | os.PathLike | None = None,
 ) -> None:
     """Names a function written in C, for `native_user_function`.
 
     forward, backward: C functions of `cogkit_user.h` (in `native_user_include()`), as addresses, PyCapsules (a Cython module's
     `__pyx_capi__`), ctypes or cffi pointers; or module_name: a shared library with a function factory_method_name that fills in a
-    `cogkit_native`. infer_outputs(inputs, attributes) gives the outputs, made by `C.output_variable` (default: one like the first
-    input). Raises `ValueError` for a name that is taken, `OSError` for a library that cannot be loaded.
+    `cogkit_native`. cuda: the text of kernels `forward` and `backward` of `cogkit_user.cuh`, or the path of a .cu file; compiled when the
+    GPU first wants it. Without it the GPU's plans run the C functions on the host, on copies. infer_outputs(inputs, attributes) gives the
+    outputs, made by `C.output_variable` (default: one like the first input). Raises `ValueError` for a name that is taken, `OSError` for a
+    library or file that cannot be loaded.
     """
     if op_id in _natives:
         raise ValueError(here(f"register_native_user_function: expected an op id that is free, got {op_id!r}"))
@@ -123,10 +152,11 @@ def register_native_user_function(
             raise ValueError(here(f"register_native_user_function: expected {factory_method_name} to return 0, got {code}"))
         forward, backward = made.forward or 0, made.backward
         keep = (library,)
-    if forward is None:
+    if forward is None and cuda is None:
         raise ValueError(here("register_native_user_function: expected forward or the name of a library, got neither"))
-    back = None if backward is None else address_of(backward, "backward")
-    _natives[op_id] = Native(op_id, address_of(forward, "forward"), back, infer_outputs or _like_first, keep)
+    found = [None if f is None else address_of(f, what) for f, what in ((forward, "forward"), (backward, "backward"))]
+    text = None if cuda is None else cuda_text(cuda)
+    _natives[op_id] = Native(op_id, found[0], found[1], infer_outputs or _like_first, keep, text)
 
 
 def native_user_function(
@@ -160,6 +190,14 @@ class NativeNode(UserNode):
             raise self.misfit("outputs of sizes that follow from those of its inputs", str(self.types[free.index(True)]))
         made = g.node("native_forward", x, call=self, types=tuple(types))
         return made if isinstance(made, list) else [made]
+
+    def c_function(self, back: bool) -> int:
+        """The address of its C function. Raises `Misfit` where only CUDA kernels are registered."""
+        native = self.function.native
+        found: int | None = native.backward if back else native.forward
+        if found is None:
+            raise self.misfit(f"a C function as {'backward' if back else 'forward'}", "a CUDA kernel alone", "run it on a GPU")
+        return found
 
     @property
     def settings(self) -> list[float]:
@@ -209,7 +247,7 @@ def _forward_gradient(n: Any, *dy: Any) -> list[Any]:
     needs = tuple(v.needs_gradient for v in node.operands)
     if not any(given) or not any(needs):
         return [None] * len(n.inputs)
-    if node.function.native.backward is None:
+    if not node.function.native.has_backward:
         raise node.misfit(
             "a backward to take the gradient of", "none", "register one, or make its outputs with needs_gradient=False"
         )

@@ -37,9 +37,9 @@ def _native(s: Step, sizes: dict) -> Made:
     n = s.node
     node = n.attrs["call"]
     back = n.name == "native_backward"
-    native, arrays = node.function.native, native_arrays(n)
+    arrays = native_arrays(n)
     present = [v for v in arrays if v is not None]
-    call = NativeCall(native.backward if back else native.forward, back, len(node.operands), len(node.outputs), _described(present, sizes),
+    call = NativeCall(node.c_function(back), back, len(node.operands), len(node.outputs), _described(present, sizes),
                       node.settings, [v is not None for v in arrays], node.place)  # fmt: skip
     return call, [(v, PLAIN) for v in present]
 
