@@ -44,7 +44,7 @@ __device__ inline void tile(typename G::Shared &shared, const T *a, const T *b, 
 
 #define TILED(T, type, BM, BN, BK, TM, TN, BLOCKS)                                                                              \
     CG_TILED(product_##BM##x##BN##_##type, BM / TM *(BN / TN), BLOCKS, const T *__restrict__ a, const T *__restrict__ b,        \
-             T *__restrict__ c, const T *bias, const T *added, Product p) {                                                    \
+             T *c, const T *bias, const T *added, Product p) {                                                    \
         using G = Tile<T, BM, BN, BK, TM, TN>;                                                                                  \
         __shared__ typename G::Shared shared;                                                                                   \
         tile<G>(shared, a, b, c, bias, added, p);                                                                               \
@@ -55,18 +55,18 @@ TILED(float, f4, 32, 32, 16, 2, 2, 2)
 TILED(float, f4, 8, 128, 16, 8, 1, 4)
 TILED(double, f8, 64, 64, 8, 4, 4, 2)
 TILED(double, f8, 32, 32, 16, 2, 2, 2)
-TILED(double, f8, 8, 128, 16, 8, 1, 4)
+TILED(double, f8, 8, 128, 16, 8, 1, 3)
 
-/* y[z, e] = sum of `parts` in order of x[z, part, e], e < n, then bias of column e % width, added, relu: z < batch */
+/* y[z, e] = sum of `parts` in order of x[z, part, e], e < n, then bias of column e / plane % width, added, relu; z < batch */
 #define PARTS(T, type)                                                                                                          \
     CG_KERNEL(sum_parts_##type, const T *__restrict__ x, T *y, const T *bias, const T *added, int64_t n, int64_t batch,         \
-              int64_t parts, int64_t width, int64_t relu) {                                                                     \
+              int64_t parts, int64_t plane, int64_t width, int64_t relu) {                                                      \
         CG_EACH(i, n * batch) {                                                                                                 \
             const int64_t z = i / n, e = i - z * n;                                                                             \
             const T *from = x + z * parts * n + e;                                                                              \
             T sum = 0;                                                                                                          \
             for (int64_t part = 0; part < parts; part++) sum += from[part * n];                                                 \
-            y[i] = finished(sum, bias ? bias + e % width : nullptr, added ? added + i : nullptr, relu);                         \
+            y[i] = finished(sum, bias ? bias + e / plane % width : nullptr, added ? added + i : nullptr, relu);                 \
         }                                                                                                                       \
     }
 CG_FLOATS(PARTS)
@@ -84,7 +84,7 @@ __device__ inline T dot(const Product &p, const T *a, const T *b, int64_t z, int
 
 /* A thread makes one element: for short sums. */
 #define DIRECT(T, type)                                                                                                         \
-    CG_KERNEL(product_direct_##type, const T *__restrict__ a, const T *__restrict__ b, T *__restrict__ c, const T *bias,        \
+    CG_KERNEL(product_direct_##type, const T *__restrict__ a, const T *__restrict__ b, T *c, const T *bias,        \
               const T *added, Product p) {                                                                                      \
         CG_EACH(e, p.batch * p.m * p.n) {                                                                                       \
             const int64_t z = e / (p.m * p.n), i = e / p.n - z * p.m, j = e % p.n;                                              \
@@ -95,7 +95,7 @@ CG_FLOATS(DIRECT)
 
 /* A warp makes one element: for few and long sums. Lane t sums every 32nd term from t on; then lanes 16 apart, 8 apart ... are added. */
 #define DOTS(T, type)                                                                                                           \
-    CG_KERNEL(product_dots_##type, const T *__restrict__ a, const T *__restrict__ b, T *__restrict__ c, const T *bias,          \
+    CG_KERNEL(product_dots_##type, const T *__restrict__ a, const T *__restrict__ b, T *c, const T *bias,          \
               const T *added, Product p) {                                                                                      \
         const int lane = threadIdx.x % 32;                                                                                      \
         for (int64_t e = thread_number() / 32; e < p.batch * p.m * p.n; e += thread_count() / 32) {                             \
