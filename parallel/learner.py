@@ -14,7 +14,7 @@ from cogkit.learners import Learner
 from cogkit.learners.schedules import ScheduleLike
 from cogkit.parallel.communicator import Communicator
 from cogkit.parallel.world import current_world
-from cogkit.train.ranks import MinibatchInfo
+from cogkit.train.ranks import Arrivals, MinibatchInfo
 from cogkit.variables import Parameter
 
 __all__ = ["DistributedLearner"]
@@ -51,6 +51,7 @@ class DistributedLearner(Learner):
         self.joined = False  # whether exchanges have begun
         self.in_step = False  # whether ranks must exchange in the same minibatches, since they do so for other learners too
         self._has_begun = False
+        self._has_computed = False
 
     # the local learner's -------------------------------------------------------------------------------------------
 
@@ -148,9 +149,8 @@ class DistributedLearner(Learner):
         if self.is_warm and not self.joined:
             self.join()  # before the clock of a virtual rank moves: a training that was taken up again has then the same order of events
         if info.learner == 0:
-            world.meter.lap("compute")
-            world.computed(info.samples)
-            world.meter.lap("compute")
+            self.has_computed(info.samples)
+            self._has_computed = False
         self.calls += 1
         last = info.learner == info.learners - 1
         if not self.is_warm:
@@ -162,6 +162,18 @@ class DistributedLearner(Learner):
             world.step = self.calls
             world.meter.steps += 1
         return more
+
+    def has_computed(self, samples: int) -> None:
+        """Ends the time in which a minibatch is computed; only the first call for a minibatch does something."""
+        if not self._has_computed:
+            self.world.meter.lap("compute")
+            self.world.computed(samples)
+            self.world.meter.lap("compute")
+        self._has_computed = True
+
+    def lead(self, learners: Sequence[Learner]) -> Arrivals | None:
+        """See `cogkit.train.ranks.DistributedLearner`: most algorithms want gradients when all are there."""
+        return None
 
     def exchange(self, gradient_values: Mapping[Parameter, np.ndarray], info: MinibatchInfo) -> bool:
         """What an algorithm does with a minibatch once ranks exchange; see `train_distributed`."""

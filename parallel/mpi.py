@@ -72,7 +72,7 @@ class MpiWorld(World):
         super().__init__()
         self.timeout = _timeout()
         self.exchanges, self.notices, self.calls, self.answers = (whole.Dup() for _ in range(4))
-        self.sequence = self.asked = 0
+        self.asked = 0
         self.what, self.shape = "nothing yet", ""  # the exchange that this rank is in, or the last one
         self.heard: dict[int, dict[str, Any]] = {}
         self._telling: list[Any] = []  # notices on their way
@@ -173,6 +173,8 @@ class MpiWorld(World):
         begun = time.perf_counter()
         tell, listen = begun + min(PATIENCE, self.timeout / 2), begun + LISTEN
         while left := missing():
+            for pending in self.under_way:
+                pending.advance()
             now = time.perf_counter()
             if now - begun < SPIN:
                 os.sched_yield()
@@ -189,11 +191,14 @@ class MpiWorld(World):
 
     # exchanges -----------------------------------------------------------------------------------------------------
 
-    def start_exchange(self, pieces: Sequence[np.ndarray], into: Sequence[np.ndarray], what: str) -> Pending:
+    def start_exchange(
+        self, pieces: Sequence[np.ndarray], into: Sequence[np.ndarray], what: str, number: int | None = None
+    ) -> Pending:
         """See `World.start_exchange`."""
-        self.sequence += 1
-        self.what, self.shape = what, _shown([*pieces, *into])
-        return _Exchange(self, pieces, into)
+        if number is None:
+            number = self.reserve()
+            self.what, self.shape = what, _shown([*pieces, *into])
+        return _Exchange(self, pieces, into, what, number)
 
     # requests ------------------------------------------------------------------------------------------------------
 
@@ -245,10 +250,10 @@ def _import(launched: int) -> Any:
 class _Exchange(Pending):
     """Messages to and from all other ranks, told apart by one tag."""
 
-    def __init__(self, world: MpiWorld, pieces: Sequence[np.ndarray], into: Sequence[np.ndarray]):
+    def __init__(self, world: MpiWorld, pieces: Sequence[np.ndarray], into: Sequence[np.ndarray], what: str, number: int):
         self.world = world
         self.place = world.place()
-        tag = world.sequence % (TAGS // NAMES) * NAMES + zlib.crc32(world.what.encode()) % NAMES
+        tag = number % (TAGS // NAMES) * NAMES + zlib.crc32(what.encode()) % NAMES
         others = [(world.rank + i) % world.size for i in range(1, world.size)]  # each begins with its neighbour
         byte = world.mpi.BYTE
         self.takes = [(r, into[r].nbytes, world.exchanges.Irecv([into[r], byte], r, tag)) for r in others if into[r].size]
@@ -275,6 +280,9 @@ class _Exchange(Pending):
         self.takes = [take for take in self.takes if not self._came(take)]
         self.sends = [(r, request) for r, request in self.sends if not request.Test()]
         return [r for r, *_ in self.takes] or [r for r, _ in self.sends]
+
+    def advance(self) -> bool:
+        return not self.missing()
 
     def wait(self) -> None:
         self.world.until(self.missing)

@@ -46,7 +46,8 @@ class SimulatedWorld(World):
     def __init__(self, hub: _Hub, rank: int):
         self.hub, self.rank, self.size = hub, rank, hub.size
         self.now = 0.0
-        self.minibatches = self.sequence = 0
+        self.minibatches = 0
+        self.begun: float | None = None  # when the minibatch was begun of which a part has been computed
         self.place = "before its first exchange"
         self.order: list[int] = []
         self.mail: dict[int, Callable[[], None]] = {}  # rank -> delivery of the request that it waits for an answer to
@@ -56,19 +57,32 @@ class SimulatedWorld(World):
         """Virtual time."""
         return self.now
 
+    def computing(self, samples: int, part: float) -> None:
+        """Moves the clock on by a part of what the delay model says of this minibatch."""
+        if self.begun is None:
+            self.begun = self.now
+        self.now = max(self.now, self.begun + part * self.hub.delay(self.rank, self.minibatches, samples))
+        self.hub.resume(self)
+        self.hub.leave()
+
     def computed(self, samples: int) -> None:
         """Moves the clock on by what the delay model says of this minibatch."""
-        self.now += self.hub.delay(self.rank, self.minibatches, samples)
+        begun = self.now if self.begun is None else self.begun
+        self.now = max(self.now, begun + self.hub.delay(self.rank, self.minibatches, samples))
+        self.begun = None
         self.minibatches += 1
         self.hub.resume(self)
         self.hub.leave()
 
-    def start_exchange(self, pieces: Sequence[np.ndarray], into: Sequence[np.ndarray], what: str) -> Pending:
+    def start_exchange(
+        self, pieces: Sequence[np.ndarray], into: Sequence[np.ndarray], what: str, number: int | None = None
+    ) -> Pending:
         """See `World.start_exchange`."""
-        self.sequence += 1
-        self.place = f"in exchange {self.sequence} ({what}), last finished step {self.step}"
+        if number is None:
+            number = self.reserve()
+            self.place = f"in exchange {number} ({what}), last finished step {self.step}"
         self.meter.bytes += sum(p.nbytes for r, p in enumerate(pieces) if r != self.rank)
-        meeting = self.hub.meetings.setdefault(self.sequence, _Meeting(self.hub, self.sequence, what))
+        meeting = self.hub.meetings.setdefault(number, _Meeting(self.hub, number, what))
         meeting.join(self, pieces, into, what)
         return _Attendance(self, meeting)
 
@@ -165,7 +179,10 @@ class _Meeting:
                     )
                 target[...] = sent
             longest = max(longest, self.hub.seconds([a for r, a in enumerate(into) if r != rank], True))
-        self.end = self.begun + longest
+        # messages of several exchanges share the bandwidth
+        begun = max(self.begun, self.hub.busy) if longest else self.begun
+        self.end = begun + longest
+        self.hub.busy = max(self.hub.busy, self.end - self.hub.seconds([], True)) if longest else self.hub.busy
         for world in self.waiting:
             world.now = max(world.now, self.end)
             self.hub.resume(world)
@@ -176,6 +193,9 @@ class _Attendance(Pending):
 
     def __init__(self, world: SimulatedWorld, meeting: _Meeting):
         self.world, self.meeting = world, meeting
+
+    def advance(self) -> bool:
+        return self.meeting.end is not None and self.meeting.end <= self.world.now
 
     def wait(self) -> None:
         world, meeting = self.world, self.meeting
@@ -209,6 +229,7 @@ class _Hub:
             raise ValueError(f"simulate: expected at least one rank, got {size}")
         self.size, self.delay, self.network = size, delay, network
         self.time = 0.0
+        self.busy = 0.0  # until when ranks are sending
         self.meetings: dict[int, _Meeting] = {}
         self.ready: list[tuple[float, int]] = []
         self.events: list[tuple[float, int, Callable[[], None]]] = []

@@ -39,6 +39,10 @@ class Pending(abc.ABC):
     """An exchange that has been started."""
 
     @abc.abstractmethod
+    def advance(self) -> bool:
+        """Does what can be done without waiting; whether it has ended on this rank."""
+
+    @abc.abstractmethod
     def wait(self) -> None:
         """Returns when it has ended on this rank. Raises RankError when another rank does not come."""
 
@@ -58,6 +62,8 @@ class World(abc.ABC):
         self.meter = Meter(self.clock)
         self.handler: Handler | None = None  # what `serve` was given last
         self.last: Any = None  # the learner that has exchanged something last
+        self.sequence = 0  # number of the last exchange
+        self.under_way: Sequence[Pending] = ()  # exchanges that go on while this rank waits for another
         self._lent: dict[tuple[int, np.dtype], list[np.ndarray]] = {}
 
     def borrow(self, n: int, dtype: np.dtype) -> np.ndarray:
@@ -81,11 +87,19 @@ class World(abc.ABC):
         """Seconds, from any beginning."""
 
     @abc.abstractmethod
-    def start_exchange(self, pieces: Sequence[np.ndarray], into: Sequence[np.ndarray], what: str) -> Pending:
+    def start_exchange(
+        self, pieces: Sequence[np.ndarray], into: Sequence[np.ndarray], what: str, number: int | None = None
+    ) -> Pending:
         """Sends piece r to rank r, and fills `into[r]` with what rank r sent; a rank's own entries are left alone.
 
-        Contiguous arrays, whose sizes both sides know. Neither may be touched before `wait`.
+        Contiguous arrays, whose sizes both sides know. Neither may be touched before `wait`. number: what `reserve` gave, for an exchange
+        whose place among others is earlier than its start.
         """
+
+    def reserve(self) -> int:
+        """The number of an exchange that will be started later, on each rank when it can; ranks reserve in the same order."""
+        self.sequence += 1
+        return self.sequence
 
     @abc.abstractmethod
     def serve(self, handler: Handler, order: Sequence[int] | None = None) -> Callable[[], None]:
@@ -99,8 +113,11 @@ class World(abc.ABC):
     def request(self, arrays: Sequence[Sequence[np.ndarray]], into: Sequence[Sequence[np.ndarray]], what: str) -> None:
         """Sends arrays[r] to the handler of each rank r, this one included, and fills into[r] with its answer."""
 
+    def computing(self, samples: int, part: float) -> None:  # noqa: B027  (only virtual ranks must be told)
+        """Says that this rank has computed so great a part of a minibatch of so many samples."""
+
     def computed(self, samples: int) -> None:  # noqa: B027  (only virtual ranks must be told)
-        """Says that this rank has computed a minibatch of so many samples since the last exchange."""
+        """Says that this rank has computed all of a minibatch of so many samples."""
 
     # what follows from that ----------------------------------------------------------------------------------------
 
@@ -124,9 +141,9 @@ class World(abc.ABC):
         """Piece r is rank r's: fills in those of all others."""
         self.start_exchange([pieces[self.rank]] * self.size, pieces, what).wait()
 
-    def start_all_reduce(self, buffer: np.ndarray, what: str) -> Pending:
+    def start_all_reduce(self, buffer: np.ndarray, what: str) -> AllReduce:
         """Replaces a flat array by the sum over all ranks, in the order of ranks; it may not be touched before `wait`."""
-        return _AllReduce(self, buffer, what)
+        return AllReduce(self, buffer, what)
 
     def all_reduce(self, buffer: np.ndarray, what: str) -> None:
         """Replaces a flat, contiguous array by the sum over all ranks, in the order of ranks."""
@@ -159,7 +176,7 @@ class World(abc.ABC):
                 raise RankError(f"{what}: expected all ranks to succeed, got on rank {rank} {text.decode(errors='replace')}")
 
 
-class _AllReduce(Pending):
+class AllReduce(Pending):
     """Each rank sums one stripe of the array, in the order of ranks, and sends it to the others."""
 
     def __init__(self, world: World, buffer: np.ndarray, what: str):
@@ -170,9 +187,29 @@ class _AllReduce(Pending):
         self.mine = self.pieces[world.rank]
         self.given = [self.mine if r == world.rank else world.borrow(self.mine.size, buffer.dtype) for r in range(world.size)]
         self.started = world.start_exchange(self.pieces, self.given, what)
+        self.summed = False
+        self.second = 0 if self.small else world.reserve()  # the number of the exchange of sums
+
+    def advance(self) -> bool:
+        if not self.summed:
+            if not self.started.advance():
+                return False
+            self._sum()
+        return self.small or self.started.advance()
+
+    def turn(self) -> None:
+        """Waits for what others send, sums it and starts to send the sum."""
+        if not self.summed:
+            self.started.wait()
+            self._sum()
 
     def wait(self) -> None:
-        self.started.wait()
+        self.turn()
+        if not self.small:
+            self.started.wait()
+
+    def _sum(self) -> None:
+        self.summed = True
         total, *rest = self.given
         for piece in rest:
             total += piece
@@ -182,7 +219,7 @@ class _AllReduce(Pending):
         if self.world.rank:
             self.mine[...] = total
         if not self.small:
-            self.world.share(self.pieces, self.what)
+            self.started = self.world.start_exchange([self.mine] * self.world.size, self.pieces, self.what, self.second)
 
 
 class Alone(World):
@@ -194,7 +231,9 @@ class Alone(World):
 
         return perf_counter()
 
-    def start_exchange(self, pieces: Sequence[np.ndarray], into: Sequence[np.ndarray], what: str) -> Pending:
+    def start_exchange(
+        self, pieces: Sequence[np.ndarray], into: Sequence[np.ndarray], what: str, number: int | None = None
+    ) -> Pending:
         """Nothing to send."""
         return _Done()
 
@@ -214,6 +253,9 @@ class Alone(World):
 
 
 class _Done(Pending):
+    def advance(self) -> bool:
+        return True
+
     def wait(self) -> None:
         pass
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["ALONE", "Communicator", "DistributedLearner", "MinibatchInfo", "communicator_of", "use_communicator"]
+__all__ = ["ALONE", "Arrivals", "Communicator", "DistributedLearner", "MinibatchInfo", "communicator_of", "use_communicator"]
 
 
 class Communicator(Protocol):
@@ -42,6 +42,22 @@ class MinibatchInfo:
     learners: int = 1
 
 
+class Arrivals(Protocol):
+    """Takes the gradients of all learners of a trainer, numbered in their order, while others are still computed."""
+
+    def expect(self, first: int, samples: int) -> None:
+        """Before each minibatch with samples: gradient 0 is output `first`."""
+
+    def begin(self, order: Sequence[Sequence[int]]) -> None:
+        """Told by an engine before it computes: outputs that will come together, in the order in which they will."""
+
+    def come(self, outputs: Sequence[tuple[int, np.ndarray]], part: float) -> None:
+        """Told by an engine that these outputs are ready, when so great a part of the minibatch's work is done."""
+
+    def end(self, gradients: Sequence[Mapping[Any, np.ndarray]], samples: int) -> None:
+        """After each minibatch, also one without samples, before the learners' `train_distributed`: all gradients, by learner."""
+
+
 class DistributedLearner(Protocol):
     """A `Learner` with this beside. Its checkpoint is that of its rank (residuals, blocks); each rank's lies in a file of its own.
 
@@ -57,6 +73,9 @@ class DistributedLearner(Protocol):
 
     def parallelization_after(self) -> int:
         """Samples after which it exchanges; until then each rank trains on all the data as if it were alone."""
+
+    def lead(self, learners: Sequence[Any]) -> Arrivals | None:
+        """Told to the first learner of a trainer: all that it has. Gives who wants gradients before all are computed; None: nobody."""
 
     def train_distributed(self, gradient_values: Mapping[Any, np.ndarray], info: MinibatchInfo) -> bool:
         """One update on all ranks; False on all of them when none has data any more, True otherwise.

@@ -109,8 +109,8 @@ class _Step:
         self.used = [(pairs[v], v) for v in self.executable.arguments]
         self.keys = keys
 
-    def run(self, arguments: Any, step: int) -> tuple[list[np.ndarray], int, bool | None]:
-        """(arrays, samples, whether the sweep ends - None where the data do not say)."""
+    def run(self, arguments: Any, step: int, arrivals: Any = None, first: int = 0) -> tuple[list[np.ndarray], int, bool | None]:
+        """(arrays, samples, whether the sweep ends - None where the data do not say). arrivals: told of arrays from `first` on."""
         begins = None
         if isinstance(arguments, tuple) and len(arguments) == 2:
             arguments, begins = arguments
@@ -139,7 +139,9 @@ class _Step:
         samples = int(sizes.get(self.axes, 1))
         if self.training and samples < 1:
             raise ValueError(f"{self.place}: expected at least one sample, got none")
-        found = plan.run(arrays, sizes, Run(random_state.seed, step, self.rank << 32))
+        if arrivals is not None:
+            arrivals.expect(first, samples)
+        found = plan.run(arrays, sizes, Run(random_state.seed, step, self.rank << 32, arrivals))
         if self.axes and self.axes not in sizes:  # samples of a row space that the graph makes
             samples = int(plan.sizes.get(self.axes, 1))
         return found, samples, sweep
@@ -245,6 +247,8 @@ class Trainer(Evaluator):
         self._learners = self._check(learners)
         self._ranks = communicator_of(self._learners)
         self._distributed = bool(getattr(self._learners[0], "is_distributed", False))
+        lead = getattr(self._learners[0], "lead", None)
+        self._arrivals = None if lead is None else lead(self._learners)
         told = [k for k, learner in enumerate(self._learners) if getattr(learner, "is_metric_aggregator", False)]
         self._aggregator = told[0] if told else 0
         for learner in self._learners:
@@ -386,14 +390,14 @@ class Trainer(Evaluator):
             step = self._main
             if step is None:
                 step = self._main = self._make(())
-        found, n, sweep = step.run(arguments, self._minibatches)
+        at = len(wanted) + (1 if self._metric is None else 2)
+        found, n, sweep = step.run(arguments, self._minibatches, self._arrivals, at)
         if is_sweep_end is not None:
             if sweep is not None:
                 raise ValueError(
                     "train_minibatch: expected no is_sweep_end with data of a minibatch source, which say it themselves"
                 )
             sweep = is_sweep_end
-        at = len(wanted) + (1 if self._metric is None else 2)
         arrays = found[at:]
         if len(arrays) != len(self._seen) or not all(map(operator.is_, arrays, self._seen)):
             self._take(arrays)
@@ -415,6 +419,8 @@ class Trainer(Evaluator):
             loss, metric = _floats(sums)
             count = len(self._learners)
             infos = [MinibatchInfo(n, loss, metric, ends, i, count) for i in range(count)]
+            if self._arrivals is not None:
+                self._arrivals.end(gradients, n)
             for learner, mine, info in zip(self._learners, gradients, infos, strict=True):
                 more = learner.train_distributed(mine, info) or more
             told = infos[self._aggregator]

@@ -4,12 +4,16 @@ import numpy as np
 from parallel.nets import Net, finish
 
 import cogkit as C
-from cogkit.parallel import current_world
+from cogkit.parallel import current_world, overlap
 from cogkit.parallel.simulate import SimulatedWorld
+
+overlap.LEAST, overlap.MOST = 64, 1000  # of these small models, each parameter is a bucket
 
 # name -> what makes the distributed learner of a local one
 ALGORITHMS = {
     "full": lambda l: C.parallel.data_parallel_distributed_learner(l),
+    "full_late": lambda l: C.parallel.data_parallel_distributed_learner(l, overlap=False),
+    "full_warm": lambda l: C.parallel.data_parallel_distributed_learner(l, distributed_after=24),
     "full_buffered": lambda l: C.parallel.data_parallel_distributed_learner(l, use_async_buffered_parameter_update=True),
     "one_bit": lambda l: C.parallel.data_parallel_distributed_learner(l, num_quantization_bits=1),
     "one_bit_mean": lambda l: C.parallel.data_parallel_distributed_learner(l, num_quantization_bits=1, zero_threshold=False),
@@ -28,7 +32,7 @@ ALGORITHMS = {
     "asgd_warm": lambda l: C.parallel.asgd_distributed_learner(l, distributed_after=24),
 }
 ASYNCHRONOUS = {"asgd", "dc_asgd_c", "dc_asgd_a", "asgd_warm"}  # real ranks end with what virtual ones do only in the same order
-WARM = {"one_bit_warm", "block_warm", "asgd_warm"}  # start on all data alone
+WARM = {"full_warm", "one_bit_warm", "block_warm", "asgd_warm"}  # start on all data alone
 BLOCKS = ASYNCHRONOUS | {
     "block",
     "block_classic",
