@@ -5,10 +5,13 @@ An engine of a device keeps copies of parameters, constants and gradients there 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["bring", "elsewhere"]
+__all__ = ["bring", "elsewhere", "replacing"]
 
+_replaced = [0]
 elsewhere: dict[int, Any] = {}  # id of the host's array -> what has `bring(write)`
 
 
@@ -17,5 +20,18 @@ def bring(array: Any, write: bool = False) -> Any:
     if elsewhere:
         found = elsewhere.get(id(array))
         if found is not None:
-            found.bring(write)
+            if write and _replaced[0]:
+                found.forget()
+            else:
+                found.bring(write)
     return array
+
+
+@contextmanager
+def replacing() -> Iterator[None]:
+    """Inside the `with` block whoever is about to write an array writes all of it: what a device has of it is not brought, as that may be lost."""
+    _replaced[0] += 1
+    try:
+        yield
+    finally:
+        _replaced[0] -= 1

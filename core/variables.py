@@ -14,7 +14,7 @@ from cogkit.default_options import default_override_or, get_default_override
 from cogkit.errors import here, sentence, user_line
 from cogkit.op import FLOATS, FREE, HALF, INFERRED, Type, row_space, shown
 from cogkit.operators import Operators
-from cogkit.residence import bring
+from cogkit.residence import bring, replacing
 
 edits = 0  # counts edits of graphs and of constants: a plan is checked again after one
 function_of: Any = None  # set by functions, which import this: a node as a function
@@ -386,7 +386,8 @@ class _Valued(Variable):
             self._data = aligned_empty(self._shape, self._dtype)
         if new.shape != self._shape and new.ndim:
             raise ValueError(sentence(self.kind, self._name, self.where, f"a value of shape {self._shape}", f"{new.shape}"))
-        self.data[...] = new
+        with replacing():
+            self.data[...] = new
         self.version += 1
         if self.kind == "Constant":
             global edits

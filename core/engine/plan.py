@@ -54,6 +54,7 @@ class Binding:
         # the calls that read what is fed: their buffers are set again when the fed array is another one
         self.fed = [i for i, slots in enumerate(self.slots) if any(id(b[0]) in feeds for b in slots)]
         self.scratch = 0
+        self.places: tuple = ()  # where variables lay when addresses were given, where they may move
         self.fresh: list[int] = []  # calls that have no addresses yet
         self.settle(sizes)
 

@@ -23,7 +23,7 @@ from cogkit.functions import Function, apply
 from cogkit.learners.schedules import IGNORE, ScheduleLike, TrainingParameterSchedule, learning_parameter_schedule
 from cogkit.op import FLOATS
 from cogkit.ops.randomness import SentinelValueForAutoSelectRandomSeed, purpose_of
-from cogkit.residence import bring
+from cogkit.residence import bring, replacing
 from cogkit.variables import Constant, Parameter
 
 __all__ = ["Learner"]
@@ -335,8 +335,9 @@ class Learner:
         if size != self._minibatch_size:
             self._minibatch_size = size
             self._recompile()
-        for name, array in self._arrays():
-            array[...] = checkpoint["arrays"][name]
+        with replacing():
+            for name, array in self._arrays():
+                array[...] = checkpoint["arrays"][name]
         for i, p in enumerate(self.parameters):
             p.behind = self._behind_of(i, checkpoint["arrays"])
 

@@ -16,7 +16,7 @@ from cogkit.errors import DeviceError
 from cogkit.residence import elsewhere
 from cogkit.variables import aligned_empty
 
-__all__ = ["Device", "Memory", "Resident", "count", "current", "device", "why_not"]
+__all__ = ["Device", "Memory", "OutOfMemory", "Resident", "count", "current", "device", "why_not"]
 
 _LEAST_DRIVER = 12000
 _HEADER = 64  # numbers that one launch writes, as in header.cu
@@ -61,6 +61,10 @@ def why_not() -> str:
     return "" if count() else _reason[0]
 
 
+class OutOfMemory(DeviceError):
+    """A device has not so much memory."""
+
+
 class Memory:
     """Memory on a device: `address`, `size` in bytes; freed with the object."""
 
@@ -92,6 +96,10 @@ class Resident:
             self.ahead = False
         if write:
             self.behind = True
+
+    def forget(self) -> None:
+        """The host's array is about to be written as a whole."""
+        self.ahead, self.behind = False, True
 
     def settle(self) -> None:
         """Brings the device's copy up to date."""
@@ -154,9 +162,8 @@ class Device:
             return Memory(self.cuda.mem_alloc(size), size)
         except self.cuda.MemoryError:
             free, total = self.cuda.mem_get_info()
-            raise DeviceError(
-                f"{self.name}: expected {size / 2**20:,.1f} MiB more, got {free / 2**20:,.1f} MiB free of {total / 2**20:,.1f};"
-                " use a smaller minibatch"
+            raise OutOfMemory(
+                f"{self.name}: expected {size / 2**20:,.1f} MiB more, got {free / 2**20:,.1f} MiB free of {total / 2**20:,.1f}"
             ) from None
 
     def pinned(self, size: int) -> np.ndarray:
@@ -176,14 +183,16 @@ class Device:
     def write(self, address: int, array: np.ndarray) -> None:
         """Copies an array to the device, in the order of the stream."""
         if array.nbytes:
-            self.stream.synchronize()
-            self.cuda.memcpy_htod(address, np.ascontiguousarray(array))
+            with self.told():
+                self.stream.synchronize()
+                self.cuda.memcpy_htod(address, np.ascontiguousarray(array))
 
     def read_into(self, address: int, array: np.ndarray) -> None:
         """Waits for the stream and copies from the device."""
         if array.nbytes:
             self.finish()
-            self.cuda.memcpy_dtoh(array, address)
+            with self.told():
+                self.cuda.memcpy_dtoh(array, address)
 
     def read(self, address: int, shape: Any, dtype: Any) -> np.ndarray:
         """An array of what lies on the device."""
@@ -193,16 +202,18 @@ class Device:
 
     def finish(self) -> None:
         """Waits until all on the stream is done; raises `DeviceError` where a kernel failed."""
-        try:
+        with self.told():
             self.stream.synchronize()
-        except self.cuda.Error as e:
-            raise self.failed(e) from None
 
-    def failed(self, error: Exception) -> DeviceError:
-        """What PyCUDA raised, in the form of our errors."""
-        return DeviceError(
-            f"{self.name}: {error}; the GPU's context is lost: what was saved is whole, start again from the last checkpoint"
-        )
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """What PyCUDA raises inside the `with` block, in the form of our errors."""
+        try:
+            yield
+        except self.cuda.Error as e:
+            raise DeviceError(
+                f"{self.name}: {e}; the GPU's context is lost: what was saved is whole, start again from the last checkpoint"
+            ) from None
 
     def begin(self, words: np.ndarray) -> None:
         """Writes the header of a run: seed, step, first sample, then numbers; (n,) uint64. They travel as parameters of a launch."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cogkit.engine.cuda import kernels  # noqa: F401  (fills the table)
-from cogkit.engine.cuda.device import Device, Memory, Resident, current, device
+from cogkit.engine.cuda.device import Device, Memory, OutOfMemory, Resident, current, device
 from cogkit.engine.cuda.driver import Commands, Graph
 from cogkit.engine.cuda.lists import DeviceRows, FedCsr, FedList, Rooms, put_csr, read_csr
 from cogkit.engine.cuda.table import TABLE, choose_formats
@@ -145,12 +145,21 @@ class CudaPlan(Plan):
 
     def binding(self, sizes: dict) -> Binding:
         """The calls for these numbers of rows, with room for the entries that were fed so far."""
-        return super().binding({**sizes, **self.rooms.sizes})
+        sizes = {**sizes, **self.rooms.sizes}
+        try:
+            return super().binding(sizes)
+        except OutOfMemory as e:
+            held = sum(s.bytes(sizes) for s in self.buffers if s.kind != "arena")
+            most = sum(s.bytes(sizes) for s in self.buffers if s.kind == "arena")
+            raise OutOfMemory(
+                f"{e}; this plan wants {held / 2**20:,.1f} MiB for what is fed, kept and given and at most {most / 2**20:,.1f} for the rest: "
+                "use a smaller minibatch"
+            ) from None
 
     def run(self, feeds: dict[Any, np.ndarray], sizes: dict, run: Any) -> list[np.ndarray]:
         """The arrays of the graph's outputs. feeds: variable -> array; sizes: row space -> rows; run: seed, step, sample."""
         d = self.device
-        with self.lock, d.lock, d.active():
+        with self.lock, d.lock, d.active(), d.told():
             self.rooms.fit(feeds, sizes)
             b = self.binding(sizes)
             for call in self.users:
@@ -160,9 +169,11 @@ class CudaPlan(Plan):
             addresses = self._upload(feeds)
             self._find_lists()
             self._begin(run)
+            places = (*(r.memory.address for r in residents.values()), *self.lists_at.values())
+            if places != b.places:
+                b.arena, b.places = None, places  # all addresses are given anew
             b.bind(self.arena, addresses)
-            places = (r.memory.address for r in residents.values())
-            key = (self.arena.address, *addresses.values(), *places, *self.lists_at.values())
+            key = (self.arena.address, *addresses.values(), *places)
             if observers:
                 run_watched(Running(self, b, sizes, run))
             else:
@@ -215,10 +226,7 @@ class CudaPlan(Plan):
             self.device.stream.synchronize()
             found[v] = fed.put(0, g)
             self.device.copies.synchronize()
-        if found != self.lists_at:
-            self.lists_at = found
-            for b in self.bindings.values():
-                b.arena = None
+        self.lists_at = found
 
     def _begin(self, run: Any) -> None:
         w = self.words
