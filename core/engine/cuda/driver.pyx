@@ -287,6 +287,11 @@ cdef class Launch:
             word = <uint64_t> (addresses[slot] + offset)
             memcpy(self.call.parameters + at, &word, 8)
 
+    @property
+    def words(self):
+        """(where it is written, slot of its buffer, bytes to the first element) of each address that the command reads when it runs."""
+        return [(<size_t> (self.call.parameters + <size_t> at), slot, offset) for at, slot, offset in self.patches]
+
     def write(self, int argument, bytes data):
         """Other bytes for a struct or a number among the arguments, of the same size."""
         memcpy(self.call.parameters + <size_t> self.places[argument], <const char *> data, len(data))
@@ -322,6 +327,12 @@ cdef class _Transfer:
         self.call.to = addresses[self.to.slot] + self.to.offset
         if self.source is not None:
             self.call.from_ = addresses[self.source.slot] + self.source.offset
+
+    @property
+    def words(self):
+        """As those of `Launch`."""
+        ends = [(<size_t> &self.call.to, self.to)] + ([] if self.source is None else [(<size_t> &self.call.from_, self.source)])
+        return [(place, b.slot, b.offset) for place, b in ends]
 
     def clone(self):
         """Another one with buffers of its own."""

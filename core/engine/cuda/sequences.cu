@@ -40,3 +40,8 @@ __device__ inline void fold_steps(const T *__restrict__ x, T *__restrict__ y, co
     }
 #define FOLDS(T, type) FOLD(T, type, sum, Sum) FOLD(T, type, max, Max) FOLD(T, type, min, Min)
 CG_FLOATS(FOLDS)
+
+/* y[i] = x[i], i < there, 0 behind it */
+CG_KERNEL(carry, const uint32_t *__restrict__ x, uint32_t *__restrict__ y, int64_t there, int64_t n) {
+    CG_EACH(i, n) y[i] = i < there ? x[i] : 0;
+}
