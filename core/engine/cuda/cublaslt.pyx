@@ -37,7 +37,8 @@ cdef extern from "cublaslt_api.h" nogil:
     ctypedef int (*cg_lt_choose_t)(void *, void *, void *, void *, void *, void *, void *, int, cg_lt_heuristic *,
                                    int *) noexcept nogil
     ctypedef int (*cg_lt_matmul_t)(void *, void *, const void *, const void *, void *, const void *, void *, const void *,
-                                   const void *, void *, void *, void *, const cg_lt_algo *, void *, size_t, void *) noexcept nogil
+                                   const void *, void *, void *, void *, const cg_lt_algo *, void *, size_t,
+                                   void *) noexcept nogil
     ctypedef union cg_scalar:
         float f
         double d
@@ -56,8 +57,11 @@ cdef extern from "cublaslt_api.h" nogil:
         const void *c
         void *d
         void *workspace
-        size_t workspace_size
+        uint64_t aligned
         cg_lt_algo algo
+        cg_lt_algo odd
+        size_t workspace_size
+        size_t odd_size
     int R_32F "CG_CUDA_R_32F", R_64F "CG_CUDA_R_64F", R_16F "CG_CUDA_R_16F", R_16BF "CG_CUDA_R_16BF"
     int COMPUTE_32F "CG_CUBLAS_COMPUTE_32F", COMPUTE_64F "CG_CUBLAS_COMPUTE_64F", COMPUTE_TF32 "CG_CUBLAS_COMPUTE_32F_FAST_TF32"
     int OP_N "CG_CUBLAS_OP_N", OP_T "CG_CUBLAS_OP_T"
@@ -167,8 +171,9 @@ def matmul(*arguments, **options):
 
 cdef int _run(const cg_command *command, void *stream) noexcept nogil:
     cdef const cg_matmul *c = <const cg_matmul *> command.state
+    cdef bint odd = ((<size_t> c.a | <size_t> c.b | <size_t> c.c | <size_t> c.d) & (c.aligned - 1)) != 0
     return -c.function(c.handle, c.desc, &c.alpha, c.a, c.a_layout, c.b, c.b_layout, &c.beta, c.c, c.d_layout, c.d, c.d_layout,
-                       &c.algo, c.workspace, c.workspace_size, stream)
+                       &c.odd if odd else &c.algo, c.workspace, c.odd_size if odd else c.workspace_size, stream)
 
 
 cdef class _Layouts:
@@ -198,7 +203,7 @@ cdef class _Layouts:
 cdef class MatMul:
     """out = a b + bias + added, then relu: a command. a, b, out, bias, added: buffers (`B`).
 
-    a: (m, k), transposed (k, m); b: (k, n), transposed (n, k); out: (m, n), all row-major with lda, ldb, ldc elements from one row
+    a: (m, k), transposed (k, m); b: (k, n), transposed (n, k); out: (m, n), all row-major with lda, ldb, ldc elements from a row
     to the next (0: dense); `batch` of them with batch_a, batch_b, batch_c elements from one to the next (None: dense; 0: the same
     for all). bias: (n,). added: of out's form. dtype: 'f4', 'f8', 'f2' or 'b2' (bfloat16); halves are summed in float32; tf32:
     float32 products are of numbers rounded to ten bits. scratch: bytes that it wants in the last buffer, at most `workspace`;
@@ -209,7 +214,7 @@ cdef class MatMul:
     cdef cg_matmul call
     cdef _Layouts layouts
     cdef object made  # (a, b, out, bias, added, dtype)
-    cdef list alignments  # for which the way was chosen: a, b, added, out in the library's order
+    cdef bint ready_for_odd  # whether a way was chosen for operands at odd places
     cdef readonly str name
     cdef readonly size_t scratch
 
@@ -239,9 +244,9 @@ cdef class MatMul:
         self.call.a_layout, self.call.b_layout, self.call.d_layout = self.layouts.a, self.layouts.b, self.layouts.d
         self.made = (a, b, out, bias, added, dtype, bool(tf32), ta, tb, bool(relu))
         self._describe()
-        self.alignments = [_alignment(x.offset) for x in (b, a, out if added is None else added, out)]
         self.scratch = workspace
-        self._choose()
+        self.call.aligned = min(_alignment(x.offset) for x in (a, b, out if added is None else added, out))
+        self.scratch = self._choose(self.call.aligned, &self.call.algo, &self.call.workspace_size)
 
     def __dealloc__(self):
         if self.call.desc != NULL:
@@ -266,25 +271,29 @@ cdef class MatMul:
         _check(cublasLtMatmulDescSetAttribute(self.call.desc, DESC_EPILOGUE, &epilogue, sizeof(epilogue)), "bias and relu")
         return 0
 
-    cdef int _choose(self) except -1:
-        """The library's choice for these alignments and at most so much scratch."""
+    cdef size_t _choose(self, uint32_t aligned, cg_lt_algo *algo, size_t *size) except? 1:
+        """The library's choice for operands aligned to so many bytes, with no more scratch than now; the scratch it wants."""
         cdef void *pref = NULL
         cdef cg_lt_heuristic result
         cdef int found = 0, status = 0
-        cdef uint32_t aligned
         cdef uint64_t most = self.scratch
         memset(&result, 0, sizeof(result))
         _check(cublasLtMatmulPreferenceCreate(&pref), "a preference")
         cublasLtMatmulPreferenceSetAttribute(pref, PREF_WORKSPACE, &most, sizeof(most))
-        for i, x in enumerate(self.alignments):
-            aligned = x
+        for i in range(4):  # a, b, c, d
             cublasLtMatmulPreferenceSetAttribute(pref, PREF_ALIGNMENT_A + i, &aligned, sizeof(aligned))
         status = cublasLtMatmulAlgoGetHeuristic(self.call.handle, self.call.desc, self.call.a_layout, self.call.b_layout,
                                                 self.call.d_layout, self.call.d_layout, pref, 1, &result, &found)
         cublasLtMatmulPreferenceDestroy(pref)
         _check(status or result.state or (0 if found else NOT_SUPPORTED), f"a way to compute {self.name}")
-        self.call.algo, self.call.workspace_size = result.algo, result.workspace
-        self.scratch = result.workspace
+        algo[0], size[0] = result.algo, result.workspace
+        return result.workspace
+
+    cdef int _expect_odd(self) except -1:
+        """Has a way ready for operands that are aligned no better than their elements are."""
+        if not self.ready_for_odd:
+            self._choose(_TYPES[self.made[5]][1], &self.call.odd, &self.call.odd_size)
+            self.ready_for_odd = True
         return 0
 
     @property
@@ -293,7 +302,7 @@ cdef class MatMul:
         return <size_t> &self.call.command
 
     def set_buffers(self, list addresses):
-        """Writes the addresses of the buffers; where they are aligned to fewer bytes than thought, the way is chosen again."""
+        """Writes the addresses of the buffers; operands at odd places are computed in another way."""
         cdef uint64_t place
         a, b, out, bias, added = self.made[:5]
         if added is None:
@@ -302,19 +311,21 @@ cdef class MatMul:
         if bias is not None:
             place = addresses[bias.slot] + bias.offset
             _check(cublasLtMatmulDescSetAttribute(self.call.desc, DESC_BIAS_POINTER, &place, sizeof(place)), "a bias")
-        least = [min(old, _alignment(new)) for old, new in zip(self.alignments, found)]
-        if least != self.alignments:
-            self.alignments = least
-            self._choose()
+        if any(address & (self.call.aligned - 1) for address in found):
+            self._expect_odd()
         self.call.a, self.call.b = <const void *> <size_t> found[0], <const void *> <size_t> found[1]
         self.call.c, self.call.d = <const void *> <size_t> found[2], <void *> <size_t> found[3]
         self.call.workspace = <void *> <size_t> addresses[SLOT_SCRATCH] if self.scratch else NULL
 
     @property
     def words(self):
-        """(where it is written, slot of its buffer, bytes to the first element) of each address; None where the library keeps one, a bias's."""
+        """As those of `Launch`; None where the library keeps one, that of a bias, or computes nothing at odd places."""
         a, b, out, bias, added = self.made[:5]
         if bias is not None:
+            return None
+        try:
+            self._expect_odd()
+        except NoWay:
             return None
         places = (<size_t> &self.call.a, <size_t> &self.call.b, <size_t> &self.call.c, <size_t> &self.call.d)
         found = [(at, x.slot, x.offset) for at, x in zip(places, (b, a, out if added is None else added, out))]
@@ -326,7 +337,7 @@ cdef class MatMul:
         other.call = self.call
         other.call.desc = NULL
         other.call.command.state = &other.call
-        other.layouts, other.made, other.alignments = self.layouts, self.made, list(self.alignments)
+        other.layouts, other.made, other.ready_for_odd = self.layouts, self.made, self.ready_for_odd
         other.name, other.scratch = self.name, self.scratch
         other._describe()
         return other

@@ -82,7 +82,8 @@ typedef struct cg_matmul {
     cg_scalar alpha, beta;
     const void *a, *b, *c;
     void *d, *workspace;
-    size_t workspace_size;
-    cg_lt_algo algo;
+    uint64_t aligned; /* bytes to which operands are aligned where `algo` computes; `odd` does elsewhere */
+    cg_lt_algo algo, odd;
+    size_t workspace_size, odd_size;
 } cg_matmul;
 #endif

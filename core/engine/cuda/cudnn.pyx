@@ -233,7 +233,7 @@ cdef class Execution:
     """A finished plan with its buffers: a command.
 
     plan: has `descriptor`, `uids` (of its tensors, in the order of the buffers), `alignments` (bytes, that their addresses must
-    have), `scratch` (bytes), `name`, `notes` and `aligned_to(alignments, scratch)`, which gives another for operands at odd places.
+    have), `scratch` (bytes), `name`, `notes` and `aligned_to(alignments, scratch)`: another for operands at odd places.
     """
 
     cdef cg_execution call
