@@ -41,7 +41,7 @@ def build(folder: Path | str | None = None) -> Path:
 
     Functions that fakecuda.cpp does not have and PyCUDA is linked to answer "not supported". Raises `CalledProcessError`.
     """
-    sources = [HERE / "fakecuda.cpp", HERE / "launch.h"]
+    sources = [*sorted(HERE.glob("fakecuda*.cpp")), HERE / "fakecuda.h", HERE / "launch.h"]
     wanted = _wanted_by_pycuda()
     parts = [*(p.read_text() for p in sources), *wanted, *FLAGS, *_compiler(), platform.machine()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -50,13 +50,11 @@ def build(folder: Path | str | None = None) -> Path:
         return made
     made.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=made.parent) as work:
-        text = (HERE / "fakecuda.cpp").read_text()
+        text = "".join(p.read_text() for p in sources)
         rest = [name for name in wanted if f" {name}(" not in text]
         Path(work, "rest.c").write_text("".join(f"int {name}(void) {{ return 801; }}\n" for name in rest))
         subprocess.run([*_compiler(), "-x", "c", "-fPIC", "-O1", "-c", "-o", f"{work}/rest.o", f"{work}/rest.c"], check=True)
-        subprocess.run(
-            [*_compiler(), *FLAGS, "-o", f"{work}/made.so", HERE / "fakecuda.cpp", f"{work}/rest.o", "-ldl"], check=True
-        )
+        subprocess.run([*_compiler(), *FLAGS, "-o", f"{work}/made.so", *sources[:-2], f"{work}/rest.o", "-ldl"], check=True)
         os.replace(f"{work}/made.so", made)
     return made
 
