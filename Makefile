@@ -7,7 +7,7 @@
 #   make test-cntk   CNTK 2.7's own tests, by the runner CNTK_SUITE=...; fails where fewer pass than did (UPDATE=1 raises the counts)
 #   make bench       speed beside peers, measured in the same run
 #   make docs        docs/coming_from_cntk.md: CNTK's names one by one
-#   make lint  make format  make build  make doctor  make sanitize  make sdist  make clean
+#   make lint  make format  make build  make doctor  make sanitize  make sdist  make wheel  make clean
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -31,7 +31,7 @@ PYX := $(filter %.pyx,$(SOURCES))
 SNAKEFILES := $(wildcard Snakefile)
 LINTED := setup.py $(wildcard core layers data parallel papers tests benchmarks docs examples)
 
-.PHONY: help reproduce test test-all test-cntk pytest bench docs lint format types build doctor sanitize sdist clean
+.PHONY: help reproduce test test-all test-cntk pytest bench docs lint format types build doctor sanitize sdist wheel clean
 
 reproduce: build
 	$(BIN)/snakemake --cores $(CORES) --config profile=$(PROFILE)
@@ -130,6 +130,10 @@ sanitize: .venv/installed
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
 	PYTHONPATH="$$(echo $(CURDIR)/build/sanitize/lib.*)" $(BIN)/python -m pytest $(PYTEST_ARGS) $(SANITIZE_TESTS)
+
+# With the CUDA kernels compiled ahead where nvcc is there.
+wheel: .venv/installed
+	$(if $(shell command -v $${COGKIT_NVCC:-nvcc} 2>/dev/null),COGKIT_FATBINS=1) $(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
 
 sdist: .venv/installed
 	$(BIN)/python setup.py -q sdist

@@ -4,13 +4,16 @@ Environment switches:
     COGKIT_ONLY=core/engine/cpu/pointwise.pyx   build these extensions alone (comma-separated; none: COGKIT_ONLY=none)
     COGKIT_JOBS=1                               extensions built at a time (default: one a CPU)
     COGKIT_WITHOUT_ONEDNN=1                     leave out the extensions that need oneDNN
+    COGKIT_FATBINS=1                            compile the CUDA kernels ahead, into the built package (`make wheel`; needs nvcc)
     COGKIT_SANITIZE=1                           bounds checks, address and undefined-behaviour sanitizers (see `make sanitize`)
 """
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
@@ -30,7 +34,7 @@ PACKAGE_MAP = {
     "cogkit.papers": "papers",
 }
 # What an installed package reads at run time besides Python: tables, templates, CUDA text and the headers that it includes.
-DATA_SUFFIXES = ("csv", "md", "json", "html", "j2", "css", "js", "yaml", "toml", "cu", "cuh", "h", "mplstyle")
+DATA_SUFFIXES = ("csv", "md", "json", "html", "j2", "css", "js", "yaml", "toml", "cu", "cuh", "h", "mplstyle", "fatbin", "sha256")
 
 SANITIZE = os.environ.get("COGKIT_SANITIZE") == "1"
 DIRECTIVES = {"language_level": "3", "boundscheck": SANITIZE, "wraparound": False, "embedsignature": True}
@@ -144,6 +148,22 @@ def find_extensions():
     return extensions
 
 
+class BuildPackages(build_py):
+    """Python files and data; with COGKIT_FATBINS=1 the CUDA kernels, compiled."""
+
+    def run(self):
+        super().run()
+        if os.environ.get("COGKIT_FATBINS") != "1" or self.editable_mode:
+            return
+        spec = importlib.util.spec_from_file_location("build_fatbins", ROOT / "core/engine/cuda/build_fatbins.py")
+        fatbins = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(fatbins)
+        nvcc = shutil.which(os.environ.get("COGKIT_NVCC") or "nvcc")
+        if nvcc is None:
+            raise SystemExit("setup.py: COGKIT_FATBINS=1 expected nvcc, found none; install it or set COGKIT_NVCC")
+        fatbins.build(nvcc, Path(self.build_lib, "cogkit", "engine", "cuda"))
+
+
 class BuildExtensions(build_ext):
     """Cython and C++ for all extensions side by side; every broken one is named at the end, the others are built."""
 
@@ -197,6 +217,6 @@ setup(
     package_data={"": [f"**/*.{suffix}" for suffix in DATA_SUFFIXES]},
     include_package_data=False,
     ext_modules=find_extensions(),
-    cmdclass={"build_ext": BuildExtensions},
+    cmdclass={"build_ext": BuildExtensions, "build_py": BuildPackages},
     zip_safe=False,
 )

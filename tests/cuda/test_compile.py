@@ -20,7 +20,7 @@ SPILLS = {}  # kernels that may spill, and how many bytes
 @pytest.mark.parametrize("source", SOURCES, ids=[p.stem for p in SOURCES])
 def test_each_family_compiles_for_a_gpu_without_spills(source, record_property):
     """Registers and spills of each kernel stand in the report (junit)."""
-    found = build_fatbins.measure(NVCC, source, images.FLAGS)
+    found = build_fatbins.measure(NVCC, source)
     assert found, "no kernel"
     for name, used in found.items():
         record_property(
@@ -39,7 +39,7 @@ def test_fatbins_are_made_for_each_architecture_and_taken_where_they_are_of_thes
         shutil.copy(images.FOLDER / name, small)
     monkeypatch.setattr(build_fatbins, "FOLDER", small)
     monkeypatch.setattr(images, "FOLDER", small)
-    made = build_fatbins.build(NVCC, images.FLAGS, images.digest, small)
+    made = build_fatbins.build(NVCC, small)
     assert [p.name for p in made] == ["header.fatbin"]
     text = (small / "header.cu").read_text()
     assert images.shipped("header", text) == made[0].read_bytes()
@@ -57,12 +57,6 @@ def test_a_text_that_does_not_compile_is_an_error_with_the_compilers_words(cuda_
     ):
         images.compiled("wrong", '#include "common.cuh"\nCG_KERNEL(wrong, float *x) { *x = nothing_of_this_name; }', "sm_90")
     assert not list(tmp_path.glob("**/*.cubin"))  # nothing half-written is kept
-
-
-def test_kernel_names_are_unique():
-    """One name space: a launch's name says its kernel."""
-    names = [n for p in SOURCES for n in images.kernels_of(p.read_text())]
-    assert len(names) == len(set(names))
 
 
 def test_headers_and_sources_are_shipped():

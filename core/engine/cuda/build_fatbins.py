@@ -5,6 +5,7 @@ python -m cogkit.engine.cuda.build_fatbins [FOLDER]    # into FOLDER (default: t
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -15,10 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["ARCHITECTURES", "Used", "build", "measure"]
+__all__ = ["ARCHITECTURES", "FLAGS", "Used", "build", "digest", "measure"]
 
 FOLDER = Path(__file__).resolve().parent
 ARCHITECTURES = (80, 90, 120)
+FLAGS = ("-std=c++17", "-O3", "--fmad=true")
 
 
 class Used(NamedTuple):
@@ -37,11 +39,14 @@ def _run(nvcc: str, arguments: Sequence[str]) -> str:
     return done.stdout + done.stderr
 
 
-def build(nvcc: str, flags: Sequence[str], digest: object, folder: Path, jobs: int | None = None) -> list[Path]:
-    """Compiles each family of this package into `folder`/fatbin, with the digest of its sources beside it. Raises `RuntimeError`.
+def digest(text: str) -> str:
+    """Of a family's text and the headers that it may include."""
+    headers = "".join(p.read_text() for p in sorted(FOLDER.glob("*.cuh")))
+    return hashlib.sha256((text + headers).encode()).hexdigest()
 
-    digest: text of a family -> the digest that `images.shipped` asks for.
-    """
+
+def build(nvcc: str, folder: Path, jobs: int | None = None) -> list[Path]:
+    """Compiles each family of this package into `folder`/fatbin, with the digest of its sources beside it. Raises `RuntimeError`."""
     target = folder / "fatbin"
     target.mkdir(parents=True, exist_ok=True)
     gencode = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
@@ -51,20 +56,20 @@ def build(nvcc: str, flags: Sequence[str], digest: object, folder: Path, jobs: i
         made = target / f"{source.stem}.fatbin"
         with tempfile.TemporaryDirectory(dir=target) as work:
             out = Path(work, made.name)
-            _run(nvcc, ["-fatbin", *flags, *gencode, "-I", str(FOLDER), "-o", str(out), str(source)])
+            _run(nvcc, ["-fatbin", *FLAGS, *gencode, "-I", str(FOLDER), "-o", str(out), str(source)])
             os.replace(out, made)
-        (target / f"{source.stem}.sha256").write_text(digest(source.read_text()) + "\n")  # type: ignore[operator]
+        (target / f"{source.stem}.sha256").write_text(digest(source.read_text()) + "\n")
         return made
 
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         return list(pool.map(one, sorted(FOLDER.glob("*.cu"))))
 
 
-def measure(nvcc: str, source: Path, flags: Sequence[str], arch: int = 90) -> dict[str, Used]:
+def measure(nvcc: str, source: Path, arch: int = 90) -> dict[str, Used]:
     """What each kernel of a family takes on an architecture, as ptxas tells it. Raises `RuntimeError` where it does not compile."""
     with tempfile.TemporaryDirectory() as work:
         text = _run(
-            nvcc, ["-cubin", f"-arch=sm_{arch}", *flags, "-Xptxas=-v", "-I", str(FOLDER), "-o", f"{work}/k.cubin", str(source)]
+            nvcc, ["-cubin", f"-arch=sm_{arch}", *FLAGS, "-Xptxas=-v", "-I", str(FOLDER), "-o", f"{work}/k.cubin", str(source)]
         )
     found = {}
     for part in re.split(r"Compiling entry function ", text)[1:]:
@@ -94,7 +99,7 @@ def main(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    for made in build(nvcc, images.FLAGS, images.digest, Path(arguments[0]) if arguments else FOLDER):
+    for made in build(nvcc, Path(arguments[0]) if arguments else FOLDER):
         print(made, made.stat().st_size)
     return 0
 

@@ -232,7 +232,7 @@ class Device:
         room = np.zeros(_HEADER, np.uint64)
         n = min(_HEADER, self.header.size // 8 - k * _HEADER)
         launch = driver.Launch(
-            "header", images.function("header", "header"), (1,), (_HEADER,), [driver.B(0), np.int64(n), room.tobytes()]
+            "header.header", images.function("header", "header"), (1,), (_HEADER,), [driver.B(0), np.int64(n), room.tobytes()]
         )
         launch.set_buffers([self.header.address + 8 * k * _HEADER])
         return launch, driver.Commands([launch]), room

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -16,13 +15,13 @@ import threading
 from functools import cache
 from pathlib import Path
 
+from cogkit.engine.cuda.build_fatbins import FLAGS, digest
 from cogkit.engine.cuda.driver import Module
 from cogkit.errors import DeviceError
 
-__all__ = ["FLAGS", "FOLDER", "compiled", "compiler", "digest", "function", "kernels_of", "module"]
+__all__ = ["FOLDER", "compiled", "compiler", "function", "kept", "module"]
 
 FOLDER = Path(__file__).resolve().parent
-FLAGS = ("-std=c++17", "-O3", "--fmad=true")
 _lock = threading.RLock()
 _modules: dict[tuple[int, str], Module] = {}
 
@@ -52,40 +51,34 @@ def _version() -> str:
     return done.stdout
 
 
-def kernels_of(text: str) -> list[str]:
-    """Names of the kernels that a text defines without macros."""
-    return re.findall(r"^CG_KERNEL\((\w+),", text, re.M)
-
-
-def compiled(name: str, text: str, arch: str, include: Path = FOLDER) -> bytes:
-    """The image of a .cu text for an architecture ('sm_90'). Raises `DeviceError` where it cannot be compiled."""
-    headers = "".join(p.read_text() for p in sorted(include.glob("*.cuh")))
+def kept(name: str, text: str, arch: str, include: Path = FOLDER) -> Path:
+    """Where the image of a .cu text is kept. Raises `DeviceError` where there is no compiler to make it."""
     nvcc = compiler()
     if nvcc is None:
         raise DeviceError(
             f"CUDA kernels of {name} for {arch}: expected a compiler, found none; install nvcc (pip install nvidia-cuda-nvcc) or set COGKIT_NVCC"
         )
+    headers = "".join(p.read_text() for p in sorted(include.glob("*.cuh")))
     key = hashlib.sha256("\0".join([text, headers, arch, *FLAGS, nvcc, _version()]).encode()).hexdigest()[:24]
-    kept = cache_folder() / f"{name}.{arch}.{key}.cubin"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent, prefix=f".{name}-") as work:
+    return cache_folder() / f"{name}.{arch}.{key}.cubin"
+
+
+def compiled(name: str, text: str, arch: str, include: Path = FOLDER) -> bytes:
+    """The image of a .cu text for an architecture ('sm_90'). Raises `DeviceError` where it cannot be compiled."""
+    image = kept(name, text, arch, include)
+    if not image.exists():
+        image.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=image.parent, prefix=f".{name}-") as work:
             source, made = Path(work, f"{name}.cu"), Path(work, "made.cubin")
             source.write_text(text)
-            command = [nvcc, f"-arch={arch}", "-cubin", *FLAGS, "-I", str(include), "-o", str(made), str(source)]
+            command = [compiler(), f"-arch={arch}", "-cubin", *FLAGS, "-I", str(include), "-o", str(made), str(source)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode or not made.exists():
                 raise DeviceError(
-                    f"CUDA kernels of {name} for {arch}: expected {nvcc} to compile them, got\n{(done.stdout + done.stderr)[-4000:]}"
+                    f"CUDA kernels of {name} for {arch}: expected {command[0]} to compile them, got\n{(done.stdout + done.stderr)[-4000:]}"
                 )
-            os.replace(made, kept)
-    return kept.read_bytes()
-
-
-def digest(text: str) -> str:
-    """Of a family's text and the headers that it may include."""
-    headers = "".join(p.read_text() for p in sorted(FOLDER.glob("*.cuh")))
-    return hashlib.sha256((text + headers).encode()).hexdigest()
+            os.replace(made, image)
+    return image.read_bytes()
 
 
 def shipped(name: str, text: str) -> bytes | None:

@@ -109,7 +109,7 @@ class Host:
 def launch(family: str, name: str, grid: Any, block: Any, args: Sequence[Any], shared: int = 0) -> Launch:
     """One launch of a kernel of a family's file."""
     grid, block = ((x,) if isinstance(x, (int, np.integer)) else tuple(x) for x in (grid, block))
-    return Launch(name, images.function(family, name), grid, block, args, shared)
+    return Launch(f"{family}.{name}", images.function(family, name), grid, block, args, shared)
 
 
 def blob(data: Any) -> bytes:
