@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.engine.cuda import cudnn_graphs
 from cogkit.engine.cuda.driver import Memset
-from cogkit.engine.cuda.products import NONE, SIZE, THIN, WAVE, best_tile, split, sum_parts
+from cogkit.engine.cuda.products import NONE, SIZE, THIN, WAVE, best_tile, split, sum_parts, tf32, use_libraries
 from cogkit.engine.cuda.table import SCRATCH, B, Call, Table, blob, blocks, kernel, launch
 from cogkit.engine.geometry import code, rows, shape
 from cogkit.engine.table import Made
+from cogkit.lowering.ir import Node, Value
 from cogkit.lowering.layout import PLAIN
 from cogkit.lowering.steps import Step
 
@@ -170,6 +172,17 @@ def scatter(g: Images, dtype: str, x: B, dy: B, dw: B) -> Call:
     return Call(0, [*launches, sum_parts(dw, dtype, total, 1, parts)], parts * total * SIZE[dtype])
 
 
+def _by_library(n: Node, x: Value, w: Value, y: Value, sizes: dict, buffers: list[B], **options: Any) -> Any:
+    """A command of cuDNN's, or None."""
+    lo, hi = ([p[i] for p in n.attrs["pads"]] for i in (0, 1))
+    if not 1 <= len(lo) <= 3 or min(*lo, *hi) < 0:
+        return None
+    count = rows(x.type, sizes)
+    kind = {"conv": "forward", "conv_dx": "backward_data", "conv_dw": "backward_weights"}[n.name]
+    geometry = (count, *x.type.shape), w.type.shape, (count, *y.type.shape), n.attrs["strides"], n.attrs["dilation"], lo, hi
+    return cudnn_graphs.convolution(kind, *geometry, n.attrs["groups"], buffers=buffers, tf32=tf32(), **options)
+
+
 @kernel("conv", "conv_dx", "conv_dw")
 def _conv(s: Step, sizes: dict) -> Made:
     n = s.node
@@ -178,15 +191,19 @@ def _conv(s: Step, sizes: dict) -> Made:
     out, last = s.outputs[0], len(s.inputs)
     if math.prod(shape(out, sizes)) == 0:
         return None
+    dtype, bias, relu = code(out), "bias" in s.attrs, s.attrs.get("relu", False)
     g = Images.of(rows(x.type, sizes), x.type.shape, w.type.shape, y.type.shape, n.attrs)
-    dtype = code(out)
     first, second = (B(i) if math.prod(shape(v, sizes)) else NONE for i, v in enumerate(n.inputs))
-    if n.name == "conv_dw":
-        if first is NONE or second is NONE:
-            return Call(1, [Memset(B(0), math.prod(w.type.shape) * SIZE[dtype])]), [(out, PLAIN)]
-        call = scatter(g, dtype, first, second, B(2))
+    command = None
+    if use_libraries() and first is not NONE and second is not NONE:
+        command = _by_library(n, x, w, y, sizes, [B(i) for i in range(last + 1)], dtype=dtype, bias=bias, relu=relu)
+    if command is not None:
+        call = Call(0, [command])
+    elif n.name != "conv_dw":
+        call = gather(g, dtype, n.name == "conv_dx", first, second, B(last), B(2) if bias else None, relu)
+    elif first is NONE or second is NONE:
+        return Call(1, [Memset(B(0), math.prod(w.type.shape) * SIZE[dtype])]), [(out, PLAIN)]
     else:
-        bias = B(2) if "bias" in s.attrs else None
-        call = gather(g, dtype, n.name == "conv_dx", first, second, B(last), bias, s.attrs.get("relu", False))
+        call = scatter(g, dtype, first, second, B(2))
     call.nbuf = last + 1
     return call, [(v, PLAIN) for v in (*s.inputs, out)]
