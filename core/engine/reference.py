@@ -325,9 +325,9 @@ def _move_rows(n, sizes, run, x):
     width = math.prod(t.shape)
     if n.attrs["move"][0] in ("pack", "head"):
         width //= max(n.attrs["move"][1], 1)
-    x = x.reshape(-1, width) if width else x.reshape(sizes[t.axes], 0)
     y = np.zeros((len(index), width), x.dtype)
-    y[index >= 0] = x[index[index >= 0]]
+    if width:
+        y[index >= 0] = x.reshape(-1, width)[index[index >= 0]]
     return y.reshape(rows_of(n.outputs[0], sizes) + n.outputs[0].type.shape)
 
 

@@ -1,0 +1,86 @@
+"""Rows of sequences on the CUDA engine: moved, summed, numbered, folded, against the reference."""
+
+import numpy as np
+import pytest
+from cases.lowered import BATCH, OTHER, STEPS, agree, spaces
+
+F2, F4, F8 = np.float16, np.float32, np.float64
+LENGTHS = {"mixed": [3, 1, 5, 2], "equal": [4, 4], "alone": [6], "empty": [2, 0, 3, 0], "none": [0, 0]}
+SHAPES = pytest.mark.parametrize("shape", [(), (3,), (4, 2), (0,)], ids=str)
+EACH = pytest.mark.parametrize("lengths", LENGTHS)
+
+
+def normal(*shape, dtype=F4):
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype)
+
+
+MOVES = [("shift", 1), ("shift", 2), ("shift", -1), ("shift", -9), ("relabel",), ("roll", 1), ("roll", -2)]
+
+
+@EACH
+@SHAPES
+@pytest.mark.parametrize("dtype", [F2, F4, F8])
+def test_rows_that_move_within_sequences(lengths, shape, dtype):
+    sizes = spaces(LENGTHS[lengths], LENGTHS[lengths])
+    x = normal(int(sizes[STEPS]), *shape, dtype=dtype)
+    for move in MOVES:
+        axes = OTHER if move[0] == "relabel" else STEPS
+        agree(lambda g, x, move=move, axes=axes: g.node("move_rows", [x], move=move, axes=axes), [(x, STEPS)], sizes)
+
+
+@EACH
+@SHAPES
+def test_rows_that_move_between_sequences_and_the_batch(lengths, shape):
+    lengths = LENGTHS[lengths]
+    sizes, n, most = spaces(lengths), len(lengths), max(lengths)
+    x, b = normal(int(sizes[STEPS]), *shape), normal(n, *shape)
+    packed = normal(n, most, *shape)
+    for move in (("at", 0), ("at", -1), ("at", 2)):
+        agree(lambda g, x, move=move: g.node("move_rows", [x], move=move, axes=BATCH), [(x, STEPS)], sizes)
+    for move in (("broadcast",), ("spread", 0), ("spread", -1)):
+        agree(lambda g, b, move=move: g.node("move_rows", [b], move=move, axes=STEPS), [(b, BATCH)], sizes)
+    for move in (("unpack", most), ("tail", most)) if most else ():
+        agree(lambda g, x, m=move: g.node("move_rows", [x], move=m, axes=BATCH, shape=(most, *shape)), [(x, STEPS)], sizes)
+    for move in (("pack", most), ("head", most)) if most else ():
+        agree(lambda g, b, m=move: g.node("move_rows", [b], move=m, axes=STEPS, shape=shape), [(packed, BATCH)], sizes)
+
+
+@SHAPES
+@pytest.mark.parametrize("dtype", [F4, F8])
+def test_rows_that_come_from_several_are_summed_in_order(shape, dtype):
+    """The gradient of a first state that all steps of other sequences read."""
+    sizes = spaces([3, 1, 5, 2], [1, 4, 1, 3])
+    x = normal(int(sizes[STEPS]), *shape, dtype=dtype)
+    for steps in (2, -2, 1):
+        node = {"move": ("initial", steps), "axes": OTHER}
+        agree(lambda g, x, node=node: g.node("add_rows", [x], **node), [(x, STEPS)], sizes)
+        y = normal(int(sizes[OTHER]), *shape, dtype=dtype)
+        move = {**node, "axes": STEPS}
+        agree(lambda g, y, move=move: g.node("move_rows", [y], **move), [(y, OTHER)], sizes)
+
+
+@pytest.mark.parametrize("dtype", [F4, F8])
+def test_rows_that_are_picked(dtype):
+    sizes = spaces([3, 1, 5, 2])
+    picked = sizes[STEPS].pick(np.array([1, 0, 2, 0, 0, 3, 1, 1, 0, 1, 1]))
+    sizes |= {OTHER: picked, ("pick", 0): picked}
+    x, y = normal(11, 3, dtype=dtype), normal(int(picked), 3, dtype=dtype)
+    agree(lambda g, x: g.node("move_rows", [x], move=("pick", 0), axes=OTHER), [(x, STEPS)], sizes)
+    agree(lambda g, y: g.node("add_rows", [y], move=("pick", 0), axes=STEPS), [(y, OTHER)], sizes)
+
+
+@EACH
+@SHAPES
+@pytest.mark.parametrize("dtype", [F4, F8])
+def test_folds_and_numbers_of_rows(lengths, shape, dtype):
+    sizes = spaces(LENGTHS[lengths])
+    x = normal(int(sizes[STEPS]), *shape, dtype=dtype)
+    if x.size > 4:
+        x.flat[4] = np.nan
+    for kind in ("sum", "max", "min"):
+        agree(lambda g, x, kind=kind: g.node("fold_steps", [x], kind=kind), [(x, STEPS)], sizes)
+
+    def numbers(g, x):
+        return [g.node("row_info", [], what=what, type=x.type) for what in (("step",), ("length",), ("below", 2), ("last", 1))]
+
+    agree(numbers, [(x, STEPS)], sizes)
