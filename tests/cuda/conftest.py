@@ -27,7 +27,7 @@ def cuda_driver():
         fake = emulation.Fake(emulation.build())
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.fail(f"the emulated CUDA driver cannot be built: {error}")
-    return fake, {**emulation.environment(fake.path), "COGKIT_CACHE": str(fake.path.parents[1] / "kernels")}
+    return fake, emulation.environment(fake.path)
 
 
 @pytest.fixture(scope="module", autouse=True)

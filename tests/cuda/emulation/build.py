@@ -3,6 +3,7 @@
 python tests/cuda/emulation/build.py    # prints its path
 """
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.util
@@ -12,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 __all__ = ["NVCC", "Fake", "build", "environment"]
@@ -60,8 +62,14 @@ def build(folder: Path | str | None = None) -> Path:
 
 
 def environment(library: Path) -> dict[str, str]:
-    """What a process needs to run the CUDA engine on the emulation."""
-    return {"COGKIT_LIBCUDA": str(library), "COGKIT_NVCC": str(NVCC)}
+    """What a process needs to run the CUDA engine on the emulation. Compiled kernels are kept for a week."""
+    kernels = library.parents[1] / "kernels"
+    kernels.mkdir(exist_ok=True)
+    for image in kernels.iterdir():
+        with contextlib.suppress(OSError):  # another process was first
+            if image.is_file() and image.stat().st_mtime < time.time() - 7 * 86400:
+                image.unlink()
+    return {"COGKIT_LIBCUDA": str(library), "COGKIT_NVCC": str(NVCC), "COGKIT_CACHE": str(kernels)}
 
 
 class Fake:
