@@ -21,6 +21,7 @@ __all__ = [
     "cpu",
     "get_gpu_properties",
     "gpu",
+    "local_gpu",
     "on_device",
     "set_excluded_devices",
     "try_set_default_device",
@@ -75,6 +76,8 @@ class DeviceDescriptor:
 
 _CPU = DeviceDescriptor(DeviceKind.CPU, 0)
 _excluded: list[DeviceDescriptor] = []
+# what launchers tell their processes: MPICH and Intel MPI, Open MPI, MVAPICH, Slurm
+_LOCAL_RANK = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 _locks: dict[DeviceDescriptor, int] = {}  # GPUs that this process has locked: the lock file's descriptor
 
 
@@ -100,6 +103,17 @@ def gpu(device_id: int) -> DeviceDescriptor:
             f"device: expected the number of a GPU that is there, got {device_id} of {have}; see python -m cogkit doctor"
         )
     return DeviceDescriptor(DeviceKind.GPU, int(device_id))
+
+
+def local_gpu() -> DeviceDescriptor:
+    """The GPU for this process among the ranks that `mpiexec` started on its machine: rank r of them takes GPU r, round by round.
+
+    Raises `DeviceError` where there is no GPU.
+    """
+    told = (os.environ.get(name) for name in _LOCAL_RANK)
+    local = next((int(t) for t in told if t and t.isdigit()), 0)
+    n, _ = _gpus()
+    return gpu(local % n if n else local)
 
 
 def all_devices() -> tuple[DeviceDescriptor, ...]:

@@ -191,6 +191,9 @@ def test_devices_have_cntks_names():
     finally:
         C.device.set_excluded_devices([])
         C.device.try_set_default_device(C.device.cpu())
+    text = "import cogkit as C; print(C.device.local_gpu())"
+    assert run(text, {}, FAKECUDA_DEVICES=2, MPI_LOCALRANKID=1)[0] == ["GPU[1]"]
+    assert run(text, {}, FAKECUDA_DEVICES=2, MPI_LOCALRANKID=2)[0] == ["GPU[0]"]
     with pytest.raises(C.DeviceError, match="expected the number of a GPU that is there, got 7 of 1 GPUs"):
         C.device.gpu(7)
     x = C.input_variable(3)
