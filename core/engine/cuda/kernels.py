@@ -1,3 +1,14 @@
 """All families of kernels of the CUDA engine: importing this fills the table."""
 
-from cogkit.engine.cuda import indexing, loops, movement, sequences  # noqa: F401
+from cogkit.engine.cuda import (  # noqa: F401
+    convolution,
+    indexing,
+    loops,
+    movement,
+    pointwise,
+    pooling,
+    products,
+    sequences,
+    sparsity,
+    users,
+)

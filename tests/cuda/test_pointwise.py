@@ -1,0 +1,227 @@
+"""Fused pointwise programs on the CUDA engine: random programs, spaces and strides against NumPy, interpreted and compiled."""
+
+import os
+
+import numpy as np
+import pytest
+
+from cogkit.engine.cuda.device import device
+from cogkit.engine.cuda.driver import Commands
+from cogkit.engine.cuda.pointwise import made_of, opcodes, planned
+from cogkit.engine.geometry import strides_of
+from cogkit.engine.reference import POINTWISE
+
+TYPES = {"f4": np.float32, "f8": np.float64}
+MEANING = {
+    **POINTWISE,
+    "copy": lambda x: x,
+    "copysign": np.copysign,
+    "fma": lambda x, y, z: x * y + z,
+}
+# Units of the last place; the others are exact.
+UNITS = {"exp": 2, "log": 1, "rsqrt": 1.5, "sigmoid": 3, "tanh": 2, "softplus": 3, "logaddexp": 3, "sin": 2, "cos": 2, "tan": 4, "asin": 4,
+         "acos": 2, "atan": 2, "sinh": 3, "cosh": 2, "asinh": 3, "acosh": 4, "atanh": 3, "pow": 4, "fma": 1}  # fmt: skip
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 2.5, -2.5, 1e-7, 1e-30, 1e-40, 88.0, 89.5, -87.0, -103.5, 65504.0, 65520.0, 3e-8, 1e30]
+SPECIAL += [np.inf, -np.inf, np.nan]
+SAFE = ["neg", "abs", "sign", "floor", "relu", "tanh", "sigmoid", "softplus", "not", "copy", "sin", "round", "half"]
+SAFE_PAIRS = ["add", "sub", "mul", "max", "min", "gt", "le", "and", "xor", "copysign", "logaddexp", "add", "mul"]
+FOLDS = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
+
+
+def in_orders(once):
+    """What once() gives, the same bits in each order of threads."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        for order in ("fwd", "rev"):
+            patch.setenv("CUDACPU_ORDER", os.environ.get("CUDACPU_ORDER", order))
+            found.append(once())
+    for x, y in zip(*found, strict=True):
+        np.testing.assert_array_equal(x, y)
+    return found[0]
+
+
+def run(dtype, kinds, outputs, program, segments, buffers, index=None, flow=None):
+    """What the buffers hold after the program has run over them; the same in all orders of threads."""
+    d = device()
+    with d.active():
+        p = planned(tuple(map(tuple, program)), tuple(kinds), tuple(outputs))
+        index = index or [strides_of(dims)[1:] for dims, _ in segments]
+        call = made_of(p, segments, index, flow or [0] * len(segments), dtype, len(buffers))
+
+        def once():
+            memory = {id(b): d.alloc(max(b.nbytes, 1)) for b in buffers}
+            for b in buffers:
+                d.write(memory[id(b)].address, b)
+            if call is not None:
+                scratch = d.alloc(call.scratch)
+                if call.scratch:
+                    d.write(scratch.address, np.full(call.scratch, 255, np.uint8))
+                call.set_buffers([memory[id(b)].address for b in buffers] + [scratch.address])
+                Commands(call.items).run(d.stream_handle)
+            return [d.read(memory[id(b)].address, b.shape, b.dtype) for b in buffers]
+
+        return in_orders(once)
+
+
+def elementwise(name, *arrays):
+    """One instruction on arrays of one shape."""
+    n, out = len(arrays), np.empty_like(arrays[0])
+    dtype = arrays[0].dtype.str[1:]
+    segment = ([out.size], [[1]] * (n + 1))
+    return run(dtype, ["in"] * n + ["out"], [n], [(name, n, *range(n))], [segment], [*arrays, out])[-1]
+
+
+def arity(name):
+    """Operands of an instruction."""
+    numbers = opcodes()
+    return 3 if numbers[name] >= numbers["select"] else 2 if numbers[name] >= numbers["add"] else 1
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", sorted(MEANING))
+def test_instructions(name, dtype):
+    rng = np.random.default_rng(len(name))
+    x = np.concatenate(
+        [rng.normal(size=150) * np.exp(rng.normal(size=150) * 4), rng.uniform(-1, 1, 100), rng.uniform(-110, 95, 100)]
+    )
+    x = np.concatenate([x, rng.integers(-9, 9, 50), SPECIAL]).astype(TYPES[dtype])
+    arrays = [x]
+    for _ in range(arity(name) - 1):
+        other = rng.permutation(x)
+        other[:150] = np.where(rng.random(150) < 0.3, x[:150], rng.normal(size=150) * 3)
+        arrays.append(other)
+    if name == "fma":
+        arrays[2] = np.abs(arrays[2]) * np.copysign(1, arrays[0]) * np.copysign(1, arrays[1])
+    got = elementwise(name, *arrays)
+    with np.errstate(all="ignore"):
+        exact = np.asarray(MEANING[name](*[a.astype(np.float64 if dtype == "f4" else np.longdouble) for a in arrays]))
+        exact = MEANING[name](*arrays) if name == "half" else exact
+        wanted = exact.astype(TYPES[dtype])
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(wanted))
+    finite = np.isfinite(wanted) & np.isfinite(got)
+    edge = np.abs(exact) > np.finfo(got.dtype).max * (1 - 1e-6)
+    np.testing.assert_array_equal(got[~finite & ~edge], wanted[~finite & ~edge])
+    size = np.abs(wanted[finite])
+    if name == "logaddexp":
+        size = np.maximum(size, np.where(np.isfinite(arrays[0] + arrays[1]), np.maximum(*np.abs(arrays)), 0)[finite]).clip(0.5)
+    error = np.abs(got[finite].astype(np.longdouble) - exact[finite]) / np.spacing(size).astype(np.longdouble)
+    assert error.max() <= UNITS.get(name, 0.5) + 0.01, [a[finite][int(np.argmax(error))] for a in arrays]
+
+
+# random programs ---------------------------------------------------------------------------------------------------------------------
+
+
+def drawn_program(rng, n_in, n_out, length=10):
+    """A program of instructions that are smooth enough to be compared, and the registers of its outputs."""
+    program, top = [], n_in
+    for _ in range(int(rng.integers(1, length))):
+        pick = lambda top=top: int(rng.integers(0, top))  # noqa: E731
+        what = rng.random()
+        if what < 0.15:
+            program.append(("const", top, float(rng.integers(-3, 4)) / 2))
+        elif what < 0.4:
+            program.append((str(rng.choice(SAFE)), top, pick()))
+        elif what < 0.9:
+            program.append((str(rng.choice(SAFE_PAIRS)), top, pick(), pick()))
+        else:
+            program.append(("select", top, pick(), pick(), pick()))
+        top += 1
+    return program, [int(rng.integers(0, top)) for _ in range(n_out)]
+
+
+def evaluate(program, outputs, inputs):
+    """What a program means, in float64."""
+    registers = dict(enumerate(inputs))
+    for name, result, *operands in program:
+        if name == "const":
+            registers[result] = np.float64(operands[0])
+        else:
+            registers[result] = np.asarray(MEANING[name](*[np.asarray(registers[o]) for o in operands]), np.float64)
+    return [registers[o] for o in outputs]
+
+
+def drawn_input(rng, dims, dtype):
+    """(buffer, strides, view over the dims): dense, broadcast, transposed or padded."""
+    mode = rng.choice(["dense", "dense", "broadcast", "broadcast", "transposed", "padded"])
+    shape = [1 if mode == "broadcast" and rng.random() < 0.5 else d for d in dims]
+    order = [int(i) for i in rng.permutation(len(dims))] if mode == "transposed" else list(range(len(dims)))
+    memory = [shape[i] + (int(rng.integers(0, 3)) if mode == "padded" else 0) for i in order]
+    flat = rng.normal(size=max(int(np.prod(memory)), 1)).astype(TYPES[dtype])
+    flat[rng.random(flat.size) < 0.1] = 0
+    strides = [0] * len(dims)
+    for i, step in zip(order, strides_of(memory), strict=True):
+        strides[i] = 0 if shape[i] == 1 and dims[i] != 1 else step
+    return flat, strides, np.lib.stride_tricks.as_strided(flat, dims, [s * flat.itemsize for s in strides])
+
+
+def drawn_dims(rng):
+    while True:
+        dims = [
+            int(rng.choice([0, 1, 2, 3, 4, 7, 8, 16, 33, 64, 130], p=[0.02] + [0.098] * 10))
+            for _ in range(int(rng.integers(1, 5)))
+        ]
+        if np.prod(np.maximum(dims, 1)) <= 3000:
+            return dims
+
+
+def drawn(seed, reductions):
+    """(dtype, kinds, outputs, program, segments), buffers, and for each output (buffer, its array, kind, what it should hold, terms)."""
+    rng = np.random.default_rng(seed)
+    dtype = str(rng.choice(list(TYPES)))
+    n_in, n_out = int(rng.integers(1, 5)), int(rng.integers(1, 4))
+    program, outputs = drawn_program(rng, n_in, n_out)
+    kinds = [str(rng.choice(["out", "sum", "max", "min"])) if reductions else "out" for _ in range(n_out)]
+    segments, buffers, results = [], [], []
+    for _ in range(1 if reductions else int(rng.choice([1, 1, 2, 5]))):
+        dims = drawn_dims(rng)
+        gone = tuple(d for d in range(len(dims)) if rng.random() < 0.5)
+        strides, views = [], []
+        for _ in range(n_in):
+            flat, s, view = drawn_input(rng, dims, dtype)
+            buffers.append(flat)
+            strides.append(s)
+            views.append(view.astype(np.float64))
+        with np.errstate(all="ignore"):
+            values = evaluate(program, outputs, views)
+        for kind, value in zip(kinds, values, strict=True):
+            value = np.broadcast_to(value, dims)
+            shape = dims
+            if kind != "out":
+                ends = {} if kind == "sum" else {"initial": -np.inf if kind == "max" else np.inf}
+                value = FOLDS[kind](value, axis=gone, keepdims=True, **ends)
+                shape = [1 if d in gone else n for d, n in enumerate(dims)]
+            memory = [n + int(rng.integers(0, 3)) for n in shape] if kind == "out" and rng.random() < 0.2 else shape
+            own = strides_of(memory)
+            flat = np.full(max(int(np.prod(memory)), 1) + 3, 77, TYPES[dtype])
+            results.append((len(buffers), shape, own, kind, value, max(int(np.prod(dims)) // max(value.size, 1), 1)))
+            buffers.append(flat)
+            strides.append([0 if kind != "out" and d in gone else s for d, s in enumerate(own)])
+        segments.append((dims, strides))
+    return (dtype, ["in"] * n_in + kinds, outputs, program, segments), buffers, results
+
+
+def check(seed, reductions):
+    arguments, buffers, results = drawn(seed, reductions)
+    found = run(*arguments, buffers)
+    eps = np.finfo(TYPES[arguments[0]]).eps
+    for at, shape, own, kind, wanted, n in results:
+        flat = found[at]
+        got = np.lib.stride_tricks.as_strided(flat, shape, [s * flat.itemsize for s in own])
+        with np.errstate(invalid="ignore"):
+            error = np.where(got == wanted, 0, np.abs(got - wanted) / (1 + np.abs(wanted)))
+        # a comparison, or a rounding to half, of numbers that were rounded may fall on the other side
+        bad = error > eps * 64 * (1 + (np.sqrt(n) if kind == "sum" else 0))
+        assert (bad.mean() < 0.02 if bad.size else True) or "half" in str(arguments[3]), (arguments, kind, float(error.max()))
+        mine = np.zeros(flat.shape, bool)
+        np.lib.stride_tricks.as_strided(mine, shape, own)[...] = True
+        assert (flat[~mine] == 77).all()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_programs(seed):
+    check(seed, False)
+
+
+@pytest.mark.parametrize("seed", range(100, 190))
+def test_random_programs_with_reductions(seed):
+    check(seed, True)
