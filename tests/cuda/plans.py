@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 
 import numpy as np
+from cuda.conftest import REAL
+from cuda.fakes import API, VARIABLES, build
 
 import cogkit as C
+from cogkit.engine.cuda import libraries
 from cogkit.engine.cuda.device import device
 from cogkit.engine.cuda.driver import Commands
 from cogkit.engine.cuda.plan import CudaPlan
@@ -16,11 +19,35 @@ from cogkit.engine.spaces import Space
 from cogkit.lowering.ir import Graph
 from cogkit.op import Type
 
-__all__ = ["BATCH", "ORDERS", "STEPS", "alike", "commands", "compare", "explained", "in_orders", "normal"]
+__all__ = [
+    "LIBRARIES",
+    "BATCH",
+    "ORDERS",
+    "STEPS",
+    "alike",
+    "commands",
+    "compare",
+    "explained",
+    "in_orders",
+    "libraries_in_use",
+    "normal",
+]
 
 BATCH = C.input_variable(1).dynamic_axes  # the row space of a batch
 STEPS = C.sequence.input_variable(1).dynamic_axes  # that of the steps of sequences
 ORDERS = ("fwd", "rev")  # of the emulation's threads; real ones run in any
+
+
+LIBRARIES = (False, True)  # whether NVIDIA's libraries are used, or what stands in for them here
+
+
+def libraries_in_use(patch, use):
+    """Sets whether matrix products and convolutions go to NVIDIA's libraries; without a GPU to the stand-ins of tests/cuda/fakes."""
+    patch.setenv("COGKIT_CUDA_LIBRARIES", str(int(use)))
+    if use and not REAL:
+        for name, variable in VARIABLES.items():
+            patch.setenv(variable, str(build(name, API.parents[2] / "build" / "cuda_fakes")))
+    libraries.forget()
 
 
 def normal(rng, *shape, dtype=np.float32):

@@ -1,17 +1,20 @@
-"""Convolutions of the CUDA engine, by our own kernels, against the reference."""
+"""Convolutions of the CUDA engine, by our own kernels and by libraries, against the reference."""
 
 import numpy as np
 import pytest
-from cuda.plans import BATCH, compare, explained, normal
+from cuda.plans import BATCH, LIBRARIES, compare, explained, libraries_in_use, normal
 
-from cogkit.engine.cuda import convolution, products
+from cogkit.engine.cuda import convolution, libraries, products
 
 FLOATS = {"f4": np.float32, "f8": np.float64}
 
 
 @pytest.fixture(autouse=True)
-def own_kernels(monkeypatch):
-    monkeypatch.setenv("COGKIT_CUDA_LIBRARIES", "0")
+def use(request, monkeypatch):
+    """Whether libraries are used; by themselves tests are of our own kernels."""
+    libraries_in_use(monkeypatch, getattr(request, "param", False))
+    yield getattr(request, "param", False)
+    libraries.forget()
 
 
 def settings(rank, groups=1, strides=1, dilation=1, pads=(0, 0)):
@@ -50,6 +53,7 @@ def check(x, w, dtype=np.float32, rows=True, seed=0, **options):
     return " ".join(names + explained(plan))
 
 
+@pytest.mark.parametrize("use", LIBRARIES, indirect=True)
 @pytest.mark.parametrize("rows", [True, False])
 @pytest.mark.parametrize("dtype", FLOATS.values(), ids=FLOATS)
 @pytest.mark.parametrize(
@@ -67,8 +71,9 @@ def check(x, w, dtype=np.float32, rows=True, seed=0, **options):
         ((3, 10, 4, 4), (9, 10, 1, 1), {}),
     ],
 )
-def test_forms(x, w, options, dtype, rows):
-    check(x, w, dtype, rows, **options)
+def test_forms(x, w, options, dtype, rows, use):
+    names = check(x, w, dtype, rows, **options)
+    assert names.count("cudnn_conv") == (3 if use else 0)
 
 
 def test_empty():
@@ -93,13 +98,14 @@ def test_tiles(dtype, tile, monkeypatch):
     assert f"sum_parts_{dtype}" in names
 
 
+@pytest.mark.parametrize("use", LIBRARIES, indirect=True)
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("relu", [False, True])
-def test_bias_and_relu(groups, relu):
+def test_bias_and_relu(groups, relu, use):
     rng = np.random.default_rng(1)
     for channels in (6, 132):  # sums in one part, and in several
         x, w, bias = normal(rng, 2, channels, 4, 5), normal(rng, 12, channels // groups, 3, 3), normal(rng, 12, 1, 1)
-        bias[0] = np.nan  # stays NaN
+        bias[0] = 1 if use else np.nan  # stays NaN
         a = settings(2, groups, pads=(1, 1))
 
         def build(v, u, b, a=a):
@@ -108,7 +114,8 @@ def test_bias_and_relu(groups, relu):
 
         _, plan = compare(build, (x, BATCH), w, bias, atol=1e-5)
         assert len(plan.steps) == 1
-        assert channels == 6 or ("sum_parts" in explained(plan)[0]) == (groups < 6)
+        name = explained(plan)[0]
+        assert name.startswith("cudnn_conv_bias") if use else channels == 6 or ("sum_parts" in name) == (groups < 6)
 
 
 def test_bias_of_nothing():

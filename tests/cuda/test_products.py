@@ -1,27 +1,31 @@
-"""Matrix products of the CUDA engine, by our own kernels, against the reference."""
+"""Matrix products of the CUDA engine, by our own kernels and by libraries, against the reference."""
 
 import itertools
 from functools import partial
 
 import numpy as np
 import pytest
-from cuda.plans import BATCH, STEPS, alike, commands, compare, explained, normal
+from cuda.plans import BATCH, LIBRARIES, STEPS, alike, commands, compare, explained, libraries_in_use, normal
 
-from cogkit.engine.cuda import products
+from cogkit.engine.cuda import libraries, products
 from cogkit.engine.cuda.driver import B
 
 FLOATS = {"f4": np.float32, "f8": np.float64}
 
 
 @pytest.fixture(autouse=True)
-def own_kernels(monkeypatch):
-    monkeypatch.setenv("COGKIT_CUDA_LIBRARIES", "0")
+def use(request, monkeypatch):
+    """Whether libraries are used; by themselves tests are of our own kernels."""
+    libraries_in_use(monkeypatch, getattr(request, "param", False))
+    yield getattr(request, "param", False)
+    libraries.forget()
 
 
 def node(*values, ta=False, tb=False, sum_rows=False):
     return values[0].graph.node("matmul", list(values), ta=ta, tb=tb, sum_rows=sum_rows)
 
 
+@pytest.mark.parametrize("use", LIBRARIES, indirect=True)
 @pytest.mark.parametrize("ta, tb", [*itertools.product((False, True), repeat=2)])
 @pytest.mark.parametrize(
     "sizes", [(3, 5, 4), (1, 5, 4), (3, 1, 4), (3, 5, 1), (1, 1, 40), (12, 13, 40), (3, 5, 0), (0, 5, 4), (20, 33, 37)]
@@ -42,13 +46,15 @@ def test_all_forms(sizes, ta, tb):
                 compare(lambda x, y, t=total: node(x, y, ta=ta, tb=tb, sum_rows=t), (a, axes[ra]), (b, axes[rb]))
 
 
+@pytest.mark.parametrize("use", LIBRARIES, indirect=True)
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("m, n, k", [(1, 7, 5), (2, 7, 20), (1, 40, 12), (1, 3, 0)])
-def test_bias_and_relu(m, n, k, relu):
+def test_bias_and_relu(m, n, k, relu, use):
     rng = np.random.default_rng(1)
     a, b, bias = normal(rng, 9, m, k), normal(rng, k, n), normal(rng, n)
     (found,), plan = compare(lambda x, y, z: (lambda v: v.relu() if relu else v)(node(x, y) + z), (a, BATCH), b, bias)
-    assert len(explained(plan)) == 1 and ((found >= 0).all() or not relu)
+    assert len(explained(plan)) == 1 and explained(plan)[0].startswith("cublaslt_f4") == (use and k > 0)
+    assert (found >= 0).all() or not relu
 
 
 def test_bias_of_a_product_of_rows():

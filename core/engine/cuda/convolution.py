@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from cogkit.engine.cuda import cudnn_graphs
 from cogkit.engine.cuda.driver import Memset
-from cogkit.engine.cuda.products import NONE, SIZE, THIN, WAVE, best_tile, split, sum_parts, tf32, use_libraries
+from cogkit.engine.cuda.products import NONE, SIZE, THIN, WAVE, best_tile, counts, split, sum_parts, tf32, use_libraries
 from cogkit.engine.cuda.table import SCRATCH, B, Call, Table, blob, blocks, kernel, launch
 from cogkit.engine.geometry import code, rows, shape
 from cogkit.engine.table import Made
@@ -71,6 +72,7 @@ def _places(offsets: np.ndarray, at: np.ndarray) -> np.ndarray:
     return np.column_stack([offsets, at]).astype(np.int32)
 
 
+@lru_cache(128)
 def _forward(g: Images) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
     """(taps, weights, positions, results, classes) of a convolution, and the taps of each class."""
     taps = _grid(g.channels // g.groups, *g.window)
@@ -87,6 +89,7 @@ def _forward(g: Images) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
     return tables, [(len(taps), len(positions))]
 
 
+@lru_cache(128)
 def _backward(g: Images) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
     """The same from y to x: pixels of one remainder by the strides meet the same places of the window."""
     per_class: list[list[np.ndarray]] = []
@@ -123,7 +126,7 @@ def gather(g: Images, dtype: str, back: bool, x: Any, w: Any, y: B, bias: B | No
 
     y has elements; x or w may have none, and are `NONE` then.
     """
-    tables, sizes = (_backward if back else _forward)(g)
+    tables, sizes = (_backward if back else _forward)(replace(g, rows=0))
     a, b = (g.outputs, g.channels) if back else (g.channels, g.outputs)  # channels that are read and made
     read, made = (math.prod(g.out), math.prod(g.image)) if back else (math.prod(g.image), math.prod(g.out))
     window, m = math.prod(g.window), b // g.groups
@@ -151,7 +154,7 @@ def gather(g: Images, dtype: str, back: bool, x: Any, w: Any, y: B, bias: B | No
 
 def scatter(g: Images, dtype: str, x: B, dy: B, dw: B) -> Call:
     """dw = the sum over rows and positions of dy times what the window sees of x. All sizes are at least 1."""
-    tables = _forward(g)[0]
+    tables = _forward(replace(g, rows=0))[0]
     taps, positions = len(tables[0]), len(tables[2])
     m, total = g.outputs // g.groups, g.outputs * len(tables[0])
     parts, per = 1, 1
@@ -205,5 +208,5 @@ def _conv(s: Step, sizes: dict) -> Made:
         return Call(1, [Memset(B(0), math.prod(w.type.shape) * SIZE[dtype])]), [(out, PLAIN)]
     else:
         call = scatter(g, dtype, first, second, B(2))
-    call.nbuf = last + 1
+    call.nbuf, call.counts = last + 1, counts(s, sizes)
     return call, [(v, PLAIN) for v in (*s.inputs, out)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cogkit.engine.cuda.products import NONE
+from cogkit.engine.cuda.products import NONE, counts
 from cogkit.engine.cuda.table import SCRATCH, B, Call, blob, blocks, kernel, launch
 from cogkit.engine.geometry import code, rows, shape
 from cogkit.engine.table import Made
@@ -60,7 +60,9 @@ def _pool(s: Step, sizes: dict) -> Made:
         launches = [_run(f"pool_places_{type_}", results, [B(1), SCRATCH, sizes_of])]
         launches.append(_run(f"pool_max_back_{type_}", made, [B(0), SCRATCH, B(2), sizes_of]))
     scratch = results * 4 if n.name == "max_pool_dx" else 0
-    return Call(len(read) + 1, launches, scratch), [(v, PLAIN) for v in (*read, out)]
+    call = Call(len(read) + 1, launches, scratch)
+    call.counts = counts(s, sizes)
+    return call, [(v, PLAIN) for v in (*read, out)]
 
 
 @kernel("roi_pool", "roi_pool_dx", "roi_pool_pick")
@@ -88,4 +90,6 @@ def _roi_pool(s: Step, sizes: dict) -> Made:
             launches.append(_run(f"regions_cells_{type_}", results, [B(1), B(2), SCRATCH, sizes_of]))
         given = [B(0), B(2), SCRATCH if scratch else NONE, B(3), sizes_of]
         launches.append(_run(f"regions_back_{type_}", math.prod(shape(out, sizes)), given))
-    return Call(len(n.inputs) + 1, launches, scratch), [(v, PLAIN) for v in (*n.inputs, out)]
+    call = Call(len(n.inputs) + 1, launches, scratch)
+    call.counts = counts(s, sizes)
+    return call, [(v, PLAIN) for v in (*n.inputs, out)]

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from cogkit.engine.cuda import cublaslt
-from cogkit.engine.cuda.table import SCRATCH, B, Call, blob, blocks, i64, kernel, launch
+from cogkit.engine.cuda.table import SCRATCH, B, Call, blob, blocks, fits, i64, kernel, launch
 from cogkit.engine.geometry import code, rows, shape
 from cogkit.engine.table import Made
 from cogkit.lowering.layout import PLAIN
 from cogkit.lowering.steps import Step
 
-__all__ = ["NONE", "SIZE", "best_tile", "own_product", "product", "split", "sum_parts", "tf32", "use_libraries"]
+__all__ = ["NONE", "SIZE", "best_tile", "counts", "own_product", "product", "split", "sum_parts", "tf32", "use_libraries"]
 
 NONE = i64(0)  # argument of a launch: no such operand
 SIZE = {"f4": 4, "f8": 8}
@@ -157,6 +157,19 @@ def product(a: Any, b: Any, out: B, m: int, n: int, k: int, **options: Any) -> C
     return own_product(a, b, out, m, n, k, **options)
 
 
+def counts(s: Step, sizes: dict) -> tuple[int, ...]:
+    """Rows of what a step reads and makes, of which its call depends."""
+    return tuple(rows(v.type, sizes) for v in (*s.inputs, *s.outputs))
+
+
+@fits("matmul")
+@fits("conv")
+@fits("pool")
+@fits("roi_pool")
+def _same_rows(call: Call, s: Step, sizes: dict) -> bool:
+    return call.counts == counts(s, sizes)
+
+
 @kernel("matmul")
 def _matmul(s: Step, sizes: dict) -> Made:
     node = s.node
@@ -186,5 +199,5 @@ def _matmul(s: Step, sizes: dict) -> Made:
     elif ra or rb:
         options.update({"batch": count, "batch_a": None if ra else 0, "batch_b": None if rb else 0})
     call = product(x, y, B(len(s.inputs)), m, n, k, transpose_a=ta, transpose_b=tb, **options)
-    call.nbuf = len(s.inputs) + 1
+    call.nbuf, call.counts = len(s.inputs) + 1, counts(s, sizes)
     return call, [(v, PLAIN) for v in (*s.inputs, out)]
