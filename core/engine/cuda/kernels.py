@@ -1,6 +1,7 @@
 """All families of kernels of the CUDA engine: importing this fills the table."""
 
 from cogkit.engine.cuda import (  # noqa: F401
+    alignment,
     convolution,
     indexing,
     loops,
