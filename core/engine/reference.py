@@ -14,6 +14,7 @@ import numpy as np
 
 from cogkit.csr import CsrRows
 from cogkit.engine import philox, sampling
+from cogkit.engine.indices import checked
 from cogkit.engine.reference_sparse import SPARSE_KERNELS
 from cogkit.engine.spaces import row_info, row_table
 from cogkit.engine.user import calls_of, run_backward, run_forward, run_native
@@ -259,23 +260,18 @@ def _one_hot(n, sizes, run, x):
     return (np.floor(x) == classes).astype(x.dtype)
 
 
-def _indices(idx: np.ndarray, size: int) -> np.ndarray:
-    i = idx.astype(np.int64)
-    bad = (i < 0) | (i >= size)
-    if bad.any():
-        raise ValueError(f"gather: expected indices in [0, {size}), got {idx[bad].ravel()[0]:g}")
-    return i
-
-
 @kernel("gather")
 def _gather(n, sizes, run, ref, idx):
-    return ref[_indices(idx, ref.shape[0])]
+    i = checked(n, idx, ref.shape[0])
+    y = np.zeros((*i.shape, *ref.shape[1:]), ref.dtype)
+    y[i >= 0] = ref[i[i >= 0]]
+    return y
 
 
 @kernel("scatter_add")
 def _scatter_add(n, sizes, run, idx, dy):
     out = np.zeros(n.attrs["shape"], dy.dtype)
-    rows = _indices(idx, out.shape[0]).reshape(-1)
+    rows = checked(n, idx, out.shape[0]).reshape(-1)
     np.add.at(out, rows, np.broadcast_to(dy, idx.shape + out.shape[1:]).reshape((-1,) + out.shape[1:]))
     return out
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cogkit.engine.indices import checked
 from cogkit.engine.spaces import row_table
 from cogkit.engine.sparse import RowSparse
 
@@ -60,13 +61,10 @@ def _csr_transposed(n, sizes, run, a, dy):
 @kernel("rows scatter_rows")
 def _scatter_rows(n, sizes, run, index, dy):
     shape = n.attrs["shape"]
-    i = index.astype(np.int64)
-    bad = (i < 0) | (i >= shape[0])
-    if bad.any():
-        raise ValueError(f"gather: expected indices in [0, {shape[0]}), got {index[bad].ravel()[0]:g}")
+    i = checked(n, index, shape[0]).reshape(-1)
     whole = np.zeros((shape[0], math.prod(shape[1:])), dy.dtype)
-    np.add.at(whole, i.reshape(-1), np.broadcast_to(dy, i.shape + shape[1:]).reshape(i.size, whole.shape[1]))
-    return _listed(np.unique(i), whole, shape)
+    np.add.at(whole, i[i >= 0], np.broadcast_to(dy, index.shape + shape[1:]).reshape(i.size, whole.shape[1])[i >= 0])
+    return _listed(np.unique(i[i >= 0]), whole, shape)
 
 
 @kernel("rows rows_add")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cogkit.axis import Axis
+from cogkit.errors import Misfit
 from cogkit.lowering.sparse import accept, dense, form_of
 from cogkit.op import OPS, Op, Type, join_axes
 from cogkit.variables import Input, Variable
@@ -39,6 +40,11 @@ class Node:
     def name(self) -> str:
         """Name of the op, or the kind of leaf."""
         return self.op.name if self.op is not None else self.leaf.kind.lower()
+
+    def misfit(self, wish: str, fact: str, way: str = "") -> Misfit:
+        """An error that names the user's node that this one is of."""
+        o = self.origin
+        return Misfit(*((o.label, o.name, o.where) if o is not None else (self.name, "", "")), wish, fact, way)
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"%{v.number}" for v in self.inputs)

@@ -115,9 +115,7 @@ def _copy(graph: Graph, n: Node, new: dict[Value, Value]) -> Node:
 
 
 def _misfit(n: Node, fact: str, way: str) -> Misfit:
-    o = n.origin
-    label, name, where = (o.label, o.name, o.where) if o is not None else (n.name, "", "")
-    return Misfit(label, name, where, "a recurrence whose step depends on the rows of that step alone", fact, way)
+    return n.misfit("a recurrence whose step depends on the rows of that step alone", fact, way)
 
 
 def _loop(

@@ -109,7 +109,7 @@ def _product(g: Any, a: Any, b: Any, ta: bool, tb: bool, sum_rows: bool) -> Any:
         while p.op is not None and p.op.kernel == "view":
             p = p.inputs[0].producer
         if p.name == "one_hot" and not tb:  # entries of b: no sparse value is needed
-            return g.node("gather", [b, p.inputs[0].reshape(shape=a.type.shape[:1])])
+            return g.node("gather", [b, p.inputs[0].reshape(shape=a.type.shape[:1])], zeros=True)
         return g.node("csr_times", [a, b], tb=tb)
     if b.sparse == CSR and tb and not a.type.axes and not ta:  # a b' = (b a')'
         return g.node("csr_times", [b, a], tb=True).node("transpose", perm=(1, 0))

@@ -79,9 +79,9 @@ Op(
     "gather",
     "GatherOp",
     _gather_primitive,
-    lambda n, dy: [dy.graph.node("scatter_rows", [n.inputs[1], dy], shape=n.inputs[0].type.shape), None],
+    lambda n, dy: [dy.graph.node("scatter_rows", [n.inputs[1], dy], shape=n.inputs[0].type.shape, **n.attrs), None],
     "gather",
-    "entries of the first axis",
+    "entries of the first axis; zeros: those at no index are 0, else they are an error while running",
 )
 Op(
     "scatter_add",

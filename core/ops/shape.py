@@ -180,15 +180,24 @@ def _slice_expand(g, x, attrs, training):
 Op("slice", "Slice", _slice_type, None, "expand", "CNTK v2", expand=_slice_expand)
 
 
+def _within(attrs, count: int, size: int) -> None:
+    """Raises `ValueError` where entries that lie a stride apart leave their axis: kernels do not look."""
+    first, last = attrs["first"], attrs["first"] + attrs["stride"] * (count - 1)
+    if count < 0 or count and not (0 <= first < size and 0 <= last < size):
+        raise ValueError((f"entries within an axis of size {size}", f"{count} from {first} to {last}", ""))
+
+
 def _take_type(types, attrs):
     t = types[0]
     i = attrs["axis"]
+    _within(attrs, attrs["count"], t.shape[i])
     return [Type(t.shape[:i] + (attrs["count"],) + t.shape[i + 1 :], t.dtype, t.axes)]
 
 
 def _put_type(types, attrs):
     t = types[0]
     i = attrs["axis"]
+    _within(attrs, t.shape[i], attrs["size"])
     return [Type(t.shape[:i] + (attrs["size"],) + t.shape[i + 1 :], t.dtype, t.axes)]
 
 

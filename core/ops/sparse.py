@@ -67,7 +67,7 @@ Op(
     "scatter_rows",
     "ScatterAdd",
     lambda types, attrs: [Type(attrs["shape"], types[1].dtype, ())],
-    lambda n, dy: [None, dy.graph.node("gather", [dy, n.inputs[0]])],
+    lambda n, dy: [None, dy.graph.node("gather", [dy, n.inputs[0]], **{k: a for k, a in n.attrs.items() if k == "zeros"})],
     "scatter_rows",
     "the transpose of gather: a list of the rows that are not 0",
 )

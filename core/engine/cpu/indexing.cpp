@@ -31,7 +31,7 @@ template <class T> struct GatherKernel : Kernel {
             for (int64_t i = b; i < e; i++) {
                 const int64_t r = row_of(index[i], self->table_rows);
                 if (r < 0) {
-                    self->report(i);
+                    self->report(i, index[i]);
                     memset(y + i * n, 0, bytes);
                 } else if (n == 1) {
                     y[i] = table[r];
@@ -63,7 +63,7 @@ template <class T> struct ScatterAddKernel : Kernel {
             for (int64_t i = 0; i < self->rows; i++) {
                 const int64_t r = row_of(index[i], all);
                 if (r < 0) {
-                    if (owner == 0) self->report(i);
+                    if (owner == 0) self->report(i, index[i]);
                 } else if (owners == 1 || r / group % owners == owner) {
                     if (n == 1) table[r] += dy[i];
                     else add(table + r * n, dy + i * n, n);

@@ -23,6 +23,7 @@ cdef extern from "support.h" namespace "cg" nogil:
         void (*run)(const cg_call *, const cg_context *) noexcept nogil
         int nbuf
         int64_t scratch
+        double bad_index
         int64_t load_error "error.load"()
         int64_t take_error "error.exchange"(int64_t)
 

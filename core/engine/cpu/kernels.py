@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from cogkit.engine.cpu import alignment, casting, movement, native, reduce, samp
 from cogkit.engine.cpu.pointwise import Pointwise
 from cogkit.engine.cpu.rows import SumProduct, WholeProduct
 from cogkit.engine.geometry import C16, code, dims_of, program_of, rows, segments_of, shape, strides_in, strides_of
+from cogkit.engine.indices import bad_index
 from cogkit.engine.spaces import row_info, row_table
 from cogkit.engine.table import Buffers, KernelTable, Made
 from cogkit.lowering.ir import Value
@@ -29,7 +31,7 @@ try:
 except ImportError:  # a machine without a oneDNN wheel
     onednn = None  # type: ignore[assignment]
 
-__all__ = ["HALF_FORMS", "TABLE", "choose_formats", "fit", "fits", "kernel", "make"]
+__all__ = ["HALF_FORMS", "TABLE", "choose_formats", "fit", "fits", "kernel", "make", "wrong"]
 
 TABLE = KernelTable("cpu")
 kernel, fits, fit, make = TABLE.kernel, TABLE.fits, TABLE.fit, TABLE.make
@@ -323,19 +325,24 @@ def _one_hot(s: Step, sizes: dict) -> Made:
     return movement.OneHot(math.prod(d[:i]), s.node.attrs["classes"], math.prod(d[i + 1 :]), code(x)), _io(s)
 
 
+def wrong(s: Step, size: int) -> Callable[[float], Exception] | None:
+    """What a call raises for an index that names no row of a table; None where it stands for a row of zeros."""
+    return None if s.node.attrs.get("zeros") else partial(bad_index, s.node, size)
+
+
 @kernel("gather")
 def _gather(s: Step, sizes: dict) -> Made:
     table, index = s.inputs
-    return movement.Gather(
-        math.prod(shape(index, sizes)), math.prod(table.type.shape[1:]), table.type.shape[0], code(table)
-    ), _io(s)
+    size, *row = table.type.shape
+    return movement.Gather(math.prod(shape(index, sizes)), math.prod(row), size, code(table), wrong(s, size)), _io(s)
 
 
 @kernel("scatter_add")
 def _scatter_add(s: Step, sizes: dict) -> Made:
     index = s.inputs[0]
-    d = s.node.attrs["shape"]
-    return movement.ScatterAdd(math.prod(shape(index, sizes)), math.prod(d[1:]), d[0], code(s.outputs[0])), _io(s)
+    size, *row = s.node.attrs["shape"]
+    n = math.prod(shape(index, sizes))
+    return movement.ScatterAdd(n, math.prod(row), size, code(s.outputs[0]), wrong=wrong(s, size)), _io(s)
 
 
 def _around(v: Value, sizes: dict, axis: int) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@
 Float indices as in CNTK: truncated towards zero; one that names no row gives zeros and is reported by `error()`.
 """
 include "kernel.pxi"
+include "indexed.pxi"
 
 __all__ = ["Along", "Cast", "Copies", "Copy", "Fill", "Gather", "OneHot", "ScatterAdd"]
 
@@ -67,15 +68,17 @@ cdef class Fill(BoundKernel):
         self.own(make_fill(size, text(dtype), value))
 
 
-cdef class Gather(BoundKernel):
+cdef class Gather(IndexedKernel):
     """y[i] = table[index[i]], table (table_rows, row_size), i < rows; buffers table, index, y."""
-    def __init__(self, rows, row_size, table_rows, dtype):
+    def __init__(self, rows, row_size, table_rows, dtype, wrong=None):
+        self.wrong = wrong
         self.own(make_gather(rows, row_size, table_rows, text(dtype)))
 
 
-cdef class ScatterAdd(BoundKernel):
+cdef class ScatterAdd(IndexedKernel):
     """dtable[index[i]] += dy[i] in the order of i, onto zeros unless `accumulate`; buffers index, dy, dtable."""
-    def __init__(self, rows, row_size, table_rows, dtype, accumulate=False):
+    def __init__(self, rows, row_size, table_rows, dtype, accumulate=False, wrong=None):
+        self.wrong = wrong
         self.own(make_scatter_add(rows, row_size, table_rows, text(dtype), accumulate))
 
 

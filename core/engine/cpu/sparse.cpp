@@ -166,7 +166,7 @@ template <class T> struct ScatterRows : Summed<T> {
         for (int64_t r = 0; r < k.rows; r++) {
             const int64_t at = row_of(index[r], k.width);
             if (at >= 0) entry[count++] = {uint32_t(at), uint32_t(r), T(1)};
-            else k.report(r);
+            else k.report(r, index[r]);
         }
         k.sum(count, (const T *)c->buf[1], (RowList *)c->buf[2]);
     }

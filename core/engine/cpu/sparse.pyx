@@ -4,6 +4,7 @@
 Results whose size the data decide lie in memory of the kernel that made them, which grows and is kept.
 """
 include "kernel.pxi"
+include "indexed.pxi"
 
 import numpy as np
 
@@ -57,9 +58,10 @@ cdef class CsrTransposed(BoundKernel):
         self.own(make_csr_transposed(width, n, text(dtype)))
 
 
-cdef class ScatterRows(BoundKernel):
+cdef class ScatterRows(IndexedKernel):
     """The rows i of the sum of dy[r] over all r with index[r] = i < width, dy (rows, n); buffers index, dy, list of rows."""
-    def __init__(self, rows, n, width, dtype):
+    def __init__(self, rows, n, width, dtype, wrong=None):
+        self.wrong = wrong
         self.own(make_scatter_rows(rows, n, width, text(dtype)))
 
     def set_rows(self, rows) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cogkit.engine.cpu import sparse
-from cogkit.engine.cpu.kernels import fits, kernel
+from cogkit.engine.cpu.kernels import fits, kernel, wrong
 from cogkit.engine.geometry import code, rows, shape
 from cogkit.engine.spaces import row_table
 from cogkit.engine.table import Made
@@ -39,8 +39,9 @@ def _csr_transposed(s: Step, sizes: dict) -> Made:
 
 @kernel("rows scatter_rows")
 def _scatter_rows(s: Step, sizes: dict) -> Made:
-    index, table = s.inputs[0], s.node.attrs["shape"]
-    return sparse.ScatterRows(math.prod(shape(index, sizes)), math.prod(table[1:]), table[0], code(s.outputs[0])), _plain(s)
+    size, *row = s.node.attrs["shape"]
+    n = math.prod(shape(s.inputs[0], sizes))
+    return sparse.ScatterRows(n, math.prod(row), size, code(s.outputs[0]), wrong(s, size)), _plain(s)
 
 
 @kernel("rows rows_add")

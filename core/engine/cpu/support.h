@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -62,12 +63,18 @@ struct Kernel {
     int nbuf = 0;
     int64_t scratch = 0;
     std::atomic<int64_t> error{-1}; /* first bad position of an index, -1: none */
+    double bad_index = 0;           /* the one there */
     virtual ~Kernel() = default;
 
-    void report(int64_t position) {
-        int64_t old = error.load(std::memory_order_relaxed);
-        while ((old < 0 || position < old) && !error.compare_exchange_weak(old, position)) {
-        }
+    void report(int64_t position, double index = 0) {
+        const int64_t old = error.load(std::memory_order_relaxed);
+        if (old >= 0 && old <= position) return;
+        static std::mutex one;
+        std::lock_guard<std::mutex> lock(one);
+        const int64_t now = error.load(std::memory_order_relaxed);
+        if (now >= 0 && now <= position) return;
+        bad_index = index;
+        error.store(position);
     }
 };
 
