@@ -19,7 +19,7 @@ from cogkit.lowering.ir import Graph as Lowered
 from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN, root_of
 from cogkit.lowering.sparse import ROWS
-from cogkit.residence import bring
+from cogkit.residence import bring, elsewhere
 from cogkit.variables import aligned_empty
 
 __all__ = ["CudaPlan"]
@@ -109,7 +109,12 @@ class CudaPlan(Plan):
         self.words = np.zeros(_FIRST + len(small), np.uint64)
         self.fed = {b.leaf: FedCsr(self.device) if b.value.sparse else _Feed(self.device) for b in self.feeds}
         self.turn = 0
-        self.used = [None, None]  # when kernels had done with the feeds of a turn
+        with self.device.active():
+            # when the feeds of a turn are there, and when kernels have done with them
+            self.copied, self.used = ([self.device.event() for _ in range(2)] for _ in range(2))
+        self.residents: list[tuple] = []  # (variable, its array, the copy on the device)
+        self.residing: tuple = ()  # where these are
+        self.changed: list[Resident] = []  # those of them that a run writes
         self.laid: dict[int, np.ndarray] = {}  # the host's arrays of outputs without rows
         # sparse values: room for entries, constants, lists of rows that it reads and where they lie, lists that it gives
         self.rooms = Rooms(graph)
@@ -165,11 +170,11 @@ class CudaPlan(Plan):
             for call in self.users:
                 call.begin()
             early = [self.fetch(b, self.graph.outputs[i], feeds, sizes) for i in self.early]
-            residents = self._settle()
+            self._settle()
             addresses = self._upload(feeds)
             self._find_lists()
             self._begin(run)
-            places = (*(r.memory.address for r in residents.values()), *self.lists_at.values())
+            places = (*self.residing, *self.lists_at.values())
             if places != b.places:
                 b.arena, b.places = None, places  # all addresses are given anew
             b.bind(self.arena, addresses)
@@ -178,11 +183,9 @@ class CudaPlan(Plan):
                 run_watched(Running(self, b, sizes, run))
             else:
                 b.executor.run(d.stream_handle, key)
-            for v in self.written:
-                residents[v].ahead = True
+            for r in self.changed:
+                r.ahead = True
             if addresses:
-                if self.used[self.turn] is None:
-                    self.used[self.turn] = d.cuda.Event(d.cuda.event_flags.DISABLE_TIMING)
                 self.used[self.turn].record(d.stream)
             found = [self.fetch(b, v, feeds, sizes) for v in self.graph.outputs[: self.kept]]
             found += self._kept(b, feeds, sizes)
@@ -190,14 +193,24 @@ class CudaPlan(Plan):
                 found[i] = array
             return found
 
-    def _settle(self) -> dict[Any, Resident]:
-        """Brings the variables on the device up to date."""
-        residents = {}
-        for v in self.large:
-            r = residents[v] = self.device.resident(v.place)
+    def _settle(self) -> None:
+        """Brings the variables on the device up to date; finds them anew where they have other arrays than before, or another device had them."""
+        for v, array, r in self.residents:
+            if v._data is not array or elsewhere.get(id(array)) is not r:
+                self._find()
+                break
+        else:
+            if len(self.residents) != len(self.large):
+                self._find()
+        for _, _, r in self.residents:
             if r.behind:
                 r.settle()
-        return residents
+
+    def _find(self) -> None:
+        found = {v: self.device.resident(v.place) for v in self.large}
+        self.residents = [(v, v.place, r) for v, r in found.items()]
+        self.residing = tuple(r.memory.address for r in found.values())
+        self.changed = [found[v] for v in self.written]
 
     def _upload(self, feeds: dict) -> dict[Any, int]:
         """Where what is fed will lie: variable -> address."""
@@ -205,10 +218,9 @@ class CudaPlan(Plan):
             return {}
         d = self.device
         self.turn ^= 1
-        if self.used[self.turn] is not None:
-            self.used[self.turn].synchronize()
+        self.used[self.turn].synchronize()
         addresses = {v: feed.put(self.turn, feeds[v]) for v, feed in self.fed.items()}
-        copied = d.cuda.Event(d.cuda.event_flags.DISABLE_TIMING)
+        copied = self.copied[self.turn]
         copied.record(d.copies)
         d.stream.wait_for_event(copied)
         return addresses
