@@ -201,6 +201,7 @@ class AllReduce(Pending):
         """Waits for what others send, sums it and starts to send the sum."""
         if not self.summed:
             self.started.wait()
+        if not self.summed:  # it may have advanced while it waited
             self._sum()
 
     def wait(self) -> None:

@@ -36,6 +36,15 @@ def exchanges():
     second.wait()
     first.wait()
     assert (one == world.size).all() and (two == 2 * world.size).all()
+    many = [np.full(20_000 + i, world.rank + 1.0) for i in range(4)]
+    world.under_way = [world.start_all_reduce(a, f"many {i}") for i, a in enumerate(many)]
+    time.sleep(0.01 * world.rank)
+    world.under_way[1].wait()  # those under way go on meanwhile
+    world.barrier()
+    for pending in world.under_way:
+        pending.wait()
+    world.under_way = ()
+    assert all((a == world.size * (world.size + 1) / 2).all() for a in many)
     world.agree(None, "checkpoint")
     assert world.meter.bytes > 0 or world.size == 1
     return b"".join(out)

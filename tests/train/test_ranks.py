@@ -245,6 +245,7 @@ def test_a_rank_that_cannot_write_stops_all(tmp_path):
 
 def test_an_evaluator_of_ranks():
     """Without learners it tests with whom the process says."""
+    before = communicator_of()
     try:
         use_communicator(Rank(World(1), 0))
         assert communicator_of().num_workers() == 1 and communicator_of() is not ALONE
@@ -254,8 +255,8 @@ def test_an_evaluator_of_ranks():
         )
         assert error == 1.0
     finally:
-        use_communicator(None)
-    assert communicator_of() is ALONE
+        use_communicator(None if before is ALONE else before)
+    assert communicator_of() is before
 
 
 def test_all_learners_or_none():
