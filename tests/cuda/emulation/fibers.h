@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -300,10 +301,12 @@ template <class F> int run(const CudacpuLaunch &call, F &kernel) {
     std::vector<unsigned> blocks(size_t(grid[0]) * grid[1] * grid[2]);
     set_order(blocks);
     const auto fixed = static_shared();
+    double unwritten;
+    memset(&unwritten, 0xff, sizeof unwritten);
     for (unsigned i : blocks) {
         block_index = uint3{i % grid[0], i / grid[0] % grid[1], i / (grid[0] * grid[1])};
-        memset(b.shared.data(), 0xff, b.shared.size() * 8); /* what nothing wrote reads as NaN */
-        memset(fixed.first, 0xff, fixed.second);
+        std::fill(b.shared.begin(), b.shared.end(), unwritten); /* what nothing wrote reads as NaN */
+        if (fixed.first) memset(fixed.first, 0xff, fixed.second);
         if (!run_block()) {
             const auto &at = block_index;
             snprintf(call.error, CUDACPU_ERROR, "block (%u,%u,%u): %.200s", at.x, at.y, at.z, b.error);
