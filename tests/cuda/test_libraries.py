@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 from cuda.conftest import REAL
 from cuda.fakes import API, VARIABLES, build
+from cuda.ranks import check
 
-from cogkit.engine.cuda import cublaslt, cudnn, cudnn_graphs, libraries
+from cogkit.engine.cuda import cublaslt, cudnn, cudnn_graphs, libraries, nccl
 from cogkit.engine.cuda.device import device
 from cogkit.engine.cuda.driver import B, Commands, Graph
-from cogkit.errors import DeviceError
+from cogkit.errors import DeviceError, RankError
 
 SCRATCH = B(-1)
 FLOATS = {"f4": np.float32, "f8": np.float64, "f2": np.float16, "b2": np.uint16}
@@ -94,7 +96,7 @@ def python(code, **environment):
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("name", ["cublaslt", "cudnn"])
+@pytest.mark.parametrize("name", ["cublaslt", "cudnn", "nccl"])
 def test_without_the_library(name):
     code = f"from cogkit.engine.cuda import {name} as m; print(m.available(), m.why_not())"
     known = libraries.KNOWN[name]
@@ -399,11 +401,89 @@ def test_descriptors_refuse(gpu):
         tensor.finalize("a tensor")
 
 
+@pytest.mark.skipif(REAL, reason="asks the stand-in")
 def test_old_cudnn():
     fake = build("cudnn", API.parents[2] / "build" / "cuda_fakes")
     code = "from cogkit.engine.cuda import cudnn; print(cudnn.why_not())"
     said = python(code, COGKIT_LIBCUDNN=str(fake), FAKE_CUDNN_VERSION="8907")
     assert said == f"cuDNN ({fake}): expected version 9, got 8.9.7; install nvidia-cudnn-cu13"
+
+
+def test_description_of_the_device(gpu):
+    assert "deviceVer" in json.loads(cudnn.device_json())
+
+
+def test_plans_of_the_zoo():
+    """cuDNN itself finishes a plan for every convolution of the zoo, for a GPU that it knows by its description."""
+    from cuda import zoo_plans
+
+    if not libraries.packaged("libcudnn.so.9"):
+        pytest.skip("needs cuDNN, which no package here brings (pip install nvidia-cudnn-cu13)")
+    environment = {k: v for k, v in os.environ.items() if k not in VARIABLES.values() and k != "COGKIT_LIBCUDA"}
+    done = subprocess.run([sys.executable, zoo_plans.__file__], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = {line.split(":")[0]: int(line.split()[1]) for line in done.stdout.splitlines()[1:]}
+    assert set(made) == set(zoo_plans.MODELS) and sum(made.values()) > 400, done.stdout
+
+
+# NCCL -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_collectives_alone(gpu):
+    assert check(gpu, nccl.unique_id(), 0, 1) == "ok"
+
+
+def ranks(what, size, **environment):
+    """What the ranks of a group say, each a process with a GPU."""
+    from cuda import ranks as script
+
+    identity = nccl.unique_id().hex()
+    run = [
+        subprocess.Popen([sys.executable, script.__file__, identity, str(r), str(size), what], env={**os.environ, **environment},
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for r in range(size)
+    ]  # fmt: skip
+    done = [p.communicate(timeout=300) for p in run]
+    assert [p.returncode for p in run] == [0] * size, "\n".join(err for _, err in done)
+    return [out.strip() for out, _ in done]
+
+
+@pytest.mark.skipif(REAL, reason="ranks share a GPU, which NCCL does not do")
+@pytest.mark.parametrize("size", [2, 3])
+def test_collectives(gpu, size):
+    assert ranks("check", size) == ["ok"] * size
+
+
+@pytest.mark.skipif(REAL, reason="ranks share a GPU, which NCCL does not do")
+def test_a_rank_that_does_not_come(gpu):
+    assert ranks("late", 2, FAKE_NCCL_TIMEOUT="3") == ["remote process exited or there was a network error", "gone"]
+
+
+def test_nccl_refuses(gpu, monkeypatch):
+    with pytest.raises(ValueError, match="expected 128 bytes and a rank below 2, got 3 bytes and rank 0"):
+        nccl.Communicator(b"abc", 0, 2)
+    group = nccl.Communicator(nccl.unique_id(), 0, 1)
+    with pytest.raises(ValueError, match="NCCL: expected .* sum, prod, max, min, mean, got f4 and xor"):
+        group.all_reduce(B(0), B(1), 3, "f4", "xor")
+    with pytest.raises(ValueError, match="expected a rank below 1, got 1"):
+        group.broadcast(B(0), B(1), 3, root=1)
+    call = group.all_reduce(B(0), B(1), 3)
+    assert call.explain(-4) == "NCCL: nccl_all_reduce_f4_3 on rank 0 of 1: invalid argument"
+    group.abort()
+    with pytest.raises(RankError, match="got one that was left"):
+        group.all_gather(B(0), B(1), 3)
+    if not REAL:
+        monkeypatch.setenv("FAKE_NCCL_TIMEOUT", "0.2")
+        with pytest.raises(RankError, match=r"NCCL: expected 2 ranks that meet \(this is rank 1\), got remote process exited"):
+            nccl.Communicator(nccl.unique_id(), 1, 2)
+
+
+@pytest.mark.skipif(REAL, reason="asks the stand-in")
+def test_old_nccl():
+    fake = build("nccl", API.parents[2] / "build" / "cuda_fakes")
+    code = "from cogkit.engine.cuda import nccl; print(nccl.why_not())"
+    said = python(code, COGKIT_LIBNCCL=str(fake), COGKIT_LIBCUDA=os.environ["COGKIT_LIBCUDA"], FAKE_NCCL_VERSION="2804")
+    assert said == f"NCCL ({fake}): expected version 2.10 or later, got 2.8.4; install nvidia-nccl-cu13"
 
 
 # our constants and prototypes -----------------------------------------------------------------------------------------------------
@@ -479,3 +559,13 @@ def test_cudnn_is_as_in_the_headers(tmp_path):
     lines += [f"static_assert({n} == CUDNN_{name});" for name, n in vars(cudnn.NUMBERS).items()]
     compile_check(tmp_path, None, ["cudnn_api.h", "cudnn.h"], folders, lines)
     assert len(lines) > 100
+
+
+def test_nccl_is_as_in_the_header(tmp_path):
+    folders = headers("nccl.h", "cuda_runtime.h")
+    functions = {"version": ["GetVersion"], "text": ["GetErrorString"], "unique": ["GetUniqueId"], "init": ["CommInitRank"],
+                 "end": ["CommDestroy", "CommAbort"], "last_error": ["GetLastError"], "failure": ["CommGetAsyncError"],
+                 "reduce": ["AllReduce", "ReduceScatter", "Broadcast"], "gather": ["AllGather"]}  # fmt: skip
+    lines = [f"FITS(cg_nccl_{ours}_t, nccl{theirs});" for ours, names in functions.items() for theirs in names]
+    lines.append("static_assert(sizeof(cg_nccl_id) == sizeof(ncclUniqueId));")
+    assert compile_check(tmp_path, "nccl_api.h", ["nccl_api.h", "nccl.h"], folders, lines) == 20

@@ -15,7 +15,7 @@ from cogkit.engine.cuda import libraries
 from cogkit.engine.cuda.driver import SLOT_SCRATCH
 from cogkit.errors import DeviceError
 
-__all__ = ["Descriptor", "Execution", "Handle", "NUMBERS", "NoWay", "available", "handle", "open_cudnn", "why_not"]
+__all__ = ["Descriptor", "Execution", "Handle", "NUMBERS", "NoWay", "available", "device_json", "handle", "open_cudnn", "why_not"]
 
 
 cdef extern from "cudnn_api.h" nogil:
@@ -166,15 +166,16 @@ cdef class Descriptor:
     """One of the library's descriptors, by its kind (NUMBERS.BACKEND_..._DESCRIPTOR). What it refers to lives as long."""
 
     cdef void *pointer
+    cdef cg_cudnn_destroy_t destroy  # of the library that made it
     cdef list kept
 
     def __init__(self, int kind):
-        self.kept = []
+        self.kept, self.destroy = [], cudnnBackendDestroyDescriptor
         _check(cudnnBackendCreateDescriptor(kind, &self.pointer), f"a descriptor of kind {kind}")
 
     def __dealloc__(self):
         if self.pointer != NULL:
-            cudnnBackendDestroyDescriptor(self.pointer)
+            self.destroy(self.pointer)
 
     @property
     def value(self):
@@ -227,6 +228,17 @@ cdef class Descriptor:
         for d in made:
             (<Descriptor> d).kept.append(self)
         return made[:n]
+
+
+def device_json():
+    """The description of the chosen GPU from which plans for it can be made elsewhere. Raises `DeviceError` before cuDNN 9.8."""
+    from cogkit.engine.cuda.device import device
+
+    K = NUMBERS
+    with device().active():
+        d = Descriptor(K.BACKEND_DEVICEPROP_DESCRIPTOR).set(K.ATTR_DEVICEPROP_HANDLE, K.TYPE_HANDLE, handle().value)
+        d.finalize("a device's description")
+        return d.get(K.ATTR_DEVICEPROP_JSON_REPRESENTATION, K.TYPE_CHAR, 1 << 16).decode()
 
 
 cdef class Execution:

@@ -43,11 +43,6 @@ class Live:
     def tell_plan(self, d: Descriptor) -> None:
         d.set(K.ATTR_EXECUTION_PLAN_HANDLE, K.TYPE_HANDLE, self.handle.value)
 
-    def properties(self) -> bytes:
-        """The GPU's description, JSON, from which `Described` makes plans elsewhere (cuDNN 9.8 or later)."""
-        d = Descriptor(K.BACKEND_DEVICEPROP_DESCRIPTOR).set(K.ATTR_DEVICEPROP_HANDLE, K.TYPE_HANDLE, self.handle.value)
-        return d.finalize("a device's description").get(K.ATTR_DEVICEPROP_JSON_REPRESENTATION, K.TYPE_CHAR, 1 << 16)
-
 
 class Described:
     """A GPU that is not there, by its description (JSON): plans for it can be made, not run. For cuDNN 9.8 or later."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from cogkit.errors import DeviceError
 
-__all__ = ["KNOWN", "Known", "Library", "context", "driver_version", "find", "forget", "versions"]
+__all__ = ["KNOWN", "Known", "Library", "context", "driver_version", "find", "forget", "packaged", "versions"]
 
 
 class Known(NamedTuple):
@@ -124,7 +124,7 @@ def _load(known: Known) -> Library:
             return Library(known, name, ctypes.CDLL(name, os.RTLD_NOW | os.RTLD_NOLOAD))
         except OSError:
             pass
-        for path in (*_packaged(name), name):
+        for path in (*packaged(name), name):
             try:
                 return Library(known, path, ctypes.CDLL(path, os.RTLD_NOW | os.RTLD_GLOBAL))
             except OSError as e:
@@ -136,7 +136,7 @@ def _load(known: Known) -> Library:
     )
 
 
-def _packaged(name: str) -> list[str]:
+def packaged(name: str) -> list[str]:
     """Paths of a library in the folders of NVIDIA's Python packages, in the order of Python's path, newest CUDA first."""
     found = []
     for folder in dict.fromkeys(p or os.getcwd() for p in sys.path):

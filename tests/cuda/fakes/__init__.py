@@ -11,7 +11,7 @@ __all__ = ["FOLDER", "VARIABLES", "build"]
 
 FOLDER = Path(__file__).resolve().parent
 API = FOLDER.parents[2] / "core" / "engine" / "cuda"
-VARIABLES = {"cublaslt": "COGKIT_LIBCUBLASLT", "cudnn": "COGKIT_LIBCUDNN"}
+VARIABLES = {"cublaslt": "COGKIT_LIBCUBLASLT", "cudnn": "COGKIT_LIBCUDNN", "nccl": "COGKIT_LIBNCCL"}
 
 
 def build(name: str, out: Path) -> Path:
@@ -32,6 +32,6 @@ def build(name: str, out: Path) -> Path:
             "-Wall",
             "-Wno-unused-result",
         ]
-        subprocess.run([*compiler, "-I", str(API), str(sources[0]), "-o", str(aside), "-ldl", "-pthread"], check=True)
+        subprocess.run([*compiler, "-I", str(API), str(sources[0]), "-o", str(aside), "-ldl", "-lrt", "-pthread"], check=True)
         aside.rename(library)
     return library
