@@ -248,30 +248,6 @@ def lowering(name: str) -> dict[str, float]:
 # instructions ------------------------------------------------------------------------------------------------------------------
 
 
-def _operations(node: Any, sizes: dict) -> float:
-    """Multiplications and additions of a node's products, as a direct algorithm does them; 0 for what is no product.
-
-    Each row of a loop counts as one step of one sequence.
-    """
-    if node.name == "loop":
-        return sum(_operations(n, sizes) for n in node.attrs["body"].graph.nodes)
-    if node.name == "matmul":
-        a, b = node.inputs
-        m, k = reversed(a.type.shape) if node.attrs["ta"] else a.type.shape
-        width = b.type.shape[0] if node.attrs["tb"] else b.type.shape[1]
-        rows = max([sizes[v.type.axes] for v in (a, b) if v.type.axes], default=1)
-        return 2.0 * rows * m * k * width
-    if node.name not in ("conv", "conv_dx", "conv_dw"):
-        return 0.0
-    w, y = {
-        "conv": (node.inputs[1], node.outputs[0]),
-        "conv_dx": (node.inputs[1], node.inputs[0]),
-        "conv_dw": (node.outputs[0], node.inputs[1]),
-    }[node.name]
-    rows = sizes[y.type.axes] if y.type.axes else 1
-    return 2.0 * rows * float(np.prod(y.type.shape)) * float(np.prod(w.type.shape[1:]))
-
-
 def _moved(step: Any, sizes: dict) -> float:
     """Bytes of the values that a step reads and writes, each once."""
     values = {id(v): v for v in (*step.inputs, *step.outputs)}.values()
@@ -281,6 +257,7 @@ def _moved(step: Any, sizes: dict) -> float:
 def profile(name: str) -> dict[str, Any]:
     """Every instruction of a workload's training plan: milliseconds (median), operations, bytes, formats, implementation."""
     import cogkit as C
+    from cogkit.debugging.profiler import flops_of
     from cogkit.engine.feeds import bind_feeds
     from cogkit.engine.seeding import Run
 
@@ -304,7 +281,7 @@ def profile(name: str) -> dict[str, Any]:
                 "what": what if s.kind in ("pointwise", "reorder") else s.node.name,
                 "shapes": [list(shape) for shape in shapes],
                 "ms": 1e3 * float(t),
-                "operations": 0.0 if s.kind == "pointwise" else _operations(s.node, sizes),
+                "operations": 0.0 if s.kind == "pointwise" else float(flops_of([s.node], sizes)),
                 "bytes": _moved(s, sizes),
                 "implementation": getattr(call, "implementation", ""),
                 "formats": sorted(set(s.layouts.values())),

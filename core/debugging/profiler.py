@@ -59,7 +59,7 @@ class _Row:
 
 
 def flops_of(nodes: list[Node], sizes: dict) -> int:
-    """Multiplications and additions of matrix products and convolutions, also of those in a step body over all steps."""
+    """Multiplications and additions of matrix products and convolutions, as a direct algorithm does them; in loops over all rows."""
     total = 0
     for n in nodes:
         if "body" in n.attrs:
