@@ -9,6 +9,7 @@ from cogkit.engine.cuda import (  # noqa: F401
     pointwise,
     pooling,
     products,
+    reductions,
     sequences,
     sparsity,
     users,

@@ -130,12 +130,18 @@ template <class Body> __device__ void each_group(Body &body, const Frame &f, int
     }
 }
 
+template <class S> constexpr bool shuffles = false; /* whether a warp can hand it over */
+template <> constexpr bool shuffles<float> = true;
+template <> constexpr bool shuffles<double> = true;
+
 /* Joins what the threads of a result hold, in a tree; the first of them gets it. They are `apart` threads apart. */
 template <class Body, class S> __device__ inline S folded(const Body &body, int which, S v, int threads, int apart) {
     if (threads == 1) return v;
-    if (sizeof(S) <= 8 && apart == 1 && threads <= 32) {
-        for (int h = threads / 2; h > 0; h /= 2) v = body.join(which, v, __shfl_down_sync(0xffffffffu, v, h, threads));
-        return v;
+    if constexpr (shuffles<S>) {
+        if (apart == 1 && threads <= 32) {
+            for (int h = threads / 2; h > 0; h /= 2) v = body.join(which, v, __shfl_down_sync(0xffffffffu, v, h, threads));
+            return v;
+        }
     }
     __shared__ S tree[MOST_THREADS];
     const int t = threadIdx.x, r = apart == 1 ? t % threads : t / apart;
@@ -176,10 +182,12 @@ template <class Body> __device__ void reduced(Body &body, const Frame &f, typena
     const int64_t elements = across ? g[W_KEPT] : g[W_KEPT] * V;
     for (int i = 0; i < body.folds(); i++) {
         const int lanes = across ? 1 : V;
-        for (int e = 0; e < lanes; e++) {
+        CG_LANES { /* unrolled, so that what a body gathers stays in registers */
+            if (e >= lanes) continue;
             State v = body.state(i, e);
-            if (across)
-                for (int o = 1; o < V; o++) v = body.join(i, v, body.state(i, o));
+            if (across) {
+                CG_UNROLL for (int o = 1; o < V; o++) v = body.join(i, v, body.state(i, o));
+            }
             v = folded(body, i, v, threads, across ? 1 : results);
             if (r0 != 0 || !mine) continue;
             if (g[W_PARTS] == 1)

@@ -148,6 +148,9 @@ def shared(kept: int, reduced: int, across: bool, threads: int) -> tuple[int, in
         share = min(share, power_above(max(reduced, 1)))
     blocks = -(-kept // (threads // share))
     each = -(-reduced // share)  # of a thread
-    parts = max(min(-(-_FULL // 2 // max(blocks, 1)), -(-each // 4)), -(-each // _LONGEST), 1)
+    parts = -(-each // _LONGEST)
+    if blocks < _FULL // 8:  # not enough to keep the GPU busy: a second launch is worth its while
+        parts = max(parts, min(-(-_FULL // 2 // max(blocks, 1)), -(-each // 8)))
+    parts = max(parts, 1)
     part = -(-each // parts) * share
     return share, max(-(-reduced // max(part, 1)), 1), part
