@@ -152,7 +152,8 @@ class CudaPlan(Plan):
         """The calls for these numbers of rows, with room for the entries that were fed so far."""
         sizes = {**sizes, **self.rooms.sizes}
         try:
-            return super().binding(sizes)
+            with self.device.active():  # `explain` asks too
+                return super().binding(sizes)
         except OutOfMemory as e:
             held = sum(s.bytes(sizes) for s in self.buffers if s.kind != "arena")
             most = sum(s.bytes(sizes) for s in self.buffers if s.kind == "arena")
