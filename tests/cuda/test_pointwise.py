@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 
+from cogkit.engine import philox
 from cogkit.engine.cuda.device import device
 from cogkit.engine.cuda.driver import Commands
 from cogkit.engine.cuda.pointwise import made_of, opcodes, planned
@@ -225,3 +226,136 @@ def test_random_programs(seed):
 @pytest.mark.parametrize("seed", range(100, 190))
 def test_random_programs_with_reductions(seed):
     check(seed, True)
+
+
+# reductions of the sizes that training meets -----------------------------------------------------------------------------------------------
+
+
+def summed(kind, dims, gone, dtype, seed=0, program=(), extra=()):
+    """A reduction of one array (or of what a program makes of it) over dims, beside NumPy's."""
+    x = np.random.default_rng(seed).standard_normal(dims)
+    x = (np.exp(x / 16) if kind == "prod" else x).astype(dtype)
+    out = np.full([1 if d in gone else n for d, n in enumerate(dims)], 77, dtype)
+    strides = [0 if d in gone else s for d, s in enumerate(strides_of(out.shape))]
+    segment = (list(dims), [strides_of(dims), strides])
+    found = run(x.dtype.str[1:], ["in", kind], [program[-1][1] if program else 0], list(program), [segment], [x, out])[-1]
+    return x, found
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    "dims,gone",
+    [((3000, 3), (0,)), ((3000, 64), (0,)), ((20001,), (0,)), ((65536,), (0,)), ((7, 5000), (1,)), ((300, 8, 12), (0, 2)), ((40, 3, 50), (0, 2)),
+     ((6, 500, 7), (1,)), ((200, 4, 2, 16), (0, 2)), ((1, 1), (0, 1)), ((5, 1), (1,)), ((2, 33000), (1,))],
+)  # fmt: skip
+def test_sums(dims, gone, dtype):
+    for kind in FOLDS if np.prod(dims) < 9000 else ("sum", "max"):
+        x, got = summed(kind, dims, gone, TYPES[dtype])
+        wanted = FOLDS[kind](x.astype(np.longdouble), axis=gone, keepdims=True)
+        eps = np.finfo(TYPES[dtype]).eps
+        scale = 1 if kind != "sum" else np.sqrt(x.size / wanted.size)
+        error = np.abs(got - wanted) / (scale * (1 if kind == "sum" else np.abs(wanted)))
+        assert error.max() <= eps * (0 if kind in ("max", "min") else 8 if kind == "sum" else 16 * x.size / wanted.size)
+
+
+@pytest.mark.parametrize("kind,neutral", [("sum", 0), ("prod", 1), ("max", -np.inf), ("min", np.inf)])
+def test_empty_spaces_give_the_neutral_number(kind, neutral):
+    for dims, gone in (((0,), (0,)), ((0, 3), (0,)), ((5, 0), (1,)), ((4, 0, 3), (1,)), ((2, 0, 3), (0, 1))):
+        _, got = summed(kind, dims, gone, np.float32)
+        assert (got == neutral).all() and got.size == np.prod([n for d, n in enumerate(dims) if d not in gone])
+    _, got = summed(kind, (0, 4), (1,), np.float32)
+    assert got.size == 0
+
+
+@pytest.mark.parametrize("kind", ["max", "min", "sum", "prod"])
+def test_reductions_hand_nan_on(kind):
+    for dims, gone in (((70, 5), (0,)), ((5, 70), (1,)), ((700,), (0,))):
+        x = np.random.default_rng(0).standard_normal(dims).astype(np.float32)
+        x.reshape(-1)[3] = np.nan
+        out = np.zeros([1 if d in gone else n for d, n in enumerate(dims)], np.float32)
+        strides = [0 if d in gone else s for d, s in enumerate(strides_of(out.shape))]
+        got = run("f4", ["in", kind], [0], [], [(list(dims), [strides_of(dims), strides])], [x, out])[-1]
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(FOLDS[kind](x, axis=gone, keepdims=True)))
+
+
+def test_results_may_be_stored_while_they_are_summed():
+    rng = np.random.default_rng(1)
+    x, top = rng.standard_normal((50, 12)).astype(np.float32), rng.standard_normal((50, 1)).astype(np.float32)
+    e, total = np.zeros_like(x), np.zeros_like(top)
+    strides = [[12, 1], [1, 0], [12, 1], [1, 0]]
+    program = [("sub", 2, 0, 1), ("exp", 3, 2)]
+    found = run("f4", ["in", "in", "out", "sum"], [3, 3], program, [([50, 12], strides)], [x, top, e, total])
+    np.testing.assert_allclose(found[2], np.exp(x - top), rtol=1e-6)
+    np.testing.assert_allclose(found[3], np.exp(x - top).sum(1, keepdims=True), rtol=1e-6)
+
+
+# buffers that lie upon others, many segments, random numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 7, 1000])
+def test_an_output_may_lie_upon_an_input(n):
+    rng = np.random.default_rng(n)
+    w, v, g = (rng.standard_normal(n).astype(np.float32) for _ in range(3))
+    program = [("const", 3, 0.9), ("mul", 4, 3, 1), ("add", 5, 4, 2), ("const", 6, -0.1), ("mul", 7, 6, 5), ("add", 8, 0, 7)]
+    segment = ([n], [[1]] * 5)
+    found = run("f4", ["in", "in", "in", "out", "out"], [5, 8], program, [segment], [w, v, g, v, w])
+    wide = [a.astype(np.float64) for a in (w, v, g)]
+    np.testing.assert_allclose(found[3], 0.9 * wide[1] + wide[2], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[4], wide[0] - 0.1 * (0.9 * wide[1] + wide[2]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_result_that_others_need_later_may_lie_upon_what_they_read():
+    """The second output reads the input after the first one, which lies upon it, is known."""
+    x = np.arange(50, dtype=np.float32)
+    out = np.zeros_like(x)
+    program = [("neg", 2, 0), ("exp", 3, 1), ("add", 4, 3, 0), ("add", 5, 4, 2)]
+    y = np.linspace(-1, 1, 50).astype(np.float32)
+    found = run("f4", ["in", "in", "out", "out"], [2, 5], program, [([50], [[1]] * 4)], [x, y, x, out])
+    np.testing.assert_array_equal(found[2], -x)
+    np.testing.assert_allclose(found[3], np.exp(y), rtol=1e-5, atol=1e-5)
+
+
+def test_many_segments_run_together():
+    rng = np.random.default_rng(3)
+    sizes = [int(n) for n in rng.integers(1, 3000, 150)] + [0, 1]
+    buffers, segments = [], []
+    for n in sizes:
+        w, g = (rng.standard_normal(n).astype(np.float32) for _ in range(2))
+        buffers += [w, g, w]
+        segments.append(([n], [[1]] * 3))
+    program = [("const", 2, -0.5), ("mul", 3, 2, 1), ("add", 4, 0, 3)]
+    p = planned(tuple(program), ("in", "in", "out"), (4,))
+    with device().active():
+        call = made_of(p, segments, [[]] * len(sizes), [0] * len(sizes), "f4", len(buffers))
+    assert len(call.items) <= 3  # 165 segments of 3 operands fit into one; those of one element have a shape of their own
+    found = run("f4", ["in", "in", "out"], [4], program, segments, buffers)
+    for i in range(0, len(buffers), 3):
+        np.testing.assert_allclose(found[i + 2], buffers[i] - 0.5 * buffers[i + 1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("normal", [False, True])
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (7,), (3, 5), (8, 4)])
+def test_random_numbers(shape, normal, dtype):
+    d = device()
+    for rows in (0, 1, 6):  # 0: of no rows, they go on from step to step
+        dims = [rows or 1, *shape]
+        out, count = np.zeros(dims, TYPES[dtype]), int(np.prod(shape))
+        with d.active():
+            d.begin(np.array([2**40 + 9, 3, 2**33 + 5 if rows else 0], np.uint64))
+        segment = (dims, [[count, *strides_of(shape)]])
+        got = run(
+            dtype,
+            ["out"],
+            [0],
+            [("randn" if normal else "rand", 0, 11)],
+            [segment],
+            [out],
+            [strides_of(shape)],
+            [0 if rows else count],
+        )[0]
+        if rows:
+            wanted = (philox.normal if normal else philox.uniform)(2**40 + 9, 3, 11, 2**33 + 5, rows, count)
+        else:
+            wanted = (philox.stream_normal if normal else philox.stream_uniform)(2**40 + 9, 3, 11, count)
+        np.testing.assert_allclose(got.ravel(), wanted.ravel(), rtol=1e-6 if normal else 0, atol=1e-7 if normal else 0)
