@@ -128,7 +128,7 @@ SANITIZE_TESTS ?= $(filter-out tests/papers tests/test_packaging.py tests/test_i
 sanitize: .venv/installed
 	COGKIT_SANITIZE=1 $(BIN)/python setup.py -q build --build-base build/sanitize
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc CUDACPU_SANITIZE=1 \
 	PYTHONPATH="$$(echo $(CURDIR)/build/sanitize/lib.*)" $(BIN)/python -m pytest $(PYTEST_ARGS) $(SANITIZE_TESTS)
 
 # With the CUDA kernels compiled ahead where nvcc is there.

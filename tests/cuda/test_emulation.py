@@ -217,6 +217,7 @@ BUGS = {
 }
 
 
+@pytest.mark.skipif(os.environ.get("CUDACPU_SANITIZE") == "1", reason="the sanitizers end the process")
 @pytest.mark.parametrize("name", BUGS)
 def test_a_bug_is_an_error_of_the_launch(gpu, fake, name):
     body, message = BUGS[name]

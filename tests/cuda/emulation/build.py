@@ -3,13 +3,13 @@
 python tests/cuda/emulation/build.py    # prints its path
 """
 
-import contextlib
 import ctypes
 import hashlib
 import importlib.util
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -51,6 +51,9 @@ def build(folder: Path | str | None = None) -> Path:
     if made.exists():
         return made
     made.parent.mkdir(parents=True, exist_ok=True)
+    for old in (made.parents[1], made.parents[1] / "kernels"):
+        if old.exists():
+            _forget_old(old)
     with tempfile.TemporaryDirectory(dir=made.parent) as work:
         text = "".join(p.read_text() for p in sources)
         rest = [name for name in wanted if f" {name}(" not in text]
@@ -61,14 +64,17 @@ def build(folder: Path | str | None = None) -> Path:
     return made
 
 
+def _forget_old(folder: Path) -> None:
+    """Removes what was made more than a week ago."""
+    for path in folder.iterdir():
+        if path.stat().st_mtime < time.time() - 7 * 86400:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def environment(library: Path) -> dict[str, str]:
-    """What a process needs to run the CUDA engine on the emulation. Compiled kernels are kept for a week."""
+    """What a process needs to run the CUDA engine on the emulation; kernels that were compiled are kept beside the library."""
     kernels = library.parents[1] / "kernels"
     kernels.mkdir(exist_ok=True)
-    for image in kernels.iterdir():
-        with contextlib.suppress(OSError):  # another process was first
-            if image.is_file() and image.stat().st_mtime < time.time() - 7 * 86400:
-                image.unlink()
     return {"COGKIT_LIBCUDA": str(library), "COGKIT_NVCC": str(NVCC), "COGKIT_CACHE": str(kernels)}
 
 

@@ -111,6 +111,14 @@ inline std::map<std::string, long> switches;
 inline long setting(const char *name) { return switches[name]; }
 inline int device_of_context() { return current.empty() ? 0 : current.back()->device; }
 
+/* Whether kernels carry the address sanitizer (CUDACPU_SANITIZE=1): it says where a kernel wrote, and wants to see what goes wrong itself. */
+extern "C" void __asan_poison_memory_region(const volatile void *, size_t) __attribute__((weak));
+extern "C" void __asan_unpoison_memory_region(const volatile void *, size_t) __attribute__((weak));
+inline bool sanitized() {
+    static const char *wish = getenv("CUDACPU_SANITIZE");
+    return __asan_poison_memory_region && wish && *wish == '1';
+}
+
 template <class... A> Result say(Result result, const char *format, A... a) {
     char line[512];
     snprintf(line, sizeof line, format, a...);

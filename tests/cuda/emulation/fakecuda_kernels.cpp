@@ -22,8 +22,7 @@ char *take_stack() {
 }
 void give_stack(char *stack) { stacks.push_back(stack); }
 
-/* A kernel that touches what it may not is an error of the launch, not the end of the process; the address sanitizer wants to see it. */
-extern "C" void __asan_poison_memory_region(const volatile void *, size_t) __attribute__((weak));
+/* A kernel that touches what it may not is an error of the launch, not the end of the process. */
 sigjmp_buf outside;
 void *volatile touched;
 void caught(int, siginfo_t *info, void *) {
@@ -31,7 +30,7 @@ void caught(int, siginfo_t *info, void *) {
     siglongjmp(outside, 1);
 }
 bool survives(Kernel kernel, const CudacpuLaunch *call, volatile int *result) {
-    if (__asan_poison_memory_region) return *result = kernel(call), true;
+    if (sanitized()) return *result = kernel(call), true;
     static char room[64 << 10]; /* fibers have no room for a handler after an overflow */
     stack_t own{}, old;
     own.ss_sp = room, own.ss_size = sizeof room;
@@ -82,7 +81,7 @@ API cuModuleLoadData(void **module, const void *image) {
     path += std::to_string(file);
     void *object = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!object) say(INVALID_IMAGE, "%s", dlerror());
-    if (!__asan_poison_memory_region) close(file); /* which reads the names of its lines there */
+    if (!sanitized()) close(file); /* else it reads the names of lines there */
     if (!object) return INVALID_IMAGE;
     counts.modules++;
     return *module = new Module{object, {}}, SUCCESS;

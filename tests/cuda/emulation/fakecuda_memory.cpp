@@ -20,13 +20,6 @@ size_t used(int device) {
         if (b.second.device == device) n += b.second.size;
     return n;
 }
-}  // namespace
-int known(const void *p) { return in_device(reinterpret_cast<Address>(p), 0); }
-
-namespace {
-/* The address sanitizer, where the process has it, says where a kernel wrote; else the borders say that it did. */
-extern "C" void __asan_poison_memory_region(const volatile void *, size_t) __attribute__((weak));
-extern "C" void __asan_unpoison_memory_region(const volatile void *, size_t) __attribute__((weak));
 
 /* A block's pages: what nobody may touch, a border, the block, a border, what nobody may touch. */
 struct Pages {
@@ -51,7 +44,7 @@ bool marked(const char *from, const char *to) {
     return true;
 }
 bool whole(Address p, const Block &b) {
-    if (__asan_poison_memory_region) return true;
+    if (sanitized()) return true;
     const char *at = reinterpret_cast<char *>(p);
     return marked(at - BORDER, at) && marked(at + b.size, at + b.size + BORDER);
 }
@@ -67,13 +60,13 @@ Result allocate(Address *p, size_t n) {
     char *at = reinterpret_cast<char *>(*p);
     mark(begin, at), mark(at + n, end);
     memset(at, 0xff, n);
-    if (__asan_poison_memory_region) __asan_poison_memory_region(begin, at - begin), __asan_poison_memory_region(at + n, end - at - n);
+    if (sanitized()) __asan_poison_memory_region(begin, at - begin), __asan_poison_memory_region(at + n, end - at - n);
     blocks[*p] = {n, device_of_context()};
     return SUCCESS;
 }
 void release(Address p, size_t n) {
     const Pages pages(p, n);
-    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(pages.begin, pages.end - pages.begin);
+    if (sanitized()) __asan_unpoison_memory_region(pages.begin, pages.end - pages.begin);
     munmap(pages.begin - PAGE, pages.end - pages.begin + 2 * PAGE);
 }
 Result copy(Address to, Side to_side, Address from, Side from_side, size_t n) {
@@ -93,7 +86,8 @@ template <class T> Result fill(Address to, T value, size_t n) {
     return SUCCESS;
 }
 }  // namespace
-/* Whether nobody wrote just outside of a block. */
+
+int known(const void *p) { return in_device(reinterpret_cast<Address>(p), 0); }
 Result check_borders(const char *who) {
     for (auto &b : blocks)
         if (!whole(b.first, b.second)) {
