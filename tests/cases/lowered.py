@@ -47,7 +47,7 @@ def run(engine, build, feeds, sizes=None, times=1, seed=3, step=5):
 def agree(build, feeds, sizes=None, rtol=0.0, atol=0.0, **more):
     """The CUDA engine gives what the reference does, run one by one with threads in order, and as a graph with threads in reverse."""
     want = run("reference", build, feeds, sizes, **more)
-    for times, order in ((1, "fwd"), (3, "rev")):
+    for times, order in ((1, "fwd"), (2, "rev")):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("CUDACPU_ORDER", os.environ.get("CUDACPU_ORDER", order))
             got = run("cuda", build, feeds, sizes, times, **more)

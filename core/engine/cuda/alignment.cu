@@ -1,9 +1,9 @@
-/* Kernels over all alignments of two sequences: connectionist temporal classification, edit distance. A block has one pair of sequences. */
+/* Kernels over all alignments of two sequences, a block a pair: connectionist temporal classification, edit distance. */
 #include <math.h>
 
 #include "blocks.cuh"
 
-/* One pair: where its sequences lie (row of step t: offset[t] + place), its number, bytes to its part of scratch, frames of a block. */
+/* Where two sequences lie (row of step t: offset[t] + place), their number, bytes to their part of scratch, frames of a block. */
 struct Pair {
     int64_t first_length, first_place, second_length, second_place, item, scratch, block;
 };
@@ -56,7 +56,7 @@ template <class P> __device__ inline P *cut(char *&at, int64_t n) {
     return p;
 }
 
-/* Keeps, in order, what `keep(t)` gives for t in [0, n) where that is not negative: f(place, value, t). Gives how many; for a whole block. */
+/* f(place, value, t) for each t in [0, n) whose value = keep(t) is not negative, in order; gives how many. For a whole block. */
 template <class K, class F> __device__ inline int64_t compact(int64_t n, int32_t *shared, K keep, F f) {
     int64_t count = 0;
     for (int64_t first = 0; first < n; first += blockDim.x) {
@@ -78,8 +78,8 @@ struct Ctc {
     const int64_t *label_offset, *frame_offset;
 };
 
-/* One labelling along one sequence of frames: states blank, label, blank, ..., label, blank. Rows of alpha are kept for `block` frames
- * and for the last frame of each earlier such block, from which the others are computed again on the way back. */
+/* One labelling along one sequence of frames: states blank, label, blank, ..., label, blank. Rows of alpha are kept for the
+ * frames of one block and for the last frame of each before it, from which the others are computed again on the way back. */
 template <class T> struct Labelling {
     const Ctc &k;
     const Pair &pair;
@@ -233,8 +233,8 @@ template <class T> struct Labelling {
 };
 
 template <class T>
-__device__ inline void ctc(const int32_t *labels, const T *x, const double *log_sum, T *loss, T *slope, const Pair *pairs, char *scratch,
-                           const Ctc &k, int32_t *shared) {
+__device__ inline void ctc(const int32_t *labels, const T *x, const double *log_sum, T *loss, T *slope, const Pair *pairs,
+                           char *scratch, const Ctc &k, int32_t *shared) {
     const Pair pair = pairs[blockIdx.x];
     Labelling<T> l(k, pair, x, log_sum, scratch + pair.scratch);
     bool number = true;
@@ -280,8 +280,9 @@ __device__ inline int64_t shorten(const int32_t *symbol, const int64_t *offset, 
         [&](int64_t i, int32_t c, int64_t) { left[i] = c; });
 }
 
-/* Edits of the cheapest way from the first to the second sequence, and the length of the second. Of equally cheap ways: substitution,
- * then insertion, then deletion. By diagonals: cell (i, j) of i symbols of the first and j of the second lies at j of diagonal i + j. */
+/* Edits of the cheapest way from the first to the second sequence, and the length of the second. Of equally cheap ways:
+ * substitution, then insertion, then deletion. Cell (i, j), of i symbols of the first and j of the second, lies at j of diagonal
+ * i + j; diagonals follow each other. */
 #define EDITS(T, type)                                                                                                          \
     CG_KERNEL(edits_##type, const int32_t *first, const int32_t *second, T *edits, T *length, const Pair *pairs, char *scratch, \
               const int64_t *first_offset, const int64_t *second_offset, const uint8_t *ignored, double substitution,           \

@@ -52,7 +52,7 @@ template <class T> __device__ inline int64_t largest(const T *x, int64_t n) {
     return at;
 }
 
-/* for each row r of [0, n) and element c of its `width`, by groups of 1 << shift threads: consecutive threads have consecutive elements */
+/* for each row r of [0, n) and each element c of its `width`, by groups of 1 << shift threads */
 #define CG_ROWS(r, n, shift) for (int64_t r = thread_number() >> (shift); r < (n); r += thread_count() >> (shift))
 #define CG_COLUMNS(c, width, shift)                                                                                             \
     for (int64_t c = ((int64_t)blockIdx.y << (shift)) + (threadIdx.x & ((1 << (shift)) - 1)); c < (width);                      \

@@ -10,6 +10,7 @@ from cogkit.engine.cuda import (  # noqa: F401
     pooling,
     products,
     reductions,
+    sampling,
     sequences,
     sparsity,
     users,

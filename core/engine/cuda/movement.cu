@@ -34,7 +34,8 @@ __device__ inline Half half_of(float x) {
     r -= 112u << 10;
     if (a > 0x7f800000u) r = 0x7e00u;
     else if (a >= 0x477ff000u) r = 0x7c00u; /* from 65520 on */
-    else if (a < 0x38800000u) r = __float_as_uint(__uint_as_float(a) + 0.5f) - 0x3f000000u; /* below the smallest normal one: multiples of 2^-24 */
+    else if (a < 0x38800000u) /* below the smallest normal number: multiples of 2^-24 */
+        r = __float_as_uint(__uint_as_float(a) + 0.5f) - 0x3f000000u;
     return {(uint16_t)(sign | r)};
 }
 /* through float rounded to odd, so that the second rounding is the only one that counts */
