@@ -11,28 +11,22 @@ import types
 
 from cntk_compat.missing import Missing
 from cntk_compat.names import MODULES, SECOND_NAMES
+from cogkit import cntk_modules
 
 
-class Face(types.ModuleType):
-    """A module that holds the names of others; where two have one, the first gives it."""
+class Face(cntk_modules.Face):
+    """A module that has the names of those of cogkit; what none of them has is `Missing`."""
 
-    def take(self, sources: list[types.ModuleType]) -> None:
-        """Holds the names of these modules, but not the modules inside them."""
-        self._sources = sources
-        self.__path__ = self.__dict__.get("__path__", [])
-        for source in reversed(sources):
-            for key in getattr(source, "__all__", None) or [n for n in vars(source) if not n.startswith("_")]:
-                value = getattr(source, key)
-                if not isinstance(value, types.ModuleType):
-                    setattr(self, key, value)
+    def _modules(self) -> list[types.ModuleType]:
+        return [m for m in map(_found, self._sources) if m is not None]
 
     def __getattr__(self, key: str):
-        if key.startswith("__"):
-            raise AttributeError(f"module {self.__name__} has no attribute {key!r}")
-        for source in self._sources:
-            if hasattr(source, key):
-                return getattr(source, key)
-        return Missing(f"{self.__name__}.{key}")
+        try:
+            return super().__getattr__(key)
+        except AttributeError:
+            if key.startswith("__"):
+                raise
+            return Missing(f"{self.__name__}.{key}")
 
 
 def _found(name: str) -> types.ModuleType | None:
@@ -48,16 +42,20 @@ def _found(name: str) -> types.ModuleType | None:
 def _build() -> None:
     top = sys.modules[__name__]
     top.__class__ = Face
+    top._sources = MODULES[""]
     faces = {"": top}
-    for name in MODULES:
+    for name, sources in MODULES.items():
         if name:
-            faces[name] = sys.modules[f"{__name__}.{name}"] = Face(f"{__name__}.{name}", f"CNTK's cntk.{name}.")
+            faces[name] = sys.modules[f"{__name__}.{name}"] = Face(f"{__name__}.{name}", sources)
     for name in [*MODULES, *SECOND_NAMES]:
         parent, _, leaf = name.rpartition(".")
         if name:
             setattr(faces[parent], leaf, faces[SECOND_NAMES.get(name, name)])
-    for name, sources in MODULES.items():  # last: what is a function in CNTK too (default_options) hides the module of that name
-        faces[name].take([m for m in map(_found, sources) if m is not None])
+    for face in faces.values():  # what is a function in CNTK too (default_options) hides the module of that name
+        for leaf in [key for key, value in vars(face).items() if isinstance(value, Face)]:
+            hiding = [getattr(m, leaf) for m in face._modules() if hasattr(m, leaf)]
+            if hiding and not isinstance(hiding[0], types.ModuleType):
+                setattr(face, leaf, hiding[0])
 
 
 _build()
