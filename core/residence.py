@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["bring", "elsewhere", "replacing"]
+__all__ = ["bring", "elsewhere", "replacing", "restoring"]
 
-_replaced = [0]
+_replaced, _restored = [0], [0]
 elsewhere: dict[int, Any] = {}  # id of the host's array -> what has `bring(write)`
 
 
@@ -20,7 +20,7 @@ def bring(array: Any, write: bool = False) -> Any:
     if elsewhere:
         found = elsewhere.get(id(array))
         if found is not None:
-            if write and _replaced[0]:
+            if (write and _replaced[0]) or (_restored[0] and found.lost):
                 found.forget()
             else:
                 found.bring(write)
@@ -35,3 +35,13 @@ def replacing() -> Iterator[None]:
         yield
     finally:
         _replaced[0] -= 1
+
+
+@contextmanager
+def restoring() -> Iterator[None]:
+    """Inside the `with` block all that a lost device had is given up: it is about to be read from a file."""
+    _restored[0] += 1
+    try:
+        yield
+    finally:
+        _restored[0] -= 1

@@ -346,6 +346,13 @@ class _Valued(Variable):
         return bring(place, True)
 
     @property
+    def settled(self) -> np.ndarray:
+        """The same array, all of its rows up to date, for whoever only reads it."""
+        for lag in self.lags:
+            lag.settle()
+        return bring(self.place)
+
+    @property
     def place(self) -> np.ndarray:
         """The same array, whatever its rows are: for its address."""
         if self._data is None:
@@ -366,11 +373,7 @@ class _Valued(Variable):
     @property
     def value(self) -> np.ndarray:
         """The value, as a copy; a CSR matrix where it is sparse."""
-        if self.is_sparse:
-            return self.data.matrix()
-        for lag in self.lags:
-            lag.settle()
-        return bring(self.place).copy()
+        return self.settled.matrix() if self.is_sparse else self.settled.copy()
 
     @value.setter
     def value(self, new: Any) -> None:

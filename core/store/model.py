@@ -218,7 +218,7 @@ def _write(function: Function) -> tuple[dict[str, Any], dict[str, np.ndarray], d
 
 def _array(v: Any) -> np.ndarray:
     """The array that stands for a parameter or constant in a file."""
-    return v.value.toarray().reshape(v.shape) if v.is_sparse else v.data
+    return v.value.toarray().reshape(v.shape) if v.is_sparse else v.settled
 
 
 def values_of(function: Function) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, str]]:

@@ -29,6 +29,7 @@ from cogkit.errors import ModelFileError
 from cogkit.functions import Function
 from cogkit.learners.learner import Learner
 from cogkit.ops import combine
+from cogkit.residence import restoring
 from cogkit.store import read_json, write_tensors
 from cogkit.store.model import match_values, read_arrays, values_of
 from cogkit.train.ranks import ALONE, Communicator
@@ -214,7 +215,13 @@ def read_checkpoint(
     ranks: Communicator = ALONE,
 ) -> tuple[dict[str, Any], dict[str, Any], list[tuple[np.ndarray, np.ndarray]]]:
     """Reads and compares everything, then takes it: (the trainer's own numbers, external state, what sequences carry on)."""
-    path = pathlib.Path(path)
+    with restoring():
+        return _read_checkpoint(pathlib.Path(path), parts, learners, own, ranks)
+
+
+def _read_checkpoint(
+    path: pathlib.Path, parts: Sequence[Function], learners: Sequence[Learner], own: Mapping[str, Any], ranks: Communicator
+) -> tuple[dict[str, Any], dict[str, Any], list[tuple[np.ndarray, np.ndarray]]]:
     if not path.exists():
         if _state_file(path, 0).exists():
             raise ModelFileError(f"{path}: expected a whole checkpoint, got one without {path.name}")

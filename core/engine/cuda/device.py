@@ -97,6 +97,11 @@ class Resident:
         if write:
             self.behind = True
 
+    @property
+    def lost(self) -> bool:
+        """Whether the device's context has failed."""
+        return self.device.lost
+
     def forget(self) -> None:
         """The host's array is about to be written as a whole."""
         self.ahead, self.behind = False, True
@@ -124,6 +129,7 @@ class Device:
         self._context = self.handle.retain_primary_context()
         self._inside = threading.local()
         self.lock = threading.RLock()
+        self.lost = False  # whether its context has failed
         with self.active():
             self.stream = cuda.Stream()
             self.copies = cuda.Stream()
@@ -214,8 +220,12 @@ class Device:
         """What PyCUDA raises inside the `with` block, in the form of our errors."""
         try:
             yield
+        except driver.DeviceLost:
+            self.lost = True
+            raise
         except self.cuda.Error as e:
-            raise DeviceError(
+            self.lost = True
+            raise driver.DeviceLost(
                 f"{self.name}: {e}; the GPU's context is lost: what was saved is whole, start again from the last checkpoint"
             ) from None
 

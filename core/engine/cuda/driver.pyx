@@ -15,7 +15,7 @@ import numpy as np
 
 from cogkit.errors import DeviceError
 
-__all__ = ["B", "Commands", "Copy", "Graph", "Launch", "Memset", "Module", "SLOT_SCRATCH", "check", "is_open", "launched", "open_driver"]
+__all__ = ["B", "Commands", "Copy", "DeviceLost", "Graph", "Launch", "Memset", "Module", "SLOT_SCRATCH", "check", "is_open", "launched", "open_driver"]
 
 
 cdef extern from "<dlfcn.h>" nogil:
@@ -79,6 +79,10 @@ launched = set()  # names of the kernels that launches were made of: what tests 
 _LOST = {700, 702, 708, 709, 714, 715, 716, 717, 718, 719, 720, 910, 999}
 
 
+class DeviceLost(DeviceError):
+    """The context of a GPU has failed: nothing that lies there can be had any more."""
+
+
 def is_open():
     """Whether the driver is there and in use."""
     return library != NULL
@@ -138,7 +142,7 @@ def check(int result, what):
     sign = name.decode() if name != NULL else str(result)
     way = ""
     if result in _LOST:
-        way = "; the GPU's context is lost: what was saved is whole, start again from the last checkpoint"
+        raise DeviceLost(f"CUDA: {what}: {word} ({sign}); the GPU's context is lost: what was saved is whole, start again from the last checkpoint")
     elif result == 2:
         way = "; use a smaller minibatch (Function.explain shows the plan's peak)"
     raise DeviceError(f"CUDA: {what}: {word} ({sign}){way}")
