@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cuda.plans import BATCH, LIBRARIES, compare, explained, libraries_in_use, normal
 
-from cogkit.engine.cuda import convolution, libraries, products
+from cogkit.engine.cuda import convolution, cudnn_graphs, libraries, products
 
 FLOATS = {"f4": np.float32, "f8": np.float64}
 
@@ -123,3 +123,16 @@ def test_bias_of_nothing():
     a = settings(2)
     x, w = np.zeros((2, 0, 3, 3), np.float32), np.zeros((4, 0, 2, 2), np.float32)
     compare(lambda v, u, b: v.graph.node("conv", [v, u], **a) + b, (x, BATCH), w, np.arange(4, dtype=np.float32).reshape(4, 1, 1))
+
+
+@pytest.mark.parametrize("use", [True], indirect=True)
+def test_library_without_bias(use, monkeypatch):
+    """Where cuDNN has no plan with bias and relu they come after one without."""
+    whole = cudnn_graphs.convolution
+    monkeypatch.setattr(cudnn_graphs, "convolution", lambda *a, **k: None if k.get("bias") else whole(*a, **k))
+    rng = np.random.default_rng(2)
+    x, w, bias = normal(rng, 2, 3, 4, 5), normal(rng, 6, 3, 3, 3), normal(rng, 6, 1, 1)
+    bias[0] = np.nan
+    a = settings(2, pads=(1, 1))
+    _, plan = compare(lambda v, u, b: (v.graph.node("conv", [v, u], **a) + b).relu(), (x, BATCH), w, bias, atol=1e-5)
+    assert all(name in explained(plan)[0] for name in ("cudnn_conv_f4", "sum_parts_f4"))

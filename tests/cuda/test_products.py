@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cuda.plans import BATCH, LIBRARIES, STEPS, alike, commands, compare, explained, libraries_in_use, normal
 
-from cogkit.engine.cuda import libraries, products
+from cogkit.engine.cuda import cublaslt, libraries, products
 from cogkit.engine.cuda.driver import B
 
 FLOATS = {"f4": np.float32, "f8": np.float64}
@@ -102,3 +102,16 @@ def test_tiles(dtype, tile, ta, tb, monkeypatch):
         make = partial(products.own_product, B(0), B(1), B(4), *size, **options, bias=B(2), added=B(3), relu=True)
         found = commands(make, *stored, bias, added, np.full(added.shape, 7, FLOATS[dtype]))[-1]
         alike(found, np.maximum(np.einsum("btik,btkj->bij", a, b) + bias + added, 0), 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("use", [True], indirect=True)
+def test_library_without_bias(use, monkeypatch):
+    """Where cuBLASLt has no way with bias and relu they come after one without."""
+    whole = cublaslt.matmul
+    monkeypatch.setattr(cublaslt, "matmul", lambda *a, **k: None if k.get("bias") or k.get("added") else whole(*a, **k))
+    rng = np.random.default_rng(5)
+    a, b, bias, c = normal(rng, 7, 1, 6), normal(rng, 6, 9), normal(rng, 9), normal(rng, 7, 1, 9)
+    _, plan = compare(lambda x, y, z: (node(x, y) + z).relu(), (a, BATCH), b, bias)
+    assert "sum_parts_f4" in explained(plan)[0]
+    _, plan = compare(lambda x, y, z: node(x, y) + z, (a, STEPS), b, (c, STEPS), lengths=[3, 4])
+    assert "sum_parts_f4" in explained(plan)[0]

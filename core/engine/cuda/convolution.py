@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -144,6 +144,7 @@ def gather(g: Images, dtype: str, back: bool, x: Any, w: Any, y: B, bias: B | No
     strides = [a * read, a // g.groups * read, *weights, b * made, m * made, made]
     numbers = [g.rows, g.groups, m, len(sizes), most, *(g.out if back else g.image), *strides, parts, per, total, relu and whole]
     extra = bias or NONE
+    x, w = (y if v is NONE else v for v in (x, w))  # whatever lies on the device
     args = [x, w, y if whole else SCRATCH, extra if whole else NONE, *_tables(tables), blob(np.array(numbers, np.int64))]
     launches = [launch("convolution", f"gather_{name}_{dtype}", grid, block, args)]
     if whole:
@@ -175,15 +176,16 @@ def scatter(g: Images, dtype: str, x: B, dy: B, dw: B) -> Call:
     return Call(0, [*launches, sum_parts(dw, dtype, total, 1, parts)], parts * total * SIZE[dtype])
 
 
-def _by_library(n: Node, x: Value, w: Value, y: Value, sizes: dict, buffers: list[B], **options: Any) -> Any:
-    """A command of cuDNN's, or None."""
+def _by_library(n: Node, x: Value, w: Value, y: Value, sizes: dict, buffers: list[B], **options: Any) -> list[Any]:
+    """A command of cuDNN's, or nothing."""
     lo, hi = ([p[i] for p in n.attrs["pads"]] for i in (0, 1))
     if not 1 <= len(lo) <= 3 or min(*lo, *hi) < 0:
-        return None
+        return []
     count = rows(x.type, sizes)
     kind = {"conv": "forward", "conv_dx": "backward_data", "conv_dw": "backward_weights"}[n.name]
     geometry = (count, *x.type.shape), w.type.shape, (count, *y.type.shape), n.attrs["strides"], n.attrs["dilation"], lo, hi
-    return cudnn_graphs.convolution(kind, *geometry, n.attrs["groups"], buffers=buffers, tf32=tf32(), **options)
+    found = cudnn_graphs.convolution(kind, *geometry, n.attrs["groups"], buffers=buffers, tf32=tf32(), **options)
+    return [] if found is None else [found]
 
 
 @kernel("conv", "conv_dx", "conv_dw")
@@ -197,11 +199,18 @@ def _conv(s: Step, sizes: dict) -> Made:
     dtype, bias, relu = code(out), "bias" in s.attrs, s.attrs.get("relu", False)
     g = Images.of(rows(x.type, sizes), x.type.shape, w.type.shape, y.type.shape, n.attrs)
     first, second = (B(i) if math.prod(shape(v, sizes)) else NONE for i, v in enumerate(n.inputs))
-    command = None
+    commands: list[Any] = []
     if use_libraries() and first is not NONE and second is not NONE:
-        command = _by_library(n, x, w, y, sizes, [B(i) for i in range(last + 1)], dtype=dtype, bias=bias, relu=relu)
-    if command is not None:
-        call = Call(0, [command])
+        command = partial(_by_library, n, x, w, y, sizes, dtype=dtype)
+        commands = command([B(i) for i in range(last + 1)], bias=bias, relu=relu)
+        if not commands and (bias or relu):
+            commands = command([B(0), B(1), B(last)])
+            if commands:
+                total, plane = math.prod(shape(out, sizes)), math.prod(g.out)
+                extra = B(2) if bias else NONE
+                commands.append(sum_parts(B(last), dtype, total, 1, 1, g.outputs, plane, extra, relu=relu, source=B(last)))
+    if commands:
+        call = Call(0, commands)
     elif n.name != "conv_dw":
         call = gather(g, dtype, n.name == "conv_dx", first, second, B(last), B(2) if bias else None, relu)
     elif first is NONE or second is NONE:

@@ -59,7 +59,7 @@ TILED(double, f8, 8, 128, 16, 8, 1, 3)
 
 /* y[z, e] = sum of `parts` in order of x[z, part, e], e < n, then bias of column e / plane % width, added, relu; z < batch */
 #define PARTS(T, type)                                                                                                          \
-    CG_KERNEL(sum_parts_##type, const T *__restrict__ x, T *y, const T *bias, const T *added, int64_t n, int64_t batch,         \
+    CG_KERNEL(sum_parts_##type, const T *x, T *y, const T *bias, const T *added, int64_t n, int64_t batch,         \
               int64_t parts, int64_t plane, int64_t width, int64_t relu) {                                                      \
         CG_EACH(i, n * batch) {                                                                                                 \
             const int64_t z = i / n, e = i - z * n;                                                                             \
