@@ -58,9 +58,11 @@ def _product_gradient(n, dy):
     # the product of the others, also where one of them is 0: zeros among the others = all zeros less my own
     x = n.inputs[0]
     zero = x.eq(0.0)
-    others = zero.select(1.0, x)
-    none_other = (zero.node("reduce_sum", **n.attrs) - zero).eq(0.0)
-    return [dy * others.node("reduce_prod", **n.attrs) / others * none_other]
+    others, own = zero.select(1.0, x), zero.select(x, 0.0)
+    zeros = zero.node("reduce_sum", **n.attrs) - zero
+    one = own.node("reduce_sum", **n.attrs) - own  # the other zero itself: its value is 0, but not its derivative
+    factor = zeros.eq(0.0).select(1.0, zeros.eq(1.0).select(one, 0.0))
+    return [dy * others.node("reduce_prod", **n.attrs) / others * factor]
 
 
 for _name, _gradient in [
