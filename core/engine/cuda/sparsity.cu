@@ -1,12 +1,12 @@
 /* Sparse values: products of CSR rows, gradients that list their rows, what makes them dense, updates of listed rows.
  *
- * A list of rows is made of entries (row, source, factor): sorted by row, stably, so that the entries of one row are added in the order in
- * which they came, and never by atomics of floats. How many entries there are only the device knows; memory and grids are for the most
- * that there may be.
+ * A list of rows is made of entries (row, source, factor): sorted by row, stably (indexing.cu), so that the entries of one row are added in
+ * the order in which they came, and never by atomics of floats. How many entries there are only the device knows; memory and grids are for
+ * the most that there may be, and keys from there on are `width`, which is no row.
  */
 #include <math.h>
 
-#include "common.cuh"
+#include "blocks.cuh"
 
 /* As core/csr.py and core/engine/sparse.py say: heads of 64 bytes; where rows begin and end follows that of CSR rows. */
 struct Csr {
@@ -24,36 +24,15 @@ struct RowList {
 __device__ inline const int64_t *begin_of(const Csr *a) { return (const int64_t *)(a + 1); }
 __device__ inline const int64_t *end_of(const Csr *a) { return begin_of(a) + a->rows; }
 
-constexpr int THREADS = 256;      /* of a block here, where nothing else is said */
+constexpr int THREADS = 256;    /* of a block here, where nothing else is said */
 constexpr int WARPS = THREADS / 32;
-constexpr int TILE = 2048;        /* entries of a block that sorts or counts */
-constexpr int ROWS_TILE = 1024;   /* CSR rows of a block that lays out entries */
-constexpr int DIGITS = 256;       /* of a pass of the sort */
-constexpr int64_t LONG = 32;      /* entries of a row from which a block adds them up */
+constexpr int TILE = 2048;      /* keys of a block that counts rows of a list */
+constexpr int ROWS_TILE = 1024; /* CSR rows of a block that lays out entries */
+constexpr int64_t LONG = 32;    /* entries of a row from which a block adds them up */
 
 /* The row that a float names, `rows` where it names none (NaN, negative, too large). */
 template <class T> __device__ inline int64_t row_of(T index, int64_t rows) {
     return index >= 0 && index < T(rows) ? int64_t(index) : rows;
-}
-
-/* Of all threads of a block: the sum over the threads before this one, and over all. */
-__device__ inline int64_t block_scan(int64_t v, int64_t *shared, int64_t &total) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int64_t sum = v;
-    for (int d = 1; d < 32; d *= 2) {
-        const int64_t up = __shfl_up_sync(0xffffffffu, sum, d);
-        if (lane >= d) sum += up;
-    }
-    if (lane == 31) shared[warp] = sum;
-    __syncthreads();
-    int64_t before = 0;
-    total = 0;
-    for (int w = 0; w < WARPS; w++) {
-        if (w < warp) before += shared[w];
-        total += shared[w];
-    }
-    __syncthreads();
-    return before + sum - v;
 }
 
 /* products -------------------------------------------------------------------------------------------------------------------- */
@@ -97,7 +76,7 @@ CG_FLOATS(CSR_TIMES_NARROW)
 
 /* sums[block] = entries of a tile of CSR rows */
 CG_KERNEL(csr_count, const Csr *a, int64_t *sums) {
-    __shared__ int64_t shared[WARPS];
+    __shared__ int64_t shared[THREADS];
     const int64_t *begin = begin_of(a), *end = end_of(a);
     int64_t sum = 0, total;
     for (int k = threadIdx.x; k < ROWS_TILE; k += THREADS) {
@@ -110,7 +89,7 @@ CG_KERNEL(csr_count, const Csr *a, int64_t *sums) {
 
 /* sums[i] = sum of sums[0 .. i), the whole after them, at most `most`; one block */
 CG_KERNEL(scan_sums, int64_t *sums, int64_t n, int64_t *whole, int64_t most) {
-    __shared__ int64_t shared[WARPS];
+    __shared__ int64_t shared[THREADS];
     int64_t done = 0, total;
     for (int64_t first = 0; first < n; first += THREADS) {
         const int64_t i = first + threadIdx.x;
@@ -125,7 +104,7 @@ CG_KERNEL(scan_sums, int64_t *sums, int64_t n, int64_t *whole, int64_t most) {
 #define CSR_ENTRIES(T, t)                                                                                                       \
     CG_KERNEL(csr_entries_##t, const Csr *a, const int64_t *sums, int64_t most, uint32_t *__restrict__ key,                     \
               uint32_t *__restrict__ source, T *__restrict__ factor) {                                                          \
-        __shared__ int64_t shared[WARPS], at[THREADS];                                                                          \
+        __shared__ int64_t shared[THREADS], at[THREADS];                                                                          \
         const int64_t *begin = begin_of(a), *end = end_of(a);                                                                   \
         const T *value = (const T *)a->value;                                                                                   \
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;                                                             \
@@ -149,88 +128,25 @@ CG_KERNEL(scan_sums, int64_t *sums, int64_t n, int64_t *whole, int64_t most) {
     }
 CG_FLOATS(CSR_ENTRIES)
 
-/* entry i is of the row that index[i] names; of none: of row `width` */
+/* key[i] = width, a row that no list has, for i from `whole` on; place[i] = i */
+CG_KERNEL(pad_entries, uint32_t *key, int32_t *place, const int64_t *whole, int64_t most, int64_t width) {
+    CG_EACH(i, most) {
+        place[i] = (int32_t)i;
+        if (i >= *whole) key[i] = (uint32_t)width;
+    }
+}
+
+/* entry i < n is of the row that index[i] names; of none: of row `width`; place[i] = i */
 #define INDEX_ENTRIES(T, t)                                                                                                     \
-    CG_KERNEL(index_entries_##t, const T *index, int64_t n, int64_t width, uint32_t *key, int64_t *whole) {                     \
-        CG_EACH(i, n) key[i] = (uint32_t)row_of(index[i], width);                                                               \
-        if (thread_number() == 0) *whole = n;                                                                                   \
+    CG_KERNEL(index_entries_##t, const T *index, int64_t n, int64_t most, int64_t width, uint32_t *key, int32_t *place) {       \
+        CG_EACH(i, most) key[i] = (uint32_t)(i < n ? row_of(index[i], width) : width), place[i] = (int32_t)i;                   \
     }
 CG_FLOATS(INDEX_ENTRIES)
 
-/* the rows of a list, then those of another */
-CG_KERNEL(list_entries, const RowList *a, const RowList *b, int64_t most, uint32_t *key, int64_t *whole) {
-    const int64_t n = a->count + b->count < most ? a->count + b->count : most;
-    CG_EACH(i, n) key[i] = (uint32_t)(i < a->count ? a->row[i] : b->row[i - a->count]);
-    if (thread_number() == 0) *whole = n;
-}
-
-/* the sort: eight bits a pass, entries of equal digits keep their order ------------------------------------------------------- */
-
-/* counts[digit, tile] */
-CG_KERNEL(sort_count, const uint32_t *__restrict__ key, const int64_t *whole, int64_t shift, int64_t tiles, uint32_t *counts) {
-    __shared__ uint32_t have[DIGITS];
-    const int64_t n = *whole, first = blockIdx.x * (int64_t)TILE;
-    have[threadIdx.x] = 0;
-    __syncthreads();
-    for (int k = threadIdx.x; k < TILE; k += THREADS)
-        if (first + k < n) atomicAdd(&have[key[first + k] >> shift & 255], 1u);
-    __syncthreads();
-    counts[threadIdx.x * tiles + blockIdx.x] = have[threadIdx.x];
-}
-
-/* counts[digit, tile] = those before in tiles of the digit; totals[digit]; a block a digit */
-CG_KERNEL(sort_scan, uint32_t *counts, int64_t tiles, uint32_t *totals) {
-    __shared__ int64_t shared[WARPS];
-    uint32_t *mine = counts + blockIdx.x * tiles;
-    int64_t done = 0, total;
-    for (int64_t first = 0; first < tiles; first += THREADS) {
-        const int64_t i = first + threadIdx.x;
-        const int64_t before = block_scan(i < tiles ? mine[i] : 0, shared, total);
-        if (i < tiles) mine[i] = (uint32_t)(done + before);
-        done += total;
-    }
-    if (threadIdx.x == 0) totals[blockIdx.x] = (uint32_t)done;
-}
-
-/* entries to their places; order_in: null in the first pass, where entry i is number i */
-CG_KERNEL(sort_place, const uint32_t *__restrict__ key_in, const uint32_t *__restrict__ order_in, const int64_t *whole, int64_t shift,
-          int64_t tiles, const uint32_t *__restrict__ counts, const uint32_t *__restrict__ totals, uint32_t *__restrict__ key_out,
-          uint32_t *__restrict__ order_out) {
-    __shared__ int64_t shared[WARPS];
-    __shared__ uint32_t place[WARPS][DIGITS]; /* where the next entry of a digit goes, for each warp */
-    const int64_t n = *whole, first = blockIdx.x * (int64_t)TILE;
-    if (first >= n) return;
-    const int t = threadIdx.x, lane = t % 32, warp = t / 32;
-    int64_t total;
-    const uint32_t base = (uint32_t)block_scan(totals[t], shared, total) + counts[t * tiles + blockIdx.x];
-    for (int w = 0; w < WARPS; w++) place[w][t] = 0;
-    __syncthreads();
-    const int64_t mine = first + warp * (TILE / WARPS) + lane;
-    for (int k = 0; k < TILE / WARPS; k += 32)
-        if (mine + k < n) atomicAdd(&place[warp][key_in[mine + k] >> shift & 255], 1u);
-    __syncthreads();
-    uint32_t next = base;
-    for (int w = 0; w < WARPS; w++) {
-        const uint32_t have = place[w][t];
-        place[w][t] = next;
-        next += have;
-    }
-    __syncthreads();
-    for (int k = 0; k < TILE / WARPS; k += 32) {
-        const int64_t i = mine + k;
-        const bool there = i < n;
-        const uint32_t key = there ? key_in[i] : 0, digit = there ? key >> shift & 255 : DIGITS;
-        const unsigned equal = __match_any_sync(0xffffffffu, digit);
-        const int before = __popc(equal & ((1u << lane) - 1));
-        if (there) {
-            const uint32_t to = place[warp][digit] + before;
-            key_out[to] = key;
-            order_out[to] = order_in ? order_in[i] : (uint32_t)i;
-        }
-        __syncwarp();
-        if (there && before == 0) place[warp][digit] += __popc(equal);
-        __syncwarp();
-    }
+/* the rows of a list, then those of another; place[i] = i */
+CG_KERNEL(list_entries, const RowList *a, const RowList *b, int64_t most, int64_t width, uint32_t *key, int32_t *place) {
+    const int64_t first = a->count, n = first + b->count;
+    CG_EACH(i, most) key[i] = (uint32_t)(i >= n ? width : i < first ? a->row[i] : b->row[i - first]), place[i] = (int32_t)i;
 }
 
 /* lists ----------------------------------------------------------------------------------------------------------------------- */
@@ -238,29 +154,26 @@ CG_KERNEL(sort_place, const uint32_t *__restrict__ key_in, const uint32_t *__res
 __device__ inline bool is_first(const uint32_t *key, int64_t i) { return i == 0 || key[i] != key[i - 1]; }
 
 /* sums[block] = different keys that begin in a tile */
-CG_KERNEL(list_count, const uint32_t *__restrict__ key, const int64_t *whole, int64_t *sums) {
-    __shared__ int64_t shared[WARPS];
-    const int64_t n = *whole, first = blockIdx.x * (int64_t)TILE;
+CG_KERNEL(list_count, const uint32_t *__restrict__ key, int64_t n, int64_t *sums) {
+    __shared__ int64_t shared[THREADS];
+    const int64_t first = blockIdx.x * (int64_t)TILE;
     int64_t have = 0, total;
     for (int k = threadIdx.x; k < TILE; k += THREADS) have += first + k < n && is_first(key, first + k);
     block_scan(have, shared, total);
     if (threadIdx.x == 0) sums[blockIdx.x] = total;
 }
 
-/* The head of a list, its rows, and where the entries of each begin, with one more for the end; keys of `width` and above are left out. */
-CG_KERNEL(list_rows, const uint32_t *__restrict__ key, const int64_t *whole, const int64_t *sums, int64_t width, RowList *list,
-          int64_t *row, const void *value, int64_t *start) {
-    __shared__ int64_t shared[WARPS];
-    const int64_t n = *whole, tile = blockIdx.x * (int64_t)TILE;
-    if (tile == 0 && threadIdx.x == 0) {
-        list->row = row, list->value = value;
-        if (n == 0) list->count = 0;
-    }
+/* The head of a list, its rows, and where the entries of each begin, with one more for the end; n sorted keys, those of `width` are left out. */
+CG_KERNEL(list_rows, const uint32_t *__restrict__ key, int64_t n, const int64_t *sums, int64_t width, RowList *list, int64_t *row,
+          const void *value, int64_t *start) {
+    __shared__ int64_t shared[THREADS];
+    const int64_t tile = blockIdx.x * (int64_t)TILE;
+    if (tile == 0 && threadIdx.x == 0) list->row = row, list->value = value;
     int64_t done = sums[blockIdx.x], total;
     for (int part = 0; part < TILE; part += THREADS) {
         const int64_t i = tile + part + threadIdx.x;
         const bool head = i < n && is_first(key, i);
-        const int64_t before = done + block_scan(head, shared, total);
+        const int64_t before = done + block_scan((int64_t)head, shared, total);
         done += total;
         if (head) {
             start[before] = i;
@@ -287,16 +200,16 @@ template <class T> struct Entries { /* source, factor: of CSR entries; null wher
     __device__ T by(uint32_t e) const { return factor ? factor[e] : T(1); }
 };
 
-/* y[u] = sum over the entries of row u of the list; a line of threads a row; order: null where entries came sorted */
+/* y[u] = sum over the entries of row u of the list; a line of threads a row */
 template <class T>
-__device__ inline void add_entries(const RowList *list, const int64_t *start, const uint32_t *order, const Entries<T> &x, T *y, int64_t n) {
+__device__ inline void add_entries(const RowList *list, const int64_t *start, const int32_t *order, const Entries<T> &x, T *y, int64_t n) {
     for (int64_t u = blockIdx.x * (int64_t)blockDim.y + threadIdx.y; u < list->count; u += gridDim.x * (int64_t)blockDim.y) {
         const int64_t begin = start[u], end = start[u + 1];
         if (end - begin > LONG) continue;
         for (int64_t j = threadIdx.x; j < n; j += blockDim.x) {
             T sum = 0;
             for (int64_t i = begin; i < end; i++) {
-                const uint32_t e = order ? order[i] : (uint32_t)i;
+                const uint32_t e = (uint32_t)order[i];
                 sum += x.by(e) * x.row(e, n)[j];
             }
             y[u * n + j] = sum;
@@ -306,7 +219,7 @@ __device__ inline void add_entries(const RowList *list, const int64_t *start, co
 
 /* The same of rows of many entries: a block a row, its lines share them and are added in a fixed tree. */
 template <class T>
-__device__ inline void add_many(const RowList *list, const int64_t *start, const uint32_t *order, const Entries<T> &x, T *y, int64_t n,
+__device__ inline void add_many(const RowList *list, const int64_t *start, const int32_t *order, const Entries<T> &x, T *y, int64_t n,
                                 T *shared) {
     const int columns = blockDim.x, lines = blockDim.y, t = threadIdx.y * columns + threadIdx.x;
     for (int64_t u = blockIdx.x; u < list->count; u += gridDim.x) {
@@ -317,7 +230,7 @@ __device__ inline void add_many(const RowList *list, const int64_t *start, const
             T sum = 0;
             if (j < n)
                 for (int64_t i = begin + threadIdx.y; i < end; i += lines) {
-                    const uint32_t e = order ? order[i] : (uint32_t)i;
+                    const uint32_t e = (uint32_t)order[i];
                     sum += x.by(e) * x.row(e, n)[j];
                 }
             shared[t] = sum;
@@ -333,16 +246,16 @@ __device__ inline void add_many(const RowList *list, const int64_t *start, const
 }
 
 #define ADD_ENTRIES(T, t)                                                                                                       \
-    CG_KERNEL(list_add_##t, const RowList *list, const int64_t *start, const uint32_t *order, const uint32_t *source,           \
+    CG_KERNEL(list_add_##t, const RowList *list, const int64_t *start, const int32_t *order, const uint32_t *source,           \
               const T *factor, const T *x, T *y, int64_t n) {                                                                   \
         add_entries(list, start, order, Entries<T>{source, factor, x, nullptr, INT64_MAX}, y, n);                               \
     }                                                                                                                           \
-    CG_KERNEL(list_add_many_##t, const RowList *list, const int64_t *start, const uint32_t *order, const uint32_t *source,      \
+    CG_KERNEL(list_add_many_##t, const RowList *list, const int64_t *start, const int32_t *order, const uint32_t *source,      \
               const T *factor, const T *x, T *y, int64_t n) {                                                                   \
         __shared__ T shared[THREADS];                                                                                           \
         add_many(list, start, order, Entries<T>{source, factor, x, nullptr, INT64_MAX}, y, n, shared);                          \
     }                                                                                                                           \
-    CG_KERNEL(list_add_lists_##t, const RowList *list, const int64_t *start, const uint32_t *order, const RowList *a,           \
+    CG_KERNEL(list_add_lists_##t, const RowList *list, const int64_t *start, const int32_t *order, const RowList *a,           \
               const RowList *b, T *y, int64_t n) {                                                                              \
         add_entries(list, start, order, Entries<T>{nullptr, nullptr, (const T *)a->value, (const T *)b->value, a->count}, y, n); \
     }

@@ -9,7 +9,8 @@ import numpy as np
 
 from cogkit.csr import HEAD
 from cogkit.engine.cuda.driver import B, Memset
-from cogkit.engine.cuda.table import SCRATCH, Call, Table, blocks, f64, i64, kernel, launch
+from cogkit.engine.cuda.indexing import Room, sort
+from cogkit.engine.cuda.table import Call, Table, blocks, f64, i64, kernel, launch
 from cogkit.engine.geometry import code, rows, shape
 from cogkit.engine.spaces import row_table
 from cogkit.engine.table import Made
@@ -21,7 +22,7 @@ from cogkit.lowering.steps import Step
 __all__ = ["move_table", "take_table"]
 
 # as in sparsity.cu
-TILE, ROWS_TILE, DIGITS, PARTS = 2048, 1024, 256, 64
+TILE, ROWS_TILE, PARTS = 2048, 1024, 64
 NARROW = 8  # columns up to which a warp shares a row's entries
 NULL = i64(0)
 
@@ -38,19 +39,6 @@ def _lines(n: int, most: int = 256) -> tuple[int, int]:
     """A block whose lines of threads have n elements each."""
     x = min(_power(max(n, 1)), most)
     return x, 256 // x
-
-
-class _Room:
-    """Parts of a call's scratch."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-    def take(self, size: int) -> B:
-        """So many bytes more."""
-        found = SCRATCH + self.bytes
-        self.bytes += -(-size // 256) * 256
-        return found
 
 
 # products and moves ------------------------------------------------------------------------------------------------------------
@@ -123,42 +111,24 @@ def _one_hot(s: Step, sizes: dict) -> Made:
 class _List:
     """The launches that make a list of the rows of `width` from up to `most` entries. out: the buffer of its head, rows and values."""
 
-    def __init__(self, most: int, width: int, out: B, room: _Room, biggest: int):
+    def __init__(self, most: int, width: int, out: B, room: Room):
         self.most, self.width, self.out, self.room = most, width, out, room
-        self.tiles = max(-(-most // TILE), 1)
-        self.key = room.take(4 * most)
-        self.whole = room.take(8)
-        self.bits = biggest.bit_length()  # of the largest key
+        self.key, self.place = room.take(4 * most), room.take(4 * most)
         self.row, self.value = out + HEAD, out + HEAD + 8 * list_room(most, width)
         self.start = room.take(8 * (most + 1))
 
-    def sorted(self) -> tuple[list[Any], Any, Any]:
-        """(launches, sorted keys, the entry that each was)."""
-        take, launches = self.room.take, []
-        counts, totals = take(4 * DIGITS * self.tiles), take(4 * DIGITS)
-        keys, orders = [self.key, take(4 * self.most)], [take(4 * self.most), take(4 * self.most)]
-        key, order = self.key, NULL
-        for i, shift in enumerate(range(0, self.bits, 8)):
-            to = keys[(i + 1) % 2], orders[i % 2]
-            n = [self.whole, i64(shift), i64(self.tiles)]
-            launches += [
-                launch("sparsity", "sort_count", self.tiles, 256, [key, *n, counts]),
-                launch("sparsity", "sort_scan", DIGITS, 256, [counts, i64(self.tiles), totals]),
-                launch("sparsity", "sort_place", self.tiles, 256, [key, order, *n, counts, totals, *to]),
-            ]
-            key, order = to
-        return launches, key, order
-
     def finish(self) -> tuple[list[Any], Any]:
         """(the launches from the entries' keys to the rows of the list, the order of the entries)."""
-        launches, key, order = self.sorted()
-        sums, total = self.room.take(8 * self.tiles), self.room.take(8)
+        launches, key, order = sort(self.key, self.place, self.most, self.width.bit_length(), 4, self.room)
+        tiles, n = -(-self.most // TILE), i64(self.most)
+        sums, total = self.room.take(8 * tiles), self.room.take(8)
         launches += [
-            launch("sparsity", "list_count", self.tiles, 256, [key, self.whole, sums]),
-            launch("sparsity", "scan_sums", 1, 256, [sums, i64(self.tiles), total, i64(self.most)]),
-            launch("sparsity", "list_rows", self.tiles, 256,
-                   [key, self.whole, sums, i64(self.width), self.out, self.row, self.value, self.start]),
-        ]  # fmt: skip
+            launch("sparsity", "list_count", tiles, 256, [key, n, sums]),
+            launch("sparsity", "scan_sums", 1, 256, [sums, i64(tiles), total, n]),
+            launch(
+                "sparsity", "list_rows", tiles, 256, [key, n, sums, i64(self.width), self.out, self.row, self.value, self.start]
+            ),
+        ]
         return launches, order
 
     def add(self, x: B, n: int, t: str, order: Any, source: Any = NULL, factor: Any = NULL) -> list[Any]:
@@ -175,43 +145,46 @@ class _List:
 @kernel("rows csr_transposed")
 def _csr_transposed(s: Step, sizes: dict) -> Made:
     a, dy = s.node.inputs
-    most, width, t, room = sizes["list", s.outputs[0]], a.type.shape[-1], code(dy), _Room()
-    made = _List(most, width, B(2), room, max(width - 1, 0))
+    most, width, t, room = sizes["list", s.outputs[0]], a.type.shape[-1], code(dy), Room()
+    made = _List(most, width, B(2), room)
     tiles = max(-(-_csr_rows(a, sizes) // ROWS_TILE), 1)
     sums, source, factor = room.take(8 * tiles), room.take(4 * most), room.take(most * dy.type.dtype.itemsize)
+    whole = room.take(8)
     finish, order = made.finish()
     launches = [
         launch("sparsity", "csr_count", tiles, 256, [B(0), sums]),
-        launch("sparsity", "scan_sums", 1, 256, [sums, i64(tiles), made.whole, i64(most)]),
+        launch("sparsity", "scan_sums", 1, 256, [sums, i64(tiles), whole, i64(most)]),
         launch("sparsity", f"csr_entries_{t}", tiles, 256, [B(0), sums, i64(most), made.key, source, factor]),
+        launch("sparsity", "pad_entries", blocks(most), 256, [made.key, made.place, whole, i64(most), i64(width)]),
         *finish,
         *made.add(B(1), dy.type.shape[-1], t, order, source, factor),
     ]
-    return Call(3, launches, room.bytes), _plain(s)
+    return Call(3, launches, room.size), _plain(s)
 
 
 @kernel("rows scatter_rows")
 def _scatter_rows(s: Step, sizes: dict) -> Made:
-    index, table, t, room = s.inputs[0], s.node.attrs["shape"], code(s.outputs[0]), _Room()
+    index, table, t, room = s.inputs[0], s.node.attrs["shape"], code(s.outputs[0]), Room()
     n = math.prod(shape(index, sizes))
-    made = _List(sizes["list", s.outputs[0]], table[0], B(2), room, table[0])
+    made = _List(sizes["list", s.outputs[0]], table[0], B(2), room)
     finish, order = made.finish()
-    first = launch("sparsity", f"index_entries_{t}", blocks(n), 256, [B(0), i64(n), i64(table[0]), made.key, made.whole])
-    return Call(3, [first, *finish, *made.add(B(1), math.prod(table[1:]), t, order)], room.bytes), _plain(s)
+    first = launch("sparsity", f"index_entries_{t}", blocks(made.most), 256,
+                   [B(0), i64(n), i64(made.most), i64(table[0]), made.key, made.place])  # fmt: skip
+    return Call(3, [first, *finish, *made.add(B(1), math.prod(table[1:]), t, order)], room.size), _plain(s)
 
 
 @kernel("rows rows_add")
 def _rows_add(s: Step, sizes: dict) -> Made:
-    y, room = s.outputs[0], _Room()
+    y, room = s.outputs[0], Room()
     most, (width, *rest) = sizes["list", y], y.type.shape
     n = math.prod(rest)
-    made = _List(most, width, B(2), room, max(width - 1, 0))
+    made = _List(most, width, B(2), room)
     finish, order = made.finish()
-    first = launch("sparsity", "list_entries", blocks(most), 256, [B(0), B(1), i64(most), made.key, made.whole])
+    first = launch("sparsity", "list_entries", blocks(most), 256, [B(0), B(1), i64(most), i64(width), made.key, made.place])
     block = _lines(n)
     add = launch("sparsity", f"list_add_lists_{code(y)}", blocks(list_room(most, width), block[1]), block,
                  [B(2), made.start, order, B(0), B(1), made.value, i64(n)])  # fmt: skip
-    return Call(3, [first, *finish, add], room.bytes), _plain(s)
+    return Call(3, [first, *finish, add], room.size), _plain(s)
 
 
 # updates -----------------------------------------------------------------------------------------------------------------------
@@ -229,7 +202,7 @@ _RULES = {
 
 @kernel("update_rows")
 def _update_rows(s: Step, sizes: dict) -> Made:
-    w, a, room = s.inputs[0], s.node.attrs, _Room()
+    w, a, room = s.inputs[0], s.node.attrs, Room()
     t, (width, *rest), rule, size = code(w), w.type.shape, a["rule"], w.type.dtype.itemsize
     n = math.prod(rest)
     if width * n == 0:
@@ -272,7 +245,7 @@ def _update_rows(s: Step, sizes: dict) -> Made:
                    [B(0), B(1), B(2), B(3) if states == 2 else NULL, where, *of, scale, limit, f64(a["epsilon"]), f64(a["decay"]),
                     i64(width), i64(n)]),
         ]  # fmt: skip
-    return Call(len(s.inputs), launches, room.bytes), _plain(s)[:-1]
+    return Call(len(s.inputs), launches, room.size), _plain(s)[:-1]
 
 
 def _most_rows(g: Value, sizes: dict, width: int) -> int:
