@@ -43,6 +43,7 @@ KNOWN = {
 }
 _lock = threading.RLock()
 _found: dict[str, Library | DeviceError] = {}
+_drivers: dict[str, ctypes.CDLL] = {}
 
 
 class Library:
@@ -145,10 +146,13 @@ def packaged(name: str) -> list[str]:
 
 
 def _driver() -> ctypes.CDLL | None:
-    try:
-        return ctypes.CDLL(os.environ.get("COGKIT_LIBCUDA") or "libcuda.so.1", os.RTLD_NOW | os.RTLD_GLOBAL)
-    except OSError:
-        return None
+    name = os.environ.get("COGKIT_LIBCUDA") or "libcuda.so.1"
+    if name not in _drivers:
+        try:
+            _drivers[name] = ctypes.CDLL(name, os.RTLD_NOW | os.RTLD_GLOBAL)
+        except OSError:
+            return None
+    return _drivers[name]
 
 
 def driver_version() -> int:
