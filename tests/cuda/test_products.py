@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cuda.plans import BATCH, LIBRARIES, STEPS, alike, commands, compare, explained, libraries_in_use, normal
 
+import cogkit as C
 from cogkit.engine.cuda import cublaslt, libraries, products
 from cogkit.engine.cuda.driver import B
 
@@ -115,3 +116,15 @@ def test_library_without_bias(use, monkeypatch):
     assert "sum_parts_f4" in explained(plan)[0]
     _, plan = compare(lambda x, y, z: node(x, y) + z, (a, STEPS), b, (c, STEPS), lengths=[3, 4])
     assert "sum_parts_f4" in explained(plan)[0]
+
+
+def test_rows_of_sequences_change():
+    """A minibatch of as many rows as the last one is taken over, others are not; results are right either way."""
+    x, w = C.sequence.input_variable(4), C.parameter((4, 3), init=np.arange(12, dtype=np.float32).reshape(4, 3))
+    rng = np.random.default_rng(6)
+    with C.device.use_engine("cuda"):
+        z = C.times(x, w)
+        for lengths in ([3, 2], [2, 3], [4], [3, 2], [1, 1, 1]):
+            sequences = [normal(rng, n, 4) for n in lengths]
+            for fact, given in zip(z.eval({x: sequences}), sequences, strict=True):
+                alike(fact, given @ w.value)
