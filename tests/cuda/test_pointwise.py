@@ -1,16 +1,21 @@
 """Fused pointwise programs on the CUDA engine: random programs, spaces and strides against NumPy, interpreted and compiled."""
 
 import os
+import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 
 from cogkit.engine import philox
+from cogkit.engine.cuda import images
 from cogkit.engine.cuda.device import device
-from cogkit.engine.cuda.driver import Commands
-from cogkit.engine.cuda.pointwise import made_of, opcodes, planned
+from cogkit.engine.cuda.driver import Commands, launched
+from cogkit.engine.cuda.pointwise import batches, made_of, opcodes, planned
 from cogkit.engine.geometry import strides_of
 from cogkit.engine.reference import POINTWISE
+from cogkit.errors import DeviceError
 
 TYPES = {"f4": np.float32, "f8": np.float64}
 MEANING = {
@@ -359,3 +364,101 @@ def test_random_numbers(shape, normal, dtype):
         else:
             wanted = (philox.stream_normal if normal else philox.stream_uniform)(2**40 + 9, 3, 11, count)
         np.testing.assert_allclose(got.ravel(), wanted.ravel(), rtol=1e-6 if normal else 0, atol=1e-7 if normal else 0)
+
+
+# compiled programs -----------------------------------------------------------------------------------------------------------------------------
+
+
+def texts(arguments, buffers):
+    """The texts of a drawn program."""
+    dtype, kinds, outputs, program, segments = arguments
+    p = planned(tuple(map(tuple, program)), tuple(kinds), tuple(outputs))
+    index = [strides_of(dims)[1:] for dims, _ in segments]
+    return [b.text() for b in batches(p, segments, index, [0] * len(segments), dtype)]
+
+
+VARIED = [*range(5), *range(100, 107)]
+
+
+@pytest.mark.parametrize("seed", VARIED)
+def test_compiled_programs_give_the_same_bits(seed, monkeypatch):
+    arguments, buffers, _ = drawn(seed, seed >= 100)
+    found = []
+    for form in ("interpreted", "generated"):
+        monkeypatch.setenv("COGKIT_CUDA_FUSED", form)
+        launched.clear()
+        found.append(run(*arguments, buffers))
+        assert ("fused" in launched) == (form == "generated" and bool(texts(arguments, buffers)))
+    for a, b in zip(*found, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", ["rand", "randn"])
+def test_compiled_programs_draw_the_same_numbers(name, dtype, monkeypatch):
+    program = [(name, 1, 11), ("const", 2, 0.5), ("gt", 3, 1, 2), ("mul", 4, 3, 0), (name, 5, 12), ("add", 6, 5, 4)]
+    x, y, total = np.linspace(1, 2, 60).astype(TYPES[dtype]), np.zeros(60, TYPES[dtype]), np.zeros(3, TYPES[dtype])
+    segment = ([3, 20], [[20, 1], [20, 1], [1, 0]])
+    found = []
+    for form in ("interpreted", "generated"):
+        monkeypatch.setenv("COGKIT_CUDA_FUSED", form)
+        found.append(run(dtype, ["in", "out", "sum"], [6, 6], program, [segment], [x, y, total], [[1]]))
+    assert found[0][1].tobytes() == found[1][1].tobytes() and found[0][2].tobytes() == found[1][2].tobytes()
+
+
+def test_equal_programs_share_a_text():
+    """Sizes, numbers and purposes are no part of a text; shapes of strides are."""
+    one = lambda rate, n, k: texts(  # noqa: E731
+        ("f4", ["in", "in", "out"], [4], [("const", 2, rate), ("mul", 3, 2, 1), ("add", 4, 0, 3)], [([n], [[1], [k], [1]])]), []
+    )
+    assert one(0.1, 1000, 1) == one(0.9, 64, 1) != one(0.1, 1000, 0)
+
+
+def test_what_does_not_compile_is_interpreted(monkeypatch, tmp_path):
+    monkeypatch.setenv("COGKIT_CUDA_FUSED", "generated")
+    monkeypatch.setenv("COGKIT_CACHE", str(tmp_path))
+    broken = lambda name, source, arch, *rest: (_ for _ in ()).throw(DeviceError("no compiler today"))  # noqa: E731
+    x, out = np.arange(9, dtype=np.float32), np.zeros(9, np.float32)
+    program = [("tanh", 1, 0), ("exp", 2, 1), ("neg", 3, 2), ("exp", 4, 3)]
+    with device().active():
+        images.module("pointwise")
+    monkeypatch.setattr(images, "compiled", broken)
+    with pytest.warns(RuntimeWarning, match="no compiler today; the program is interpreted"):
+        found = run("f4", ["in", "out"], [4], program, [([9], [[1], [1]])], [x, out])
+    np.testing.assert_allclose(found[1], np.exp(-np.exp(np.tanh(x))), rtol=1e-5)
+    run("f4", ["in", "out"], [4], program, [([9], [[1], [1]])], [x, out])  # no second warning
+
+
+def test_a_wish_that_is_none(monkeypatch):
+    monkeypatch.setenv("COGKIT_CUDA_FUSED", "fast")
+    with pytest.raises(ValueError, match="expected 'generated' or 'interpreted', got 'fast'"):
+        run("f4", ["in", "out"], [0], [], [([9], [[1], [1]])], [np.zeros(9, np.float32), np.zeros(9, np.float32)])
+
+
+NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+
+
+@pytest.mark.skipif(NVCC is None, reason="needs nvcc")
+def test_texts_compile_for_a_gpu(tmp_path):
+    program = [("rand", 2, 7), ("const", 3, 0.25), ("gt", 4, 2, 3), ("mul", 5, 4, 0), ("pow", 6, 5, 1)]
+    random = ("f4", ["in", "in", "out", "sum"], [5, 6], program, [([8, 64], [[64, 1], [0, 1], [64, 1], [0, 0]])])
+    some = [text for seed in VARIED for text in texts(*drawn(seed, seed >= 100)[:2])]
+    for name, text in dict([*some, *texts(random, [])]).items():
+        source = tmp_path / f"{name}.cu"
+        source.write_text(text)
+        command = [
+            NVCC,
+            "-arch=sm_90",
+            "-cubin",
+            *images.FLAGS,
+            "-Xptxas",
+            "-v",
+            "-I",
+            str(images.FOLDER),
+            "-o",
+            str(tmp_path / "made"),
+            str(source),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert not re.search(r"[1-9]\d* bytes spill", done.stderr), done.stderr

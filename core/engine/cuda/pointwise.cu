@@ -17,7 +17,7 @@ enum Code {
  * is the operand of the segment and `b` whether it goes along the last dim. The first words of a program say of each reduction: kind,
  * operand. Slots 0 .. reductions - 1 gather. */
 template <class T, int VECTOR> struct Interpreter {
-    static constexpr int V = VECTOR, DIMS = -1, KEPT_DIMS = 0, MOST = MOST_DIMS;
+    static constexpr int V = VECTOR, DIMS = -1, KEPT_DIMS = 0, MOST = MOST_DIMS, FOLDS = -1;
     typedef T State;
     typedef double Partial;
     typedef Lanes<T, V> Group;

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from cogkit.engine.cuda import images
-from cogkit.engine.cuda.space import MOST_SHARED, THREADS, Space, plan, power_above
+from cogkit.engine.cuda import fused, images
+from cogkit.engine.cuda.driver import Launch
+from cogkit.engine.cuda.space import MOST_SHARED, THREADS, plan, power_above
 from cogkit.engine.cuda.table import CONTEXT, SCRATCH, B, Call, Table, fits, i64, kernel, launch
 from cogkit.engine.geometry import code, program_of, rows, segments_of
 from cogkit.engine.table import Made
@@ -20,6 +21,7 @@ __all__ = ["KINDS", "Program", "planned"]
 
 KINDS = {"sum": 0, "prod": 1, "max": 2, "min": 3}
 _ROOM = 496  # 64-bit words of a launch's largest parameter
+_ROOMS = (16, 32, 48, 64, 128, 256, _ROOM)  # of compiled programs' ones
 _SLOTS = 1 << 14
 VECTOR = {"f4": 4, "f8": 2}
 
@@ -51,6 +53,12 @@ class Program:
         self.stores = [i for i, k in enumerate(self.kinds) if k == "out"]
         self.random = any(op[0] in ("rand", "randn") for op in program)
         self.ops = joined(program, set(outputs))
+        # numbers of a compiled program, by which its text does not differ: bits of constants, purposes of random numbers
+        self.numbers = [
+            int(np.float64(op[2]).view(np.uint64)) if op[0] == "const" else int(op[2]) & 0xFFFFFFFF
+            for op in self.ops
+            if op[0] in ("const", "rand", "randn")
+        ]
         self._code()
 
     def _code(self) -> None:
@@ -197,56 +205,72 @@ class Segment:
         self.space = plan(dims, strides, p.stores, p.reductions, vector, flow, 2 if p.random else 0, threads)
 
 
-def interpreted(p: Program, space: Space, dtype: str, form: str, room: int) -> tuple[str, str, list[Any], int]:
-    """(family, kernel, arguments that say what it does, bytes of shared memory) of the interpreter."""
-    name = f"{form}_{dtype}_{space.vector}" + (f"_{room}" if form == "each" else "")
-    words = np.array(p.code, np.uint64)
-    for at, operand in p.loads:
-        if space.vector == 1 or space.lanes[operand]:
-            words[at] |= np.uint64(1 << 36)
-    shared = p.slots * space.vector * (4 if dtype == "f4" else 8) * space.threads
-    constants = np.array(p.constants or [0.0])
-    return "pointwise", name, [Table(words), Table(constants), i64(len(words)), i64(len(p.reductions))], shared
+class Batch:
+    """Segments of one shape that run in one launch."""
 
+    def __init__(self, p: Program, segments: Sequence[Segment], dtype: str):
+        self.p, self.segments, self.dtype = p, segments, dtype
+        self.space = segments[0].space
+        self.operands = len(p.kinds)
+        self.words = np.concatenate([x.space.words for x in segments])
 
-def launches(p: Program, segments: Sequence[Segment], dtype: str) -> list[Any]:
-    """Launches of segments of one shape, as many of them together as a launch has room for; those with reductions one by one."""
-    out: list[Any] = []
-    operands = len(p.kinds)
-    most = 1 if p.reductions else _ROOM // operands
-    for at in range(0, len(segments), most):
-        out += _launches(p, segments[at : at + most], dtype)
-    return out
+    def room(self, numbers: int, rooms: Sequence[int]) -> tuple[bool, int]:
+        """(whether the words of the segments are part of the parameter, 64-bit words of the parameter), of those that there are."""
+        fixed = self.operands * len(self.segments) + numbers
+        inside = len(self.segments) == 1 and fixed + len(self.words) <= _ROOM
+        need = fixed + (len(self.words) if inside else 0)
+        return inside, next(r for r in rooms if r >= need)
 
+    def text(self) -> fused.Text:
+        """The text that runs it."""
+        return fused.text_of(self.p, self.space.shape, self.dtype, self.room(len(self.p.numbers), _ROOMS)[1])
 
-def _launches(p: Program, some: Sequence[Segment], dtype: str) -> list[Any]:
-    space, operands = some[0].space, len(p.kinds)
-    n = operands * len(some)
-    words = np.concatenate([x.space.words for x in some])
-    inline = len(some) == 1 and n + len(words) <= _ROOM
-    room = 64 if n + (len(words) if inline else 0) <= 64 and not p.reductions else _ROOM
-    which: Any = i64(0)
-    if len(some) > 1:
-        which = Table(np.concatenate([np.arange(x.space.blocks, dtype=np.int64) | i << 32 for i, x in enumerate(some)]))
-    whole = [i64(0) if inline else Table(words), which, CONTEXT, i64(operands), i64(n)]
-    rest = words.tobytes() if inline else b""
-    parameters = [B(x.first + o) for x in some for o in range(operands)]
-    parameters.append(rest + bytes(8 * (room - n) - len(rest)))
-    length = i64(len(space.words))
+    def launches(self) -> list[Any]:
+        """The launch, and one that joins what its blocks have where they share results."""
+        p, space = self.p, self.space
+        blocks = sum(x.space.blocks for x in self.segments)
+        function = fused.function_of(self.text()) if fused.generates() else None
+        more = [SCRATCH] if p.reductions else []
+        if function is not None:
+            whole, parameters, _ = self.arguments(p.numbers, _ROOMS)
+            out: list[Any] = [
+                Launch("fused", function, (blocks,), (space.threads,), [*whole, i64(len(space.words)), *more, *parameters])
+            ]
+        else:
+            shared = p.slots * space.vector * (4 if self.dtype == "f4" else 8) * space.threads
+            out = [self.interpreted("reduce" if p.reductions else "each", blocks, shared, *more)]
+        if space.parts > 1:
+            results = min(32, power_above(space.elements))
+            out.append(self.interpreted("combine", -(-space.elements // results) * len(p.reductions), 0, SCRATCH, i64(results)))
+        return out
 
-    def run(form: str, blocks: int, *more: Any) -> Any:
-        family, name, what, shared = interpreted(p, space, dtype, form, room)
-        return launch(
-            family, name, blocks, space.threads, [*whole, *what, length, *more, *parameters], 0 if form == "combine" else shared
-        )
+    def arguments(self, numbers: Sequence[int], rooms: Sequence[int]) -> tuple[list[Any], list[Any], int]:
+        """(the `Whole` of pointwise.cuh, the parameter: addresses, numbers, words; its size in words)."""
+        n = self.operands * len(self.segments)
+        inside, room = self.room(len(numbers), rooms)
+        which: Any = i64(0)
+        if len(self.segments) > 1:
+            which = Table(
+                np.concatenate([np.arange(x.space.blocks, dtype=np.int64) | i << 32 for i, x in enumerate(self.segments)])
+            )
+        whole = [i64(0) if inside else Table(self.words), which, CONTEXT, i64(self.operands), i64(n + len(numbers))]
+        rest = np.zeros(room - n, np.uint64)
+        rest[: len(numbers)] = numbers
+        if inside:
+            rest[len(numbers) :][: len(self.words)] = self.words.view(np.uint64)
+        return whole, [*(B(x.first + o) for x in self.segments for o in range(self.operands)), rest.tobytes()], room
 
-    if not p.reductions:
-        return [run("each", sum(x.space.blocks for x in some))]
-    out = [run("reduce", space.blocks, SCRATCH)]
-    if space.parts > 1:
-        results = min(32, power_above(space.elements))
-        out.append(run("combine", -(-space.elements // results) * len(p.reductions), SCRATCH, i64(results)))
-    return out
+    def interpreted(self, form: str, blocks: int, shared: int, *more: Any) -> Any:
+        """A launch of the interpreter."""
+        p, space = self.p, self.space
+        whole, parameters, room = self.arguments((), (64, _ROOM) if form == "each" else (_ROOM,))
+        name = f"{form}_{self.dtype}_{space.vector}" + (f"_{room}" if form == "each" else "")
+        code = np.array(p.code, np.uint64)
+        for at, operand in p.loads:
+            if space.vector == 1 or space.lanes[operand]:
+                code[at] |= np.uint64(1 << 36)
+        what = [Table(code), Table(np.array(p.constants or [0.0])), i64(len(code)), i64(len(p.reductions)), i64(len(space.words))]
+        return launch("pointwise", name, blocks, space.threads, [*whole, *what, *more, *parameters], shared)
 
 
 @kernel("pointwise")
@@ -268,19 +292,26 @@ class PointwiseCall(Call):
     rows: tuple[int, ...] = ()
 
 
+def batches(p: Program, spaces: Sequence[tuple], index: Sequence[Sequence[int]], flow: Sequence[int], dtype: str) -> list[Batch]:
+    """What is to run of a program over segments: those of one shape together, as far as a launch has room; with reductions one by one."""
+    groups: dict[tuple, list[Segment]] = {}
+    for i, (dims, strides) in enumerate(spaces):
+        x = Segment(p, i, dims, strides, index[i], flow[i], 4 if dtype == "f4" else 8)
+        if x.space.elements and (p.reductions or 0 not in dims):
+            groups.setdefault(x.space.shape, []).append(x)
+    most = 1 if p.reductions else (_ROOM - len(p.numbers)) // len(p.kinds)
+    return [Batch(p, some[at : at + most], dtype) for some in groups.values() for at in range(0, len(some), most)]
+
+
 def made_of(
     p: Program, spaces: Sequence[tuple], index: Sequence[Sequence[int]], flow: Sequence[int], dtype: str, nbuf: int
 ) -> PointwiseCall | None:
     """The call of a program over segments; None where nothing is to do."""
-    groups: dict[tuple, list[Segment]] = {}
-    size = 4 if dtype == "f4" else 8
-    for i, (dims, strides) in enumerate(spaces):
-        x = Segment(p, i, dims, strides, index[i], flow[i], size)
-        if x.space.elements and (p.reductions or 0 not in dims):
-            groups.setdefault(x.space.shape, []).append(x)
-    found = [i for some in groups.values() for i in launches(p, some, dtype)]
-    partials = max((x.space.parts * x.space.elements for some in groups.values() for x in some if x.space.parts > 1), default=0)
-    return PointwiseCall(nbuf, found, 8 * partials * len(p.reductions)) if found else None
+    found = batches(p, spaces, index, flow, dtype)
+    if not found:
+        return None
+    partials = max(b.space.parts * b.space.elements if b.space.parts > 1 else 0 for b in found)
+    return PointwiseCall(nbuf, [x for b in found for x in b.launches()], 8 * partials * len(p.reductions))
 
 
 def rows_of(s: Step, sizes: dict) -> tuple[int, ...]:

@@ -4,10 +4,9 @@
 
 /* What they share: one operand that is read, then those that are written. */
 template <class T, int VECTOR> struct Reader {
-    static constexpr int V = VECTOR, DIMS = -1, KEPT_DIMS = 0, MOST = MOST_DIMS;
+    static constexpr int V = VECTOR, DIMS = -1, KEPT_DIMS = 0, MOST = MOST_DIMS, FOLDS = 1;
     Frame f;
 
-    __device__ int folds() const { return 1; }
     __device__ int64_t place(int operand, const uint32_t *c, int dims) const {
         const int all = (int)f.g[W_DIMS];
         return offset<MOST>(f.g + W_FIRST + 2 * all + operand * all, dims, c);

@@ -156,10 +156,32 @@ template <class Body, class S> __device__ inline S folded(const Body &body, int 
     return v;
 }
 
-/* Results, or, where blocks share them, what each block has: partials[result of the body][part][element]. A body has `folds` results, each from
- * a State of a lane; `keep` puts a result where it goes. */
-template <class Body> __device__ void reduced(Body &body, const Frame &f, typename Body::Partial *partials) {
+/* Result `i` of a block: joined, and kept or handed on. A thread whose groups of results and of reduced ones are k and r0. */
+template <class Body>
+__device__ inline void settled(Body &body, const Frame &f, typename Body::Partial *partials, int i, const uint32_t *c, int64_t k, int r0, int64_t part) {
     typedef typename Body::State State;
+    constexpr int V = Body::V;
+    const int64_t *g = f.g;
+    const bool across = g[W_ACROSS] != 0;
+    const int lanes = across ? 1 : V;
+    CG_LANES { /* unrolled, so that what a body gathers stays in registers */
+        if (e >= lanes) continue;
+        State v = body.state(i, e);
+        if (across) {
+            CG_UNROLL for (int o = 1; o < V; o++) v = body.join(i, v, body.state(i, o));
+        }
+        v = folded(body, i, v, (int)g[W_THREADS], across ? 1 : (int)g[W_RESULTS]);
+        if (r0 != 0 || k >= g[W_KEPT]) continue;
+        if (g[W_PARTS] == 1)
+            body.keep(i, c, e, v);
+        else
+            partials[(i * g[W_PARTS] + part) * g[W_KEPT] * lanes + k * lanes + e] = v;
+    }
+}
+
+/* Results, or, where blocks share them, what each block has: partials[result of the body][part][element]. A body has FOLDS results (-1: folds()),
+ * each from a State of a lane; `keep` puts a result where it goes. */
+template <class Body> __device__ void reduced(Body &body, const Frame &f, typename Body::Partial *partials) {
     constexpr int V = Body::V, MOST = Body::MOST;
     const int64_t *g = f.g;
     const int kept_dims = Body::DIMS < 0 ? (int)g[W_KEPT_DIMS] : Body::KEPT_DIMS, dims = Body::DIMS < 0 ? (int)g[W_DIMS] : Body::DIMS;
@@ -168,10 +190,9 @@ template <class Body> __device__ void reduced(Body &body, const Frame &f, typena
     const int r0 = across ? t % threads : t / results, k0 = across ? t / threads : t % results;
     const int64_t part = blockIdx.x / g[W_BLOCKS], k = blockIdx.x % g[W_BLOCKS] * results + k0;
     const int64_t first = part * g[W_PART], end = first + g[W_PART] < g[W_REDUCED] ? first + g[W_PART] : g[W_REDUCED];
-    const bool mine = k < g[W_KEPT];
     uint32_t c[MOST];
     body.begin();
-    if (mine) {
+    if (k < g[W_KEPT]) {
         coordinates<MOST>(g, 0, kept_dims, (uint32_t)k, c);
         for (int64_t r = first + r0; r < end; r += threads) {
             coordinates<MOST>(g, kept_dims, dims, (uint32_t)r, c);
@@ -179,22 +200,10 @@ template <class Body> __device__ void reduced(Body &body, const Frame &f, typena
             body.run(c, left < V ? (int)left : V);
         }
     }
-    const int64_t elements = across ? g[W_KEPT] : g[W_KEPT] * V;
-    for (int i = 0; i < body.folds(); i++) {
-        const int lanes = across ? 1 : V;
-        CG_LANES { /* unrolled, so that what a body gathers stays in registers */
-            if (e >= lanes) continue;
-            State v = body.state(i, e);
-            if (across) {
-                CG_UNROLL for (int o = 1; o < V; o++) v = body.join(i, v, body.state(i, o));
-            }
-            v = folded(body, i, v, threads, across ? 1 : results);
-            if (r0 != 0 || !mine) continue;
-            if (g[W_PARTS] == 1)
-                body.keep(i, c, e, v);
-            else
-                partials[(i * g[W_PARTS] + part) * elements + k * lanes + e] = v;
-        }
+    if constexpr (Body::FOLDS >= 0) {
+        CG_UNROLL for (int i = 0; i < Body::FOLDS; i++) settled(body, f, partials, i, c, k, r0, part);
+    } else {
+        for (int i = 0; i < body.folds(); i++) settled(body, f, partials, i, c, k, r0, part);
     }
 }
 
