@@ -552,6 +552,64 @@ def test_calls_while_training():
     assert [name for name, _ in op.calls] == ["forward", "backward"] * 3
 
 
+@pytest.mark.parametrize("kind", ["batch", "sequence"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_backward_calls_no_forward_again(engine, kind):
+    """As in CNTK; a state serves several backward calls, and what the user's own code evaluates is no part of the run."""
+
+    class Counting(Sigmoid):
+        def forward(self, argument, device=None, outputs_to_retain=None):
+            inner.eval({v: np.ones((1, 3), np.float32)})
+            state, y = super().forward(argument, device, outputs_to_retain)
+            self.given.append(len(outputs_to_retain))
+            return state, y
+
+    v = C.input_variable(3)
+    inner = C.user_function(Sigmoid(v))
+    x = INPUTS[kind](F4)
+    with C.device.use_engine(engine):
+        op = Counting(x)
+        op.given = []
+        y = C.user_function(op) * 2
+        built_in = C.sigmoid(x) * 2
+        for _ in range(2):
+            op.calls, op.given = [], []
+            state, values = y.forward({x: feeds(x)}, [y.output], {y.output})
+            roots = {
+                y.output: [np.ones_like(a) for a in values[y.output]] if kind == "sequence" else np.ones_like(values[y.output])
+            }
+            found = [y.backward(state, roots, {x})[x] for _ in range(2)]
+            assert [name for name, _ in op.calls] == ["forward", "backward", "backward"] and op.given == [1]
+            for dx in found:
+                close(dx, built_in.grad({x: feeds(x)}, [x]))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_backward_of_a_result_of_a_shape_that_a_run_says(engine):
+    class Longer(Unary):
+        def infer_outputs(self):
+            return [like(self.inputs[0], shape=(C.FreeDimension,))]
+
+        def forward(self, argument, device=None, outputs_to_retain=None):
+            self.calls.append("forward")
+            return argument.shape, np.concatenate([argument] * n, axis=1)
+
+        def backward(self, state, root_gradients):
+            return root_gradients.reshape(state[0], -1, state[1]).sum(axis=1)
+
+    x = C.input_variable(2, needs_gradient=True)
+    with C.device.use_engine(engine):
+        op = Longer(x)
+        y = C.user_function(op)
+        data = np.ones((3, 2), np.float32)
+        for n in (2, 2, 4):
+            state, values = y.forward({x: data}, [y.output], {y.output})
+            op.calls.clear()
+            found = y.backward(state, {y.output: np.ones_like(values[y.output])}, {x})
+            close(found[x], n * data)
+            assert not op.calls
+
+
 def test_it_learns_as_the_built_in_op_does():
     found = []
     for op in (lambda v: C.user_function(Sigmoid(v)), C.sigmoid):

@@ -14,6 +14,7 @@ from cogkit.engine.executable import Executable
 from cogkit.engine.feeds import bind_feeds
 from cogkit.engine.seeding import Run, random_state
 from cogkit.engine.sequence_plan import SequencePlan
+from cogkit.engine.user import Tape
 from cogkit.errors import sentence
 from cogkit.functions import Function
 from cogkit.nodes import Block
@@ -140,6 +141,7 @@ class _State(NamedTuple):
     feeds: dict
     step: int
     engine: str
+    tape: Tape
 
 
 class Runtime:
@@ -174,8 +176,12 @@ class Runtime:
                 _own(f, wanted), training=training, effects=not (training and _has(f, "assign")), lend=not as_numpy
             ),
         )
-        values = dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
-        return (_State(feeds, e.step, current_engine()) if training else None), values
+        if not training:
+            return None, dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
+        tape = Tape()
+        with tape.running():
+            values = dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
+        return _State(feeds, e.step, current_engine(), tape), values
 
     def backward(self, f: Function, state: _State, roots: Any, wrt: Any, as_numpy: bool = True) -> dict[Variable, Any]:
         """Gradients for given gradients of outputs."""
@@ -199,7 +205,8 @@ class Runtime:
         )
         feeds = dict(state.feeds)
         feeds.update(zip(fed, roots.values(), strict=True))
-        return dict(zip(wrt, e.run(self._used(e, feeds, f), step=state.step), strict=True))
+        with state.tape.running():
+            return dict(zip(wrt, e.run(self._used(e, feeds, f), step=state.step), strict=True))
 
     def grad(self, f: Function, at: Any, wrt: Any, outputs: Any, root: Any, as_numpy: bool = True) -> Any:
         """Gradient of the sum of one output."""

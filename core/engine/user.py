@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from cogkit.ops.native import NativeNode
 from cogkit.ops.rows import has_steps
 from cogkit.ops.user import UserCall, UserNode, failure
 
-__all__ = ["Resized", "Resizing", "calls_of", "native_arrays", "run_backward", "run_forward", "run_native"]
+__all__ = ["Resized", "Resizing", "Tape", "calls_of", "native_arrays", "run_backward", "run_forward", "run_native"]
 
 TRIES = 8  # other shapes that one function may give in a row
 PLANS = 32  # plans of a graph that are kept, one for each shape that its user functions gave
@@ -77,6 +79,51 @@ class Resizing:
 def written_by(graph: Graph) -> list[Any]:
     """The parameters and constants that a graph writes."""
     return [n.inputs[0].producer.leaf for n in graph.effects if n.name == "assign"]
+
+
+class Tape:
+    """What the forward calls of a run gave, so that `backward`, which computes anew what it needs, calls no user function again."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[UserNode, int], tuple[Any, list[np.ndarray]]] = {}  # by node and number of the call in its run
+        self.owners: dict[
+            UserNode, UserCall | None
+        ] = {}  # None: the node stands in its graph more than once, in no certain order
+        self.full = False
+
+    def clear(self) -> None:
+        """For a run that begins anew."""
+        self.kept, self.owners = {}, {}
+
+    def put(self, call: UserCall, state: Any, results: list[np.ndarray]) -> None:
+        """Keeps what a call gave, copied: a function may give the same memory at each call."""
+        if self.owners.setdefault(call.node, call) is not call:
+            self.owners[call.node] = None
+        self.kept[call.node, call.count] = state, [a.copy() for a in results]
+
+    def take(self, call: UserCall) -> tuple[Any, list[np.ndarray]] | None:
+        """What it gave then, or None where it has to be asked."""
+        return self.kept.get((call.node, call.count)) if self.owners.get(call.node) is not None else None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """A run that fills it; one that takes from it once it is full."""
+        with _turning(self):
+            yield
+        self.full = True
+
+
+_tape: ContextVar[Tape | None] = ContextVar("tape", default=None)
+
+
+@contextmanager
+def _turning(tape: Tape | None) -> Iterator[None]:
+    """The tape of what runs inside; None for the user's own code, whose evaluations are no part of the run."""
+    token = _tape.set(tape)
+    try:
+        yield
+    finally:
+        _tape.reset(token)
 
 
 def calls_of(graph: Graph) -> list[UserCall]:
@@ -147,36 +194,54 @@ def fitting(rows: np.ndarray, t: Type, wish: str, node: UserNode) -> np.ndarray:
 def run_forward(n: Node, sizes: dict, *x: np.ndarray) -> list[np.ndarray]:
     """The outputs and the token. Raises `UserFunctionError` where the user's code does, `Resized` for a result of another shape."""
     call: UserCall = n.attrs["call"]
-    node, f = call.node, call.node.function
-    arguments = tuple(given(a, v.type, sizes, f.as_numpy) for a, v in zip(x, n.inputs, strict=True))
-    first = arguments if len(arguments) > 1 else arguments[0]
-    retained = list(node.outputs) if call.keep else []
-    try:
-        if len(node.outputs) == 1:
-            made = f.forward(first, use_default_device(), retained)
-            if not isinstance(made, tuple) or len(made) != 2:
-                raise TypeError(f"a pair (state, result) is wanted, not {type(made).__name__}")
-            state, results = made[0], [made[1]]
-        else:
-            outputs: dict[Any, Any] = dict.fromkeys(node.outputs)
-            state = f.forward(first, outputs, use_default_device(), retained)
-            results = [outputs[v] for v in node.outputs]
-    except Exception as e:
-        raise failure(node, "forward", e) from e
-    found, types = [], [v.type for v in n.outputs[:-1]]
-    for i, (result, t) in enumerate(zip(results, types, strict=True)):
-        if result is None:
-            raise node.misfit("forward to give all outputs", f"None for output {i}")
-        found.append(taken(result, t, sizes, f"output {i}", node))
+    node, tape = call.node, _tape.get()
+    kept = tape.take(call) if tape is not None and tape.full else None
+    if kept is None:
+        state, found = _called(n, sizes, x, tape is not None and not tape.full)
+        if tape is not None and not tape.full:
+            tape.put(call, state, found)
+    else:
+        state, found = kept
+    types = [v.type for v in n.outputs[:-1]]
     shapes = [a.shape[a.ndim - len(t.shape or ()) :] for a, t in zip(found, types, strict=True)]
     if any(call.free) and any(s != t.shape for s, t in zip(shapes, types, strict=True)):
         declared = [t.shape or () for t in node.types]
         if all(all(d in (m, FREE) or d < 0 for m, d in zip(s, w, strict=True)) for s, w in zip(shapes, declared, strict=True)):
+            if tape is not None and not tape.full:
+                tape.clear()
             raise Resized(node, shapes)
     for i, (a, t) in enumerate(zip(found, types, strict=True)):
         fitting(a, t, f"output {i}", node)
     t = n.outputs[-1].type
     return [*found, np.full((*(() if not t.axes else (int(sizes[t.axes]),)), 1), call.put(state), np.float32)]
+
+
+def _called(n: Node, sizes: dict, x: Sequence[np.ndarray], keep: bool) -> tuple[Any, list[np.ndarray]]:
+    """The state and the rows of the outputs, from the user's code. keep: a backward call may come, though not in this run."""
+    call: UserCall = n.attrs["call"]
+    node, f = call.node, call.node.function
+    arguments = tuple(given(a, v.type, sizes, f.as_numpy) for a, v in zip(x, n.inputs, strict=True))
+    first = arguments if len(arguments) > 1 else arguments[0]
+    retained = list(node.outputs) if call.keep or keep else []
+    try:
+        with _turning(None):
+            if len(node.outputs) == 1:
+                made = f.forward(first, use_default_device(), retained)
+                if not isinstance(made, tuple) or len(made) != 2:
+                    raise TypeError(f"a pair (state, result) is wanted, not {type(made).__name__}")
+                state, results = made[0], [made[1]]
+            else:
+                outputs: dict[Any, Any] = dict.fromkeys(node.outputs)
+                state = f.forward(first, outputs, use_default_device(), retained)
+                results = [outputs[v] for v in node.outputs]
+    except Exception as e:
+        raise failure(node, "forward", e) from e
+    found = []
+    for i, (result, v) in enumerate(zip(results, n.outputs[:-1], strict=True)):
+        if result is None:
+            raise node.misfit("forward to give all outputs", f"None for output {i}")
+        found.append(taken(result, v.type, sizes, f"output {i}", node))
+    return state, found
 
 
 def run_backward(n: Node, sizes: dict, token: np.ndarray, *dy: np.ndarray) -> list[np.ndarray]:
@@ -190,12 +255,13 @@ def run_backward(n: Node, sizes: dict, token: np.ndarray, *dy: np.ndarray) -> li
             roots[node.outputs[i]] = given(a, v.type, sizes, f.as_numpy)
         root = next(iter(roots.values())) if len(roots) == 1 else roots
         wanted = [v for v, need in zip(node.operands, call.needs, strict=True) if need]
-        if len(node.operands) > 1:
-            variables: dict[Any, Any] = dict.fromkeys(wanted)
-            f.backward(state, root, variables)
-            results = [variables.get(v) for v in wanted]
-        else:
-            results = [f.backward(state, root)]
+        with _turning(None):
+            if len(node.operands) > 1:
+                variables: dict[Any, Any] = dict.fromkeys(wanted)
+                f.backward(state, root, variables)
+                results = [variables.get(v) for v in wanted]
+            else:
+                results = [f.backward(state, root)]
     except Exception as e:
         raise failure(node, "backward", e) from e
     found = []
