@@ -267,9 +267,11 @@ def test_memory_from_another_life(gpu, fake):
     x, y = gpu.alloc(40), gpu.alloc(40)
     graph = driver.Graph(driver.Commands([kernel.launch((1,), (32,), (x, y, np.float32(1), np.int64(10)))]), gpu.stream_handle)
     graph.run(gpu.stream_handle)
+    gpu.finish()
     y._held.free()
     with pytest.raises(DeviceError):
         graph.run(gpu.stream_handle)
+        gpu.finish()
     assert "parameter 1" in fake.last_error()
 
 
@@ -297,6 +299,7 @@ with gpu.active():
     launch = driver.Launch("beyond", function, (1,), (32,), [driver.B(0)])
     launch.set_buffers([y.address])
     driver.Commands([launch]).run(gpu.stream_handle)
+    gpu.finish()
 """
     environ = {**os.environ, **cuda_environment, "LD_PRELOAD": found, "CUDACPU_SANITIZE": "1", "COGKIT_CACHE": str(tmp_path)}
     environ |= {"ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
@@ -340,6 +343,7 @@ def test_copies_outside_of_a_block(gpu, fake):
     ):
         with pytest.raises(cuda.LogicError, match="illegal memory access"):
             copy()
+            cuda.Context.synchronize()
         fake.reset()
 
 
