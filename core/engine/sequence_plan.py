@@ -13,6 +13,7 @@ from cogkit.engine.values import Value
 from cogkit.lowering.ir import Graph
 from cogkit.op import row_space
 from cogkit.ops.rows import has_steps
+from cogkit.residence import bring
 from cogkit.variables import Variable
 
 __all__ = ["PLANS", "SequencePlan"]
@@ -116,7 +117,7 @@ class Carried:
         """Keeps the last steps for the next minibatch; where a sequence was shorter, those that it had gone on from too."""
         for i, (c, tail) in enumerate(zip(self.carries, tails, strict=True)):
             last, valid = self.kept[i]
-            slots = sizes["slots", c.moved.type.axes]
+            slots, tail = sizes["slots", c.moved.type.axes], bring(tail)
             at = np.arange(c.steps) + sizes[c.moved.type.axes].lengths[:, None]  # of the steps before and the new ones together
             old, rows, source = at < c.steps, slots[:, None], np.minimum(at, c.steps - 1)
             mask = old.reshape(old.shape + (1,) * (tail.ndim - 2))

@@ -1,8 +1,12 @@
-"""Rows of sequences on the CUDA engine: moved, summed, numbered, folded, against the reference."""
+"""Rows of sequences on the CUDA engine: moved, summed, numbered, folded; the ops and trainings over sequences, against the reference."""
 
 import numpy as np
 import pytest
 from cases.lowered import BATCH, OTHER, STEPS, agree, spaces
+from cases.sequence_training import STORIES
+from cases.sequences import CASES, record
+
+import cogkit as C
 
 F2, F4, F8 = np.float16, np.float32, np.float64
 LENGTHS = {"mixed": [3, 1, 5, 2], "equal": [4, 4], "alone": [6], "empty": [2, 0, 3, 0], "none": [0, 0]}
@@ -84,3 +88,32 @@ def test_folds_and_numbers_of_rows(lengths, shape, dtype):
         return [g.node("row_info", [], what=what, type=x.type) for what in (("step",), ("length",), ("below", 2), ("last", 1))]
 
     agree(numbers, [(x, STEPS)], sizes)
+
+
+def close(got, want, tight, what):
+    assert got.keys() == want.keys()
+    for key, w in want.items():
+        scale = max(1.0, float(np.max(np.abs(w), initial=0, where=np.isfinite(w))))
+        np.testing.assert_allclose(got[key], w, rtol=tight, atol=tight * scale, err_msg=f"{what} {key}")
+
+
+SOME = [pytest.param(c, id=c.name, marks=() if i % 8 == 0 else pytest.mark.heavy) for i, c in enumerate(CASES)]
+
+
+@pytest.mark.parametrize("case", SOME)
+def test_sequence_cases(case):
+    """The cases that are held to CNTK's values: values and gradients."""
+    found = []
+    for engine in ("cuda", "reference"):
+        with C.device.use_engine(engine):
+            found.append(record(C, case, F4))
+    close(*found, max(case.rtol, 2e-5), case.name)
+
+
+@pytest.mark.parametrize("name", sorted(STORIES))
+def test_trainings_over_sequences(name):
+    found = []
+    for engine in ("cuda", "reference"):
+        with C.device.use_engine(engine):
+            found.append({k: np.asarray(v) for k, v in STORIES[name](C, "f4").items()})
+    close(*found, 2e-4, name)
