@@ -22,7 +22,7 @@ from cogkit.ops.native import kernel_in
 
 __all__: list[str] = []
 
-ARRAYS, RANK, SETTINGS = 8, 8, 16  # of cogkit_user.cuh
+_ARRAYS, _RANK, _SETTINGS = 8, 8, 16  # of cogkit_user.cuh
 
 
 def _array(v: Value, sizes: dict) -> tuple[tuple[int, ...], Any]:
@@ -62,20 +62,23 @@ def _native(s: Step, sizes: dict) -> Made:
     p, q = len(node.operands), len(node.outputs)
     groups = [arrays[:p], arrays[p : p + q], arrays[p + q : p + 2 * q], arrays[p + 2 * q :]]
     settings = node.settings
-    checked = [*((len(g), ARRAYS, "arrays of a kind") for g in groups), (len(settings), SETTINGS, "numbers among its attributes")]
-    checked += [(len(v.type.shape), RANK, "axes") for v in present]
+    checked = [
+        *((len(g), _ARRAYS, "arrays of a kind") for g in groups),
+        (len(settings), _SETTINGS, "numbers among its attributes"),
+    ]
+    checked += [(len(v.type.shape), _RANK, "axes") for v in present]
     for have, most, what in checked:
         if have > most:
             raise node.misfit(f"at most {most} {what} for a CUDA kernel", str(have))
     slot = {v: i for i, v in enumerate(present)}
     args: list[Any] = []
     for group in groups:  # 64-bit words that lie as those of a cogkit_call do
-        for v in [*group, *[None] * (ARRAYS - len(group))]:
+        for v in [*group, *[None] * (_ARRAYS - len(group))]:
             dims = () if v is None else v.type.shape
             words = [0, 0, 0, 0] if v is None else [rows(v.type, sizes), math.prod(dims), len(dims), v.type.dtype.itemsize]
             data = NULL if v is None else B(slot[v])
-            args += [data, *map(i64, words), *map(i64, dims), *[i64(0)] * (RANK - len(dims))]
-    args += [f64(x) for x in [*settings, *[0.0] * (SETTINGS - len(settings))]]
+            args += [data, *map(i64, words), *map(i64, dims), *[i64(0)] * (_RANK - len(dims))]
+    args += [f64(x) for x in [*settings, *[0.0] * (_SETTINGS - len(settings))]]
     most = max((math.prod(shape(v, sizes)) for v in n.outputs), default=0)
     if most == 0:
         return None
