@@ -112,6 +112,8 @@ class _Fuser:
         for n in self.graph.nodes:
             if n.name not in ("conv", "matmul") or n.outputs[0].type.dtype.name != "float32" or n.attrs.get("sum_rows"):
                 continue
+            if any(0 in v.type.shape for v in n.inputs):  # a sum of nothing is filled in, by no product
+                continue
             v, chain = n.outputs[0], []
             while v not in self.wanted and len(self.readers.get(v, ())) == 1 and self.readers[v][0].name == "reshape":
                 chain.append(self.readers[v][0])

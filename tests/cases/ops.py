@@ -184,6 +184,7 @@ row("times/inferred_keep_first", lambda C, x: C.times(x, C.parameter((C.Inferred
 row("times/operator", lambda C, x, w: x @ w, X(2, 3), W(3, 4))
 row("times/shared", lambda C, x, w: C.times(C.times(x, w), w), X(3), W(3, 3))
 row("times/larger", T, X(33), W(33, 17), rows=5, rtol=2e-5, atol=1e-5)
+row("times/of_nothing", lambda C, x, w, b: C.times(x, w) + b, X(0), W(0, 3), W(3), golden=False)
 row("times_transpose", named("times_transpose"), X(3), W(4, 3))
 row("times_transpose/matrix", named("times_transpose"), X(2, 3), W(4, 3))
 row("times_transpose/batch", named("times_transpose"), X(2, 3), X(4, 3))

@@ -49,12 +49,12 @@ def test_all_forms(sizes, ta, tb):
 
 @pytest.mark.parametrize("use", LIBRARIES, indirect=True)
 @pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("m, n, k", [(1, 7, 5), (2, 7, 20), (1, 40, 12), (1, 3, 0)])
+@pytest.mark.parametrize("m, n, k", [(1, 7, 5), (2, 7, 20), (1, 40, 12)])
 def test_bias_and_relu(m, n, k, relu, use):
     rng = np.random.default_rng(1)
     a, b, bias = normal(rng, 9, m, k), normal(rng, k, n), normal(rng, n)
     (found,), plan = compare(lambda x, y, z: (lambda v: v.relu() if relu else v)(node(x, y) + z), (a, BATCH), b, bias)
-    assert len(explained(plan)) == 1 and explained(plan)[0].startswith("cublaslt_f4") == (use and k > 0)
+    assert len(explained(plan)) == 1 and explained(plan)[0].startswith("cublaslt_f4") == use
     assert (found >= 0).all() or not relu
 
 
