@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -64,23 +64,26 @@ def compile_all(texts: Iterable[Text]) -> None:
 
 
 @lru_cache(maxsize=4096)
-def text_of(p: Program, shape: tuple, dtype: str, room: int) -> Text:
-    """The text of a program for spaces of a shape (`Space.shape`); room: 64-bit words of the kernel's parameter."""
-    vector, kept, across, lanes, strides = shape
-    source = _Writer(p, vector, kept, lanes, strides, dtype, room).text()
+def text_of(p: Program, shape: tuple, dtype: str, inside: bool, room: int) -> Text:
+    """The text of a program for spaces of a shape (`Space.shape`).
+
+    inside: one segment, whose words are in the parameter; room: 64-bit words of the parameter.
+    """
+    vector, kept, _, lanes, strides = shape
+    source = _Writer(p, vector, kept, lanes, strides, dtype).text(inside, room)
     return "fused_" + hashlib.sha256(source.encode()).hexdigest()[:16], source
 
 
 class _Writer:
     """Writes one text. Values are v0, v1 ...: a number, or, where it is not the same all along a group, V of them."""
 
-    def __init__(self, p: Program, vector: int, kept: int, lanes: tuple[int, ...], strides: tuple, dtype: str, room: int):
-        self.p, self.vector, self.kept, self.lanes, self.strides, self.room = p, vector, kept, lanes, strides, room
+    def __init__(self, p: Program, vector: int, kept: int, lanes: tuple[int, ...], strides: tuple, dtype: str):
+        self.p, self.vector, self.kept, self.lanes, self.strides = p, vector, kept, lanes, strides
         self.number = "float" if dtype == "f4" else "double"
         self.wide: set[int] = set()  # values of V numbers
         self.lines: list[str] = []
         self.constants = 0
-        self.loaded: set[int] = set()
+        self.loaded: dict[int, None] = {}
 
     def at(self, value: int) -> str:
         """A number of a value, inside of a loop over lanes."""
@@ -108,13 +111,12 @@ class _Writer:
     def load(self, value: int) -> None:
         if value >= self.p.inputs or value in self.loaded:
             return
-        self.loaded.add(value)
-        place = f"(const T *)f.address[{value}] + {self.offset(value)}"
+        self.loaded[value] = None
         if self.lanes[value]:
             self.wide.add(value)
-            self.lines.append(f"const Lanes<T, V> v{value} = load<T, V>({place}, count);")
+            self.lines.append(f"const Lanes<T, V> v{value} = load<T, V, FAST>(p{value}, count);")
         else:
-            self.lines.append(f"const T v{value} = *({place});")
+            self.lines.append(f"const T v{value} = *p{value};")
 
     def instruction(self, op: tuple) -> None:
         word, result, *operands = op
@@ -136,7 +138,8 @@ class _Writer:
             wide = any(v in self.wide for v in operands)
             self.define(result, wide, f"op_{word}({', '.join(self.at(v) for v in operands)})")
 
-    def text(self) -> str:
+    def body(self) -> tuple[list[str], list[str], list[str]]:
+        """(definitions of pointers, of which those that go along a group, what is done with a group)."""
         p = self.p
         for op in p.ops:
             self.instruction(op)
@@ -144,40 +147,63 @@ class _Writer:
             self.load(v)
         result_of = dict(enumerate(p.results, p.inputs))
         for n, i in enumerate(p.reductions):
-            kind = p.kinds[i].upper()
+            value = self.at(result_of[i])
             self.lines.append(
-                f"CG_LANES if (e < count) gathered[{n}][e] = joined({kind}, gathered[{n}][e], {self.at(result_of[i])});"
+                f"CG_LANES if (FAST || e < count) gathered[{n}][e] = joined({p.kinds[i].upper()}, gathered[{n}][e], {value});"
             )
         for i in p.stores:
-            place, v = f"(T *)f.address[{i}] + {self.offset(i)}", result_of[i]
+            v = result_of[i]
             if self.vector == 1:
-                self.lines.append(f"*({place}) = {self.at(v) if v not in self.wide else f'v{v}.v[0]'};")
+                self.lines.append(f"*p{i} = v{v}{'.v[0]' if v in self.wide else ''};")
             elif v in self.wide:
-                self.lines.append(f"store<T, V>({place}, v{v}, count);")
+                self.lines.append(f"store<T, V, FAST>(p{i}, v{v}, count);")
             else:
-                self.lines.append(f"{{ Lanes<T, V> all; CG_LANES all.v[e] = v{v}; store<T, V>({place}, all, count); }}")
-        body = "\n        ".join(self.lines)
-        dims, folds = len(self.strides), len(p.reductions)
-        choose = lambda what: " : ".join(
-            [f"i == {n} ? {what(i)}" for n, i in enumerate(p.reductions)][:-1] + [what(p.reductions[-1])]
-        )  # noqa: E731
-        reductions = ""
-        if folds:
-            kind = choose(lambda i: p.kinds[i].upper())
-            operand = choose(str)
-            place = choose(lambda i: self.offset(i, self.kept))
-            reductions = f"""
+                self.lines.append(f"{{ Lanes<T, V> all; CG_LANES all.v[e] = v{v}; store<T, V, FAST>(p{i}, all, count); }}")
+        pointers = [f"const T *const p{i} = (const T *)f.address[{i}] + ({self.offset(i)});" for i in self.loaded]
+        pointers += [f"T *const p{i} = (T *)f.address[{i}] + ({self.offset(i)});" for i in p.stores]
+        return pointers, [f"p{i}" for i in (*self.loaded, *p.stores) if self.lanes[i]], self.lines
+
+    def reductions(self) -> str:
+        """What a body with reductions has besides."""
+        p, last = self.p, self.p.reductions[-1]
+
+        def choose(what: Callable[[int], str]) -> str:
+            return "".join(f"i == {n} ? {what(i)} : " for n, i in enumerate(p.reductions[:-1])) + what(last)
+
+        return f"""
     T gathered[FOLDS][V];
-    __device__ static int kind(int i) {{ return {kind}; }}
+    __device__ static int kind(int i) {{ return {choose(lambda i: p.kinds[i].upper())}; }}
     __device__ void begin() {{ CG_UNROLL for (int i = 0; i < FOLDS; i++) CG_LANES gathered[i][e] = neutral<T>(kind(i)); }}
     __device__ State state(int i, int e) const {{ return gathered[i][e]; }}
     template <class S> __device__ S join(int i, S x, S y) const {{ return joined(kind(i), x, y); }}
     __device__ void keep(int i, const uint32_t *c, int e, State v) const {{
         const int64_t *s = f.g + W_FIRST + 2 * DIMS;
-        ((T *)f.address[{operand}])[({place}) + e] = v;
+        ((T *)f.address[{choose(str)}])[({choose(lambda i: self.offset(i, self.kept))}) + e] = v;
     }}"""
-        run = "double *partials, " if folds else ""
-        call = "reduced(body, body.f, partials);" if folds else "each_group(body, body.f, block);"
+
+    def text(self, inside: bool, room: int) -> str:
+        """The whole text."""
+        p = self.p
+        pointers, along, lines = self.body()
+        dims, folds = len(self.strides), len(p.reductions)
+        indent = "\n        "
+        fast = "".join(f" && fits<T, V>({x})" for x in along)
+        run = (
+            "run<true>(c, count)" if self.vector == 1 else f"if (count == V{fast}) run<true>(c, count); else run<false>(c, count)"
+        )
+        end = "reduced(body, body.f, partials);" if folds else "each_group(body, body.f, block);"
+        more = "double *partials, " if folds else ""
+        if inside:  # where everything is in the parameter is known here
+            n = len(p.kinds)
+            head = f"const Context *context, {more}"
+            frame = f"""const int64_t block = blockIdx.x;
+    body.f = {{(const int64_t *)p.w + {n + self.constants}, p.w, context}};
+    body.constants = p.w + {n};"""
+        else:
+            head = f"Whole w, int64_t segment_words, {more}"
+            frame = f"""int64_t block;
+    body.f = frame(w, p, (int)segment_words, block);
+    body.constants = p.w + w.addresses - {self.constants};"""
         return f"""#include "pointwise.cuh"
 
 struct Body {{
@@ -186,18 +212,20 @@ struct Body {{
     typedef double Partial;
     static constexpr int V = {self.vector}, KEPT_DIMS = {self.kept}, DIMS = {dims}, MOST = {max(dims, 1)}, FOLDS = {folds};
     Frame f;
-    const uint64_t *constants;{reductions}
+    const uint64_t *constants;{self.reductions() if folds else ""}
+    template <bool FAST> __device__ void run(const uint32_t *c, int count) {{
+        const int64_t *s = f.g + W_FIRST + 2 * DIMS;
+        {indent.join((*pointers, *lines))}
+    }}
     __device__ void run(const uint32_t *c, int count) {{
         const int64_t *s = f.g + W_FIRST + 2 * DIMS;
-        {body}
+        {indent.join((*pointers, run))};
     }}
 }};
 
-CG_KERNEL(fused, Whole w, int64_t segment_words, {run}const __grid_constant__ Parameters<{self.room}> p) {{
+CG_KERNEL(fused, {head}const __grid_constant__ Parameters<{room}> p) {{
     Body body;
-    int64_t block;
-    body.f = frame(w, p, (int)segment_words, block);
-    body.constants = p.w + w.addresses - {self.constants};
-    {call}
+    {frame}
+    {end}
 }}
 """

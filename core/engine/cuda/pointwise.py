@@ -223,7 +223,7 @@ class Batch:
 
     def text(self) -> fused.Text:
         """The text that runs it."""
-        return fused.text_of(self.p, self.space.shape, self.dtype, self.room(len(self.p.numbers), _ROOMS)[1])
+        return fused.text_of(self.p, self.space.shape, self.dtype, *self.room(len(self.p.numbers), _ROOMS))
 
     def launches(self) -> list[Any]:
         """The launch, and one that joins what its blocks have where they share results."""
@@ -233,9 +233,9 @@ class Batch:
         more = [SCRATCH] if p.reductions else []
         if function is not None:
             whole, parameters, _ = self.arguments(p.numbers, _ROOMS)
-            out: list[Any] = [
-                Launch("fused", function, (blocks,), (space.threads,), [*whole, i64(len(space.words)), *more, *parameters])
-            ]
+            inside = self.room(len(p.numbers), _ROOMS)[0]
+            head = [CONTEXT] if inside else [*whole, i64(len(space.words))]
+            out: list[Any] = [Launch("fused", function, (blocks,), (space.threads,), [*head, *more, *parameters])]
         else:
             shared = p.slots * space.vector * (4 if self.dtype == "f4" else 8) * space.threads
             out = [self.interpreted("reduce" if p.reductions else "each", blocks, shared, *more)]

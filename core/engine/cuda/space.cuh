@@ -82,19 +82,28 @@ template <class T, int V> struct alignas(V * sizeof(T)) Lanes {
     T v[V];
 };
 
-/* V neighbours, of which `count` are there; one transaction where they lie so. */
-template <class T, int V> __device__ inline Lanes<T, V> load(const T *p, int count) {
-    Lanes<T, V> r;
-    if (V > 1 && count == V && (uintptr_t)p % (V * sizeof(T)) == 0) return *(const Lanes<T, V> *)p;
-    CG_LANES r.v[e] = e < count ? p[e] : T(0);
-    return r;
-}
-template <class T, int V> __device__ inline void store(T *p, const Lanes<T, V> &r, int count) {
-    if (V > 1 && count == V && (uintptr_t)p % (V * sizeof(T)) == 0) {
-        *(Lanes<T, V> *)p = r;
-        return;
+/* V neighbours, of which `count` are there; one transaction where they lie so. FAST: it is known that they do. */
+template <class T, int V> __device__ inline bool fits(const T *p) { return V == 1 || (uintptr_t)p % (V * sizeof(T)) == 0; }
+template <class T, int V, bool FAST = false> __device__ inline Lanes<T, V> load(const T *p, int count) {
+    if constexpr (FAST) {
+        return *(const Lanes<T, V> *)p;
+    } else {
+        if (V > 1 && count == V && fits<T, V>(p)) return *(const Lanes<T, V> *)p;
+        Lanes<T, V> r;
+        CG_LANES r.v[e] = e < count ? p[e] : T(0);
+        return r;
     }
-    CG_LANES if (e < count) p[e] = r.v[e];
+}
+template <class T, int V, bool FAST = false> __device__ inline void store(T *p, const Lanes<T, V> &r, int count) {
+    if constexpr (FAST) {
+        *(Lanes<T, V> *)p = r;
+    } else {
+        if (V > 1 && count == V && fits<T, V>(p)) {
+            *(Lanes<T, V> *)p = r;
+            return;
+        }
+        CG_LANES if (e < count) p[e] = r.v[e];
+    }
 }
 
 /* Random numbers of a group. index: number of its first element in its row, or, in a flow, in the step; steps: from one to the next. */
