@@ -54,108 +54,98 @@ inline float fold(float *s) {
     return s[0];
 }
 
-/* residual += values; the sum */
-template <int VB> CG_INLINE float add_up(int64_t n, const float *CG_RESTRICT x, float *CG_RESTRICT r) {
+/* What the first pass finds out about a column: of SIDES the values below 0 and the others, else one sum. */
+enum Pass { TOTAL, SIDES, SQUARES };
+struct Found {
+    float sum, above;
+    int64_t below;
+};
+
+/* residual += values; sums of them, of the two sides with the number below 0, or of squares, each rounded before it is added */
+template <int VB, Pass PASS> CG_INLINE Found add_up(int64_t n, const float *CG_RESTRICT x, float *CG_RESTRICT r) {
     typedef Vec<VB> V;
     constexpr int N = LANES / V::W;
-    typename V::F s[N] = {};
+    typename V::F s[N] = {}, t[N] = {};
+    typename V::I c[N] = {};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
 #pragma GCC unroll 8
         for (int k = 0; k < N; k++) {
             const auto v = V::load(x + i + k * V::W) + V::load(r + i + k * V::W);
             V::store(r + i + k * V::W, v);
-            s[k] += v;
+            if (PASS == TOTAL) {
+                s[k] += v;
+            } else if (PASS == SQUARES) {
+                s[k] += rounded(v * v);
+            } else {
+                const typename V::I mask = v < V::all(0);
+                s[k] += (typename V::F)((typename V::I)v & mask);
+                t[k] += (typename V::F)((typename V::I)v & ~mask);
+                c[k] -= mask;
+            }
         }
-    float lanes[LANES];
-    __builtin_memcpy(lanes, s, sizeof lanes);
+    float lower[LANES], upper[LANES];
+    int32_t counts[LANES];
+    __builtin_memcpy(lower, s, sizeof lower);
+    __builtin_memcpy(upper, t, sizeof upper);
+    __builtin_memcpy(counts, c, sizeof counts);
     for (int k = 0; i < n; i++, k++) {
-        r[i] += x[i];
-        lanes[k] += r[i];
+        const float v = r[i] += x[i];
+        if (PASS == SQUARES) {
+            lower[k] += rounded(v * v);
+        } else {
+            (PASS == TOTAL || v < 0 ? lower : upper)[k] += v;
+            counts[k] += v < 0;
+        }
     }
-    return fold(lanes);
-}
-
-/* The column that comes next is on its way to the cache while this one is looked at again. */
-CG_INLINE void fetch(const float *x, const float *v) {
-    __builtin_prefetch(x);
-    __builtin_prefetch(x + 16);
-    __builtin_prefetch(v, 1);
-    __builtin_prefetch(v + 16, 1);
+    Found found{fold(lower), 0, 0};
+    if (PASS == SIDES) {
+        found.above = fold(upper);
+        for (int k = 0; k < LANES; k++) found.below += counts[k];
+    }
+    return found;
 }
 
 /* sum |v - mean| */
-template <int VB> CG_INLINE float deviation(int64_t n, const float *x, const float *v, float mean) {
+template <int VB> CG_INLINE float deviation(int64_t n, const float *v, float mean) {
     typedef Vec<VB> V;
     constexpr int N = LANES / V::W;
     typename V::F s[N] = {};
     const auto m = V::all(mean);
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        fetch(x + n + i, v + n + i);
+    for (; i + LANES <= n; i += LANES)
 #pragma GCC unroll 8
         for (int k = 0; k < N; k++) {
             const auto d = V::load(v + i + k * V::W) - m;
             s[k] += (typename V::F)((typename V::I)d & 0x7fffffff);
         }
-    }
     float lanes[LANES];
     __builtin_memcpy(lanes, s, sizeof lanes);
     for (int k = 0; i < n; i++, k++) lanes[k] += std::fabs(v[i] - mean);
     return fold(lanes);
 }
 
-/* sums and number of the values below 0 and of the others */
-template <int VB> CG_INLINE void sides(int64_t n, const float *x, const float *v, float *below, float *above, int64_t *count) {
-    typedef Vec<VB> V;
-    constexpr int N = LANES / V::W;
-    typename V::F s[N] = {}, t[N] = {};
-    typename V::I c[N] = {};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        fetch(x + n + i, v + n + i);
-#pragma GCC unroll 8
-        for (int k = 0; k < N; k++) {
-            const auto a = V::load(v + i + k * V::W);
-            const typename V::I mask = a < V::all(0);
-            s[k] += (typename V::F)((typename V::I)a & mask);
-            t[k] += (typename V::F)((typename V::I)a & ~mask);
-            c[k] -= mask;
-        }
+/* In each byte of each lane, bit p of a[i] changes places with bit i of a[p]. */
+template <class I> CG_INLINE void turn_bits(I *a) {
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        const I t = (a[k] >> 4 ^ a[k + 4]) & 0x0f0f0f0f;
+        a[k + 4] ^= t;
+        a[k] ^= t << 4;
     }
-    float lower[LANES], upper[LANES];
-    int32_t counts[LANES];
-    __builtin_memcpy(lower, s, sizeof lower);
-    __builtin_memcpy(upper, t, sizeof upper);
-    __builtin_memcpy(counts, c, sizeof counts);
-    *count = 0;
-    for (int k = 0; i < n; i++, k++) {
-        (v[i] < 0 ? lower : upper)[k] += v[i];
-        counts[k] += v[i] < 0;
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        I &low = a[k / 2 * 4 + k % 2], &high = a[k / 2 * 4 + k % 2 + 2];
+        const I t = (low >> 2 ^ high) & 0x33333333;
+        high ^= t;
+        low ^= t << 2;
     }
-    for (int k = 0; k < LANES; k++) *count += counts[k];
-    *below = fold(lower);
-    *above = fold(upper);
-}
-
-/* sum of squares, each rounded before it is added */
-template <int VB> CG_INLINE float squares(int64_t n, const float *x, const float *v) {
-    typedef Vec<VB> V;
-    constexpr int N = LANES / V::W;
-    typename V::F s[N] = {};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        fetch(x + n + i, v + n + i);
-#pragma GCC unroll 8
-        for (int k = 0; k < N; k++) {
-            const auto a = V::load(v + i + k * V::W);
-            s[k] += rounded(a * a);
-        }
+#pragma GCC unroll 4
+    for (int k = 0; k < 8; k += 2) {
+        const I t = (a[k] >> 1 ^ a[k + 1]) & 0x55555555;
+        a[k + 1] ^= t;
+        a[k] ^= t << 1;
     }
-    float lanes[LANES];
-    __builtin_memcpy(lanes, s, sizeof lanes);
-    for (int k = 0; i < n; i++, k++) lanes[k] += rounded(v[i] * v[i]);
-    return fold(lanes);
 }
 
 /* What bits stand for: of one bit the two levels; else value (q + 0.5 - half) step, q in [0, 2 half). */
@@ -164,50 +154,76 @@ struct Meaning {
     float step, inverse, half;
 };
 
-/* The words w .. w + lanes of each plane, from `rows` values a word that lie W apart. */
-template <int VB, bool ONE>
-CG_INLINE void pack_words(int bits, const Meaning &m, int64_t W, int64_t rows, float *v, uint32_t *words) {
+/* The words w .. w + lanes of a plane, from `rows` values a word that lie W apart. */
+template <int VB>
+CG_INLINE void pack_one(const Meaning &m, int64_t W, int64_t rows, float *v, uint32_t *words) {
     typedef Vec<VB> V;
     const auto low = V::all(m.low), high = V::all(m.high), threshold = V::all(m.threshold);
-    const auto step = V::all(m.step), inverse = V::all(m.inverse), half = V::all(m.half), shift = V::all(0.5f - m.half);
-    const auto zero = V::all(0), top = V::all(2 * m.half - 1);
-    typename V::I planes[ONE ? 1 : 8] = {}, bit = typename V::I{} + 1;
+    typename V::I plane{}, bit = typename V::I{} + 1;
     for (int64_t j = 0; j < rows; j++, bit += bit) {
         const auto x = V::load(v + j * W);
-        if (ONE) {
-            const typename V::I upper = x >= threshold;
-            planes[0] |= upper & bit;
-            V::store(v + j * W, x - (upper ? high : low));
-        } else {
+        const typename V::I upper = x >= threshold;
+        plane |= upper & bit;
+        V::store(v + j * W, x - (upper ? high : low));
+    }
+    __builtin_memcpy(words, &plane, VB);
+}
+
+/* The same of several planes. next, error: where the values and errors of the next column are expected, as many of them: they come to the
+ * second-level cache meanwhile, line after line, as memory likes it. */
+template <int VB>
+CG_INLINE void pack_many(int bits, const Meaning &m, int64_t W, int64_t rows, float *v, uint32_t *words, const float *next,
+                         const float *error) {
+    typedef Vec<VB> V;
+    const auto step = V::all(m.step), inverse = V::all(m.inverse), half = V::all(m.half), shift = V::all(0.5f - m.half);
+    const auto zero = V::all(0), top = V::all(2 * m.half - 1);
+    typename V::I planes[8] = {}; /* at first byte b of planes[i] is value 8 b + i */
+    for (int b = 0; 8 * b < rows; b++)
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            const int64_t j = 8 * b + i;
+            if (j >= rows) break;
+            __builtin_prefetch(next + j * V::W, 0, 2);
+            __builtin_prefetch(error + j * V::W, 0, 2);
+            const auto x = V::load(v + j * W);
             auto y = rounded(x * inverse) + half;
             y = y > zero ? y : zero; /* what is not a number too */
             y = y < top ? y : top;
             const auto q = __builtin_convertvector(y, typename V::I);
             V::store(v + j * W, x - (__builtin_convertvector(q, typename V::F) + shift) * step);
-            for (int p = 0; p < bits; p++) planes[p] |= (q >> p & 1) << (int)j;
+            planes[i] |= q << 8 * b;
         }
-    }
-    for (int p = 0; p < (ONE ? 1 : bits); p++) __builtin_memcpy(words + p * W, &planes[p], VB);
+    turn_bits(planes);
+    for (int p = 0; p < bits; p++) __builtin_memcpy(words + p * W, &planes[p], VB);
 }
 
-template <int VB, bool ONE, bool ADD>
-CG_INLINE void unpack_words(int bits, const Meaning &m, int64_t W, int64_t rows, const uint32_t *words, float *v) {
+template <int VB, bool ADD> CG_INLINE void unpack_one(const Meaning &m, int64_t W, int64_t rows, const uint32_t *words, float *v) {
     typedef Vec<VB> V;
-    const auto low = V::all(m.low), high = V::all(m.high), step = V::all(m.step);
-    const auto shift = V::all(0.5f - m.half);
-    typename V::I planes[ONE ? 1 : 8], bit = typename V::I{} + 1;
-    for (int p = 0; p < (ONE ? 1 : bits); p++) __builtin_memcpy(&planes[p], words + p * W, VB);
+    const auto low = V::all(m.low), high = V::all(m.high);
+    typename V::I plane, bit = typename V::I{} + 1;
+    __builtin_memcpy(&plane, words, VB);
     for (int64_t j = 0; j < rows; j++, bit += bit) {
-        typename V::F x;
-        if (ONE) {
-            x = (planes[0] & bit) != 0 ? high : low;
-        } else {
-            typename V::I q{};
-            for (int p = 0; p < bits; p++) q |= (planes[p] >> (int)j & 1) << p;
-            x = (__builtin_convertvector(q, typename V::F) + shift) * step;
-        }
+        const typename V::F x = (plane & bit) != 0 ? high : low;
         V::store(v + j * W, ADD ? V::load(v + j * W) + x : x);
     }
+}
+
+template <int VB, bool ADD>
+CG_INLINE void unpack_many(int bits, const Meaning &m, int64_t W, int64_t rows, const uint32_t *words, float *v) {
+    typedef Vec<VB> V;
+    const auto step = V::all(m.step), shift = V::all(0.5f - m.half);
+    typename V::I planes[8] = {};
+    for (int p = 0; p < bits; p++) __builtin_memcpy(&planes[p], words + p * W, VB);
+    turn_bits(planes);
+    for (int b = 0; 8 * b < rows; b++)
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            const int64_t j = 8 * b + i;
+            if (j >= rows) break;
+            const typename V::I q = planes[i] >> 8 * b & 0xff;
+            const typename V::F x = (__builtin_convertvector(q, typename V::F) + shift) * step;
+            V::store(v + j * W, ADD ? V::load(v + j * W) + x : x);
+        }
 }
 
 /* CALL(bytes of a vector) over all words of a column, with w the word and r its values: first those that have one more. */
@@ -224,10 +240,9 @@ CG_INLINE void unpack_words(int bits, const Meaning &m, int64_t W, int64_t rows,
 template <int VB>
 CG_INLINE void pack_column(int64_t n, int bits, bool zero, const float *x, float *v, float *levels, uint32_t *words) {
     Meaning m{};
-    const float total = add_up<VB>(n, x, v);
     if (bits > 1) {
         m.half = float(1 << (bits - 1));
-        float range = 4 * std::sqrt(squares<VB>(n, x, v) / float(n));
+        float range = 4 * std::sqrt(add_up<VB, SQUARES>(n, x, v).sum / float(n));
         uint32_t u; /* rounded up to 15 bits, so that (q + 0.5 - half) step is exact */
         __builtin_memcpy(&u, &range, 4);
         if ((u & 0x7f800000u) != 0x7f800000u) u = (u + 0x1ff) & ~0x1ffu;
@@ -236,22 +251,20 @@ CG_INLINE void pack_column(int64_t n, int bits, bool zero, const float *x, float
         m.high = range;
         m.step = range / m.half;
         m.inverse = m.step > 0 ? 1 / m.step : 0;
-#define CG_PACK_MANY(B) pack_words<B, false>(bits, m, W, r, v + w, words + w)
+#define CG_PACK_MANY(B) pack_many<B>(bits, m, W, r, v + w, words + w, x + n + w * r, v + n + w * r)
         CG_WORDS(VB, CG_PACK_MANY)
     } else {
         if (zero) {
-            float below, above;
-            int64_t count;
-            sides<VB>(n, x, v, &below, &above, &count);
-            m.low = below / float(std::max<int64_t>(count, 1));
-            m.high = above / float(std::max<int64_t>(n - count, 1));
+            const Found found = add_up<VB, SIDES>(n, x, v);
+            m.low = found.sum / float(std::max<int64_t>(found.below, 1));
+            m.high = found.above / float(std::max<int64_t>(n - found.below, 1));
         } else {
-            m.threshold = total / float(n);
-            const float d = deviation<VB>(n, x, v, m.threshold) / float(n);
+            m.threshold = add_up<VB, TOTAL>(n, x, v).sum / float(n);
+            const float d = deviation<VB>(n, v, m.threshold) / float(n);
             m.low = m.threshold - d;
             m.high = m.threshold + d;
         }
-#define CG_PACK_ONE(B) pack_words<B, true>(1, m, W, r, v + w, words + w)
+#define CG_PACK_ONE(B) pack_one<B>(m, W, r, v + w, words + w)
         CG_WORDS(VB, CG_PACK_ONE)
     }
     levels[0] = m.low;
@@ -265,10 +278,10 @@ CG_INLINE void unpack_column(int64_t n, int bits, bool add, const float *levels,
     m.high = levels[1];
     m.half = float(1 << (bits - 1));
     m.step = m.high / m.half;
-#define CG_ONE_ADD(B) unpack_words<B, true, true>(1, m, W, r, words + w, v + w)
-#define CG_ONE_SET(B) unpack_words<B, true, false>(1, m, W, r, words + w, v + w)
-#define CG_MANY_ADD(B) unpack_words<B, false, true>(bits, m, W, r, words + w, v + w)
-#define CG_MANY_SET(B) unpack_words<B, false, false>(bits, m, W, r, words + w, v + w)
+#define CG_ONE_ADD(B) unpack_one<B, true>(m, W, r, words + w, v + w)
+#define CG_ONE_SET(B) unpack_one<B, false>(m, W, r, words + w, v + w)
+#define CG_MANY_ADD(B) unpack_many<B, true>(bits, m, W, r, words + w, v + w)
+#define CG_MANY_SET(B) unpack_many<B, false>(bits, m, W, r, words + w, v + w)
     if (bits == 1 && add) {
         CG_WORDS(VB, CG_ONE_ADD)
     } else if (bits == 1) {
