@@ -10,7 +10,7 @@ import numpy as np
 from cogkit.csr import HEAD
 from cogkit.engine.cuda.driver import B, Memset
 from cogkit.engine.cuda.indexing import Room, sort
-from cogkit.engine.cuda.table import Call, Table, blocks, f64, i64, kernel, launch
+from cogkit.engine.cuda.table import Call, Table, blocks, f64, fits, i64, kernel, launch
 from cogkit.engine.geometry import code, rows, shape
 from cogkit.engine.spaces import row_table
 from cogkit.engine.table import Made
@@ -48,17 +48,36 @@ def _csr_rows(v: Value, sizes: dict) -> int:
     return math.prod(shape(v, sizes)[:-1])
 
 
+def _counts(s: Step, sizes: dict) -> tuple[int, ...]:
+    """What grids and scratch are for, in powers of two: CSR rows, entries of a list. How many there are the kernels read."""
+    most = tuple(sizes[k] for k in (("list", v) for v in s.outputs) if k in sizes)
+    return tuple(_power(_csr_rows(v, sizes)) for v in s.inputs if v.sparse == CSR) + most
+
+
+@fits("csr_times")
+@fits("csr_transposed")
+@fits("rows_add")
+def _as_it_is(call: Call, s: Step, sizes: dict) -> bool:
+    return call.counts == _counts(s, sizes) and math.prod(shape(s.outputs[0], sizes)) > 0
+
+
+def _made(s: Step, sizes: dict, launches: list[Any], scratch: int = 0) -> Made:
+    call = Call(len(s.inputs) + len(s.outputs), launches, scratch)
+    call.counts = _counts(s, sizes)
+    return call, _plain(s)
+
+
 @kernel("csr_times")
 def _csr_times(s: Step, sizes: dict) -> Made:
     (a, b), tb = s.node.inputs, s.node.attrs["tb"]
     if math.prod(shape(s.outputs[0], sizes)) == 0:
         return None
-    n, count = b.type.shape[0 if tb else 1], _csr_rows(a, sizes)
+    n, count = b.type.shape[0 if tb else 1], _power(_csr_rows(a, sizes))
     args = [B(0), B(1), B(2), i64(a.type.shape[-1]), i64(n), i64(tb)]
     if n <= NARROW:
-        return Call(3, [launch("sparsity", f"csr_times_narrow_{code(b)}", blocks(32 * count), 256, args)]), _plain(s)
+        return _made(s, sizes, [launch("sparsity", f"csr_times_narrow_{code(b)}", blocks(32 * count), 256, args)])
     block = _lines(n)
-    return Call(3, [launch("sparsity", f"csr_times_{code(b)}", blocks(count, block[1]), block, args)]), _plain(s)
+    return _made(s, sizes, [launch("sparsity", f"csr_times_{code(b)}", blocks(count, block[1]), block, args)])
 
 
 @kernel("densify")
@@ -147,7 +166,7 @@ def _csr_transposed(s: Step, sizes: dict) -> Made:
     a, dy = s.node.inputs
     most, width, t, room = sizes["list", s.outputs[0]], a.type.shape[-1], code(dy), Room()
     made = _List(most, width, B(2), room)
-    tiles = max(-(-_csr_rows(a, sizes) // ROWS_TILE), 1)
+    tiles = -(-_power(_csr_rows(a, sizes)) // ROWS_TILE)
     sums, source, factor = room.take(8 * tiles), room.take(4 * most), room.take(most * dy.type.dtype.itemsize)
     whole = room.take(8)
     finish, order = made.finish()
@@ -159,7 +178,7 @@ def _csr_transposed(s: Step, sizes: dict) -> Made:
         *finish,
         *made.add(B(1), dy.type.shape[-1], t, order, source, factor),
     ]
-    return Call(3, launches, room.size), _plain(s)
+    return _made(s, sizes, launches, room.size)
 
 
 @kernel("rows scatter_rows")
@@ -170,7 +189,7 @@ def _scatter_rows(s: Step, sizes: dict) -> Made:
     finish, order = made.finish()
     first = launch("sparsity", f"index_entries_{t}", blocks(made.most), 256,
                    [B(0), i64(n), i64(made.most), i64(table[0]), made.key, made.place])  # fmt: skip
-    return Call(3, [first, *finish, *made.add(B(1), math.prod(table[1:]), t, order)], room.size), _plain(s)
+    return _made(s, sizes, [first, *finish, *made.add(B(1), math.prod(table[1:]), t, order)], room.size)
 
 
 @kernel("rows rows_add")
@@ -184,7 +203,7 @@ def _rows_add(s: Step, sizes: dict) -> Made:
     block = _lines(n)
     add = launch("sparsity", f"list_add_lists_{code(y)}", blocks(list_room(most, width), block[1]), block,
                  [B(2), made.start, order, B(0), B(1), made.value, i64(n)])  # fmt: skip
-    return Call(3, [first, *finish, add], room.size), _plain(s)
+    return _made(s, sizes, [first, *finish, add], room.size)
 
 
 # updates -----------------------------------------------------------------------------------------------------------------------
