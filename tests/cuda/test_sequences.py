@@ -7,6 +7,7 @@ from cases.sequence_training import STORIES
 from cases.sequences import CASES, record
 
 import cogkit as C
+from cogkit.engine.executable import Executable
 
 F2, F4, F8 = np.float16, np.float32, np.float64
 LENGTHS = {"mixed": [3, 1, 5, 2], "equal": [4, 4], "alone": [6], "empty": [2, 0, 3, 0], "none": [0, 0]}
@@ -117,3 +118,18 @@ def test_trainings_over_sequences(name):
         with C.device.use_engine(engine):
             found.append({k: np.asarray(v) for k, v in STORIES[name](C, "f4").items()})
     close(*found, 2e-4, name)
+
+
+def test_tables_of_minibatches_travel_without_waiting(fake):
+    """Where streams run late, tables are there when kernels are; memory of tables that are gone is taken again."""
+    fake.set(LAZY=1)
+    rng, x = np.random.default_rng(0), C.sequence.input_variable(2)
+    e = Executable([C.sequence.past_value(x, time_step=2).output], engine="cuda")
+    live = []
+    for _ in range(40):
+        xs = [normal(n, 2) for n in rng.integers(1, 6, 4)]
+        (found,) = e.run({x: xs})
+        for y, given in zip(found, xs, strict=True):
+            np.testing.assert_array_equal(y, np.concatenate([np.zeros((2, 2), F4), given])[: len(given)])
+        live.append(fake.counts()["live"])
+    assert live[39] == live[20]

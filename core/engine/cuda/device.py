@@ -75,6 +75,26 @@ class Memory:
         self.address = int(held) if held is not None else 0
 
 
+class Constant(Memory):
+    """Memory with an array that stays. It is copied in the order of the stream: nothing waits, and a block whose array is gone serves again."""
+
+    __slots__ = ("_array", "_free")
+
+    def __init__(self, owner: Device, array: np.ndarray):
+        room = 1 << max(array.nbytes - 1, 255).bit_length()
+        self._free = owner.free.setdefault(room, [])
+        held = (self._free.pop() if self._free else owner.alloc(room)._held) if array.nbytes else None
+        super().__init__(held, array.nbytes)
+        self._array = array  # a stream may read it later
+        if held is not None:
+            with owner.told():
+                owner.cuda.memcpy_htod_async(self.address, array, owner.stream)
+
+    def __del__(self) -> None:
+        if self._held is not None:
+            self._free.append(self._held)
+
+
 class Resident:
     """The copy on a device of an array of the host. ahead: the device has newer values; behind: the host may have."""
 
@@ -135,7 +155,8 @@ class Device:
             self.copies = cuda.Stream()
             self.stream_handle = int(self.stream.handle)
             self.header = self.alloc(4096)
-            self._constants: weakref.WeakValueDictionary[tuple, Memory] = weakref.WeakValueDictionary()
+            self._constants: weakref.WeakValueDictionary[tuple, Constant] = weakref.WeakValueDictionary()
+            self.free: dict[int, list[Any]] = {}  # blocks of constants that are gone, by size
         self.context_address = self.header.address
         self._header: dict[int, Any] = {}
 
@@ -185,9 +206,7 @@ class Device:
         key = (array.dtype.str, array.shape, array.tobytes())
         found = self._constants.get(key)
         if found is None:
-            found = self.alloc(array.nbytes)
-            self.write(found.address, array)
-            self._constants[key] = found
+            found = self._constants[key] = Constant(self, np.ascontiguousarray(array))
         return found
 
     def write(self, address: int, array: np.ndarray) -> None:
