@@ -39,6 +39,8 @@ class Binding:
         self.slots: list[list[tuple]] = []  # (storage, or with bytes to the first element) of each buffer
         self.steps: list[Step] = []
         self.first: list[tuple[Step, int, int]] = []  # the calls of each step
+        if plan.table.prepare is not None:
+            plan.table.prepare(plan.steps, sizes)
         for step in plan.steps:
             start = len(self.calls)
             for call, buffers in _listed(plan.table.make(step, sizes)):

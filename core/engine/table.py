@@ -25,6 +25,7 @@ class KernelTable:
         self.engine = engine
         self.makers: dict[str, Callable[[Step, dict], Made]] = {}
         self.takers: dict[str, Callable[[Any, Step, dict], bool]] = {}
+        self.prepare: Callable[[list[Step], dict], None] | None = None  # what is done once before all calls of a plan are made
 
     def kernel(self, *names: str) -> Callable:
         """Registers a maker."""

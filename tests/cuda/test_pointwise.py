@@ -8,8 +8,9 @@ import subprocess
 import numpy as np
 import pytest
 
+import cogkit as C
 from cogkit.engine import philox
-from cogkit.engine.cuda import images
+from cogkit.engine.cuda import fused, images
 from cogkit.engine.cuda.device import device
 from cogkit.engine.cuda.driver import Commands, launched
 from cogkit.engine.cuda.pointwise import batches, made_of, opcodes, planned
@@ -52,7 +53,7 @@ def run(dtype, kinds, outputs, program, segments, buffers, index=None, flow=None
     with d.active():
         p = planned(tuple(map(tuple, program)), tuple(kinds), tuple(outputs))
         index = index or [strides_of(dims)[1:] for dims, _ in segments]
-        call = made_of(p, segments, index, flow or [0] * len(segments), dtype, len(buffers))
+        call = made_of(batches(p, segments, index, flow or [0] * len(segments), dtype), len(buffers))
 
         def once():
             memory = {id(b): d.alloc(max(b.nbytes, 1)) for b in buffers}
@@ -331,7 +332,7 @@ def test_many_segments_run_together():
     program = [("const", 2, -0.5), ("mul", 3, 2, 1), ("add", 4, 0, 3)]
     p = planned(tuple(program), ("in", "in", "out"), (4,))
     with device().active():
-        call = made_of(p, segments, [[]] * len(sizes), [0] * len(sizes), "f4", len(buffers))
+        call = made_of(batches(p, segments, [[]] * len(sizes), [0] * len(sizes), "f4"), len(buffers))
     assert len(call.items) <= 3  # 165 segments of 3 operands fit into one; those of one element have a shape of their own
     found = run("f4", ["in", "in", "out"], [4], program, segments, buffers)
     for i in range(0, len(buffers), 3):
@@ -427,6 +428,22 @@ def test_what_does_not_compile_is_interpreted(monkeypatch, tmp_path):
         found = run("f4", ["in", "out"], [4], program, [([9], [[1], [1]])], [x, out])
     np.testing.assert_allclose(found[1], np.exp(-np.exp(np.tanh(x))), rtol=1e-5)
     run("f4", ["in", "out"], [4], program, [([9], [[1], [1]])], [x, out])  # no second warning
+
+
+def test_texts_of_a_plan_are_compiled_side_by_side(monkeypatch):
+    """By the plan, before calls are made; the engine then gives what the reference does."""
+    monkeypatch.setenv("COGKIT_CUDA_FUSED", "generated")
+    taken = []
+    monkeypatch.setattr(fused, "compile_all", lambda texts: taken.extend(texts))
+    value = np.random.default_rng(0).standard_normal((5, 12)).astype(np.float32)
+    found = []
+    for engine in ("cuda", "reference"):
+        with C.device.use_engine(engine):
+            x = C.input_variable(12)
+            w = C.parameter(12, init=0.5)
+            found.append(C.log_softmax(C.tanh(x * w) + 1).eval({x: value}))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
+    assert taken and all("struct Body" in text for _, text in taken)
 
 
 def test_a_wish_that_is_none(monkeypatch):

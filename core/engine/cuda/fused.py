@@ -25,6 +25,7 @@ __all__ = ["Text", "compile_all", "function_of", "generates", "text_of"]
 
 Text = tuple[str, str]  # name of the module, text
 _failed: set[str] = set()
+_done: set[tuple[str, str]] = set()  # what has been compiled, or tried
 
 
 def generates() -> bool:
@@ -50,10 +51,11 @@ def function_of(text: Text) -> int | None:
 
 def compile_all(texts: Iterable[Text]) -> None:
     """Compiles texts side by side, so that `function_of` finds them in the cache."""
-    todo = {name: text for name, text in texts if name not in _failed}
+    arch = current().arch
+    todo = {name: text for name, text in texts if (name, arch) not in _done}
+    _done.update((name, arch) for name in todo)
     if len(todo) < 2:
         return
-    arch = current().arch
 
     def one(item: Text) -> None:
         with contextlib.suppress(DeviceError):  # `function_of` says it

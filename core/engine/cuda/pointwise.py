@@ -12,7 +12,7 @@ import numpy as np
 from cogkit.engine.cuda import fused, images
 from cogkit.engine.cuda.driver import Launch
 from cogkit.engine.cuda.space import MOST_SHARED, THREADS, plan, power_above
-from cogkit.engine.cuda.table import CONTEXT, SCRATCH, B, Call, Table, fits, i64, kernel, launch
+from cogkit.engine.cuda.table import CONTEXT, SCRATCH, TABLE, B, Call, Table, fits, i64, kernel, launch
 from cogkit.engine.geometry import code, program_of, rows, segments_of
 from cogkit.engine.table import Made
 from cogkit.lowering.steps import Step
@@ -47,12 +47,12 @@ class Program:
     """
 
     def __init__(self, program: Sequence[tuple], kinds: Sequence[str], outputs: Sequence[int]):
-        self.kinds, self.results = tuple(kinds), tuple(outputs)
+        self.kinds = tuple(kinds)
         self.inputs = self.kinds.count("in")
         self.reductions = [i for i, k in enumerate(self.kinds) if k in KINDS]
         self.stores = [i for i, k in enumerate(self.kinds) if k == "out"]
         self.random = any(op[0] in ("rand", "randn") for op in program)
-        self.ops = joined(program, set(outputs))
+        self.ops, self.results = joined(program, outputs)
         # numbers of a compiled program, by which its text does not differ: bits of constants, purposes of random numbers
         self.numbers = [
             int(np.float64(op[2]).view(np.uint64)) if op[0] == "const" else int(op[2]) & 0xFFFFFFFF
@@ -152,12 +152,23 @@ def operands_of(op: tuple) -> tuple[int, ...]:
     return () if op[0] in ("const", "rand", "randn") else op[2:]
 
 
-def joined(program: Sequence[tuple], outputs: set[int]) -> list[tuple]:
-    """Instructions without those that nobody reads; a sum of a product rounds once, and x^2 is x x."""
+def joined(program: Sequence[tuple], outputs: Sequence[int]) -> tuple[list[tuple], tuple[int, ...]]:
+    """(instructions, value of each output) without copies and what nobody reads; a sum of a product rounds once, and x^2 is x x."""
     constants = {op[1]: op[2] for op in program if op[0] == "const"}
-    ops = [("mul", op[1], op[2], op[2]) if op[0] == "pow" and constants.get(op[3]) == 2.0 else tuple(op) for op in program]
+    same: dict[int, int] = {}
+    ops: list[tuple] = []
+    for op in program:
+        if operands_of(op):
+            op = (*op[:2], *(same.get(v, v) for v in op[2:]))
+        if op[0] == "copy":
+            same[op[1]] = op[2]
+        elif op[0] == "pow" and constants.get(op[3]) == 2.0:
+            ops.append(("mul", op[1], op[2], op[2]))
+        else:
+            ops.append(tuple(op))
+    results = tuple(same.get(v, v) for v in outputs)
     made = {op[1]: op for op in ops}
-    readers: dict[int, int] = dict.fromkeys(outputs, 2)
+    readers: dict[int, int] = dict.fromkeys(results, 2)
     for op in ops:
         for v in operands_of(op):
             readers[v] = readers.get(v, 0) + 1
@@ -169,13 +180,13 @@ def joined(program: Sequence[tuple], outputs: set[int]) -> list[tuple]:
                     op = ("fma", op[1], *made[v][2:], other)
                     break
         out.append(op)
-    wanted = set(outputs)
+    wanted = set(results)
     kept = []
     for op in reversed(out):
         if op[1] in wanted:
             wanted.update(operands_of(op))
             kept.append(op)
-    return kept[::-1]
+    return kept[::-1], results
 
 
 @lru_cache(maxsize=4096)
@@ -273,17 +284,31 @@ class Batch:
         return launch("pointwise", name, blocks, space.threads, [*whole, *what, *more, *parameters], shared)
 
 
-@kernel("pointwise")
-def _pointwise(s: Step, sizes: dict) -> Made:
+def batches_of(s: Step, sizes: dict) -> tuple[list[Batch], list[Any]]:
+    """What is to run of a step, and its buffers."""
     program, kinds, outputs, _ = program_of(s)
     spaces, buffers, index, flow = segments_of(s, sizes)
-    dtype = code(s.segment_outputs[0])
     p = planned(tuple(program), tuple(kinds), tuple(outputs))
-    made = made_of(p, spaces, index, flow, dtype, len(buffers))
-    if made is None:
+    return batches(p, spaces, index, flow, code(s.segment_outputs[0])), buffers
+
+
+@kernel("pointwise")
+def _pointwise(s: Step, sizes: dict) -> Made:
+    found, buffers = batches_of(s, sizes)
+    call = made_of(found, len(buffers))
+    if call is None:
         return None
-    made.rows = rows_of(s, sizes)
-    return made, buffers
+    call.rows = rows_of(s, sizes)
+    return call, buffers
+
+
+def prepare(steps: Sequence[Step], sizes: dict) -> None:
+    """Compiles the texts of a plan side by side, so that makers find them."""
+    if fused.generates():
+        fused.compile_all(b.text() for s in steps if s.kind == "pointwise" for b in batches_of(s, sizes)[0])
+
+
+TABLE.prepare = prepare
 
 
 class PointwiseCall(Call):
@@ -303,15 +328,12 @@ def batches(p: Program, spaces: Sequence[tuple], index: Sequence[Sequence[int]],
     return [Batch(p, some[at : at + most], dtype) for some in groups.values() for at in range(0, len(some), most)]
 
 
-def made_of(
-    p: Program, spaces: Sequence[tuple], index: Sequence[Sequence[int]], flow: Sequence[int], dtype: str, nbuf: int
-) -> PointwiseCall | None:
-    """The call of a program over segments; None where nothing is to do."""
-    found = batches(p, spaces, index, flow, dtype)
+def made_of(found: Sequence[Batch], nbuf: int) -> PointwiseCall | None:
+    """A call that runs batches, which share scratch; None where nothing is to do."""
     if not found:
         return None
-    partials = max(b.space.parts * b.space.elements if b.space.parts > 1 else 0 for b in found)
-    return PointwiseCall(nbuf, [x for b in found for x in b.launches()], 8 * partials * len(p.reductions))
+    partials = max(len(b.p.reductions) * b.space.parts * b.space.elements if b.space.parts > 1 else 0 for b in found)
+    return PointwiseCall(nbuf, [x for b in found for x in b.launches()], 8 * partials)
 
 
 def rows_of(s: Step, sizes: dict) -> tuple[int, ...]:

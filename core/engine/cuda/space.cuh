@@ -73,7 +73,8 @@ template <int ALL> __device__ inline void coordinates(const int64_t *g, int firs
 template <int ALL> __device__ inline int64_t offset(const int64_t *strides, int dims, const uint32_t *c) {
     int64_t at = 0;
     CG_UNROLL for (int d = 0; d < ALL; d++) {
-        if (d < dims) at += c[d] * strides[d];
+        if (d >= dims) break;
+        at += c[d] * strides[d];
     }
     return at;
 }
