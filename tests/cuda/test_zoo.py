@@ -57,7 +57,6 @@ def one_bit():
 
 def train(make, wrap=lambda learner: learner, steps=4):
     """(loss, bytes of the parameters) after some minibatches; of ranks each takes its share."""
-    C.set_seed(3)
     x, y, model, feeds = make()
     criterion = C.cross_entropy_with_softmax(model, y), C.classification_error(model, y)
     trainer = C.Trainer(model, criterion, [wrap(C.momentum_sgd(model.parameters, 0.1, 0.9))])
@@ -71,7 +70,9 @@ def train(make, wrap=lambda learner: learner, steps=4):
 
 def on_ranks():
     """The same of two virtual ranks that send one bit a value."""
-    found = C.parallel.simulate(lambda: train(one_bit, lambda learner: C.data_parallel_distributed_learner(learner, 1)), 2)
+    found = C.parallel.simulate(
+        lambda: train(one_bit, lambda learner: C.data_parallel_distributed_learner(learner, num_quantization_bits=1)), 2, seed=3
+    )
     for p, q in zip(found[0][1], found[1][1], strict=True):
         assert p.tobytes() == q.tobytes()
     return found[0]
@@ -82,6 +83,7 @@ RUNS = {"resnet": lambda: train(resnet), "lstm": lambda: train(lstm), "one_bit":
 
 def on(engine, name):
     with C.device.use_engine(engine):
+        C.set_seed(3)
         return RUNS[name]()
 
 
@@ -96,7 +98,7 @@ def test_trainings_in_two_orders_of_threads(name, monkeypatch):
     assert found[0][0] == found[1][0]
     for p, q in zip(found[0][1], found[1][1], strict=True):
         assert p.tobytes() == q.tobytes()
-    assert found[0][0][-1] < found[0][0][0] or name == "one_bit"
+    assert found[0][0][2] < found[0][0][0]  # of the same minibatch
 
 
 def test_trainings_are_clean_under_the_address_sanitizer(cuda_environment, fake):
