@@ -140,6 +140,6 @@ sdist: .venv/installed
 
 # What was trained (results, and checkpoints under build/papers) and data stay.
 clean:
-	rm -rf build/cython* build/lib* build/temp* build/bdist* build/sanitize build/types dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .venv/built
+	rm -rf build/cython* build/cuda* build/lib* build/temp* build/bdist* build/sanitize build/types dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .venv/built
 	find $(FOLDERS) -name '*.so' -delete
 	find $(FOLDERS) $(wildcard tests benchmarks) -name __pycache__ -type d -exec rm -rf {} +

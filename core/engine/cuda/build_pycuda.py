@@ -10,7 +10,6 @@ the rest of cogkit is built.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib.metadata
 import os
@@ -22,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["PYCUDA", "build_wheel", "driver_version", "main"]
+__all__ = ["PYCUDA", "build_wheel", "driver_version", "main", "name_of"]
 
 PYCUDA = "2026.1"
 # By the major version of the driver; a driver serves what was built for the same major version, so the first minor one is taken.
@@ -100,9 +99,27 @@ def _link_library(work: Path, headers: Path) -> Path:
     return work / "lib"
 
 
+def _installed(driver: bool) -> bool:
+    """Whether this Python has PyCUDA, and it loads where there is a driver: one of another major version of CUDA does not."""
+    try:
+        if importlib.metadata.version("pycuda") != PYCUDA:
+            return False
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return (
+        not driver
+        or subprocess.run([sys.executable, "-c", "import pycuda.driver"], capture_output=True, check=False).returncode == 0
+    )
+
+
+def name_of(major: int) -> str:
+    """The folder of the cache for this Python, this processor and a major version of CUDA."""
+    return f"{PYCUDA}-cuda{major}-{sys.implementation.cache_tag}-{platform.machine()}"
+
+
 def build_wheel(major: int) -> Path:
     """The wheel of PyCUDA for this Python and a major version of CUDA, from the cache or built. Raises `SystemExit` with the reason."""
-    kept = _cache() / "pycuda" / f"{PYCUDA}-cuda{major}-{sys.implementation.cache_tag}-{platform.machine()}"
+    kept = _cache() / "pycuda" / name_of(major)
     for wheel in sorted(kept.glob("pycuda-*.whl")):
         _say(f"the wheel is there: {wheel}")
         return wheel
@@ -145,16 +162,14 @@ def build_wheel(major: int) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Builds and installs, saying what it does; nothing where it is installed (--again: still). Raises `SystemExit` with the reason."""
+    """Builds and installs, saying what it does; nothing where it is installed and loads (--again: still). Raises `SystemExit` with the reason."""
     given = set(sys.argv[1:] if arguments is None else arguments)
     if given - {"--again", "--wheel-only"}:
         raise SystemExit(__doc__)
-    if not given:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            if importlib.metadata.version("pycuda") == PYCUDA:
-                _say(f"{PYCUDA} is installed")
-                return
     version = driver_version()
+    if not given and _installed(version is not None):
+        _say(f"{PYCUDA} is installed")
+        return
     if version and version < 12000:
         raise SystemExit(
             f"pycuda: not built: expected a driver for CUDA 12 or later, got {version // 1000}; update the NVIDIA driver"

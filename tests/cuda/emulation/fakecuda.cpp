@@ -10,7 +10,7 @@
  *   FAKECUDA_VERSION     the driver's version (13000)
  *   FAKECUDA_MEMORY      bytes of memory of each GPU (4 GiB)
  *   FAKECUDA_LAZY        1: streams run only when somebody waits for them, to find waits that are missing
- *   FAKECUDA_LOSE_AFTER  after so many more launches every call gives error 719, as when a GPU is lost
+ *   FAKECUDA_LOSE_AFTER  after so many more kernels, those of graphs too, every call gives error 719, as when a GPU is lost
  */
 #include "fakecuda.h"
 

@@ -24,7 +24,6 @@ struct Lane {
     State state;
     uint8_t lane;
     unsigned warp;
-    int line;    /* of the barrier that it waits at */
     void *sp;    /* of the fiber, while it waits */
     char *stack;
 };
@@ -44,6 +43,7 @@ struct Block {
     const CudacpuLaunch *call;
     unsigned next, alive, waiting; /* the first lane of `order` that has not begun; lanes that have not returned; at the barrier */
     unsigned barriers;
+    int line; /* of the barrier that threads wait at */
     struct {
         int count, any;
     } votes[3];
@@ -182,13 +182,8 @@ inline int barrier(int line, bool predicate, Vote kind) {
     auto &votes = b.votes[b.barriers % 3];
     if (!b.waiting) votes.count = votes.any = 0;
     votes.count += predicate, votes.any |= predicate;
-    me->line = line;
-    if (b.waiting)
-        for (auto &l : b.lanes)
-            if (l.state == AT_BARRIER) {
-                if (l.line != line) fail("threads of one block wait at different barriers (lines %d and %d)", l.line, line);
-                break;
-            }
+    if (b.waiting && b.line != line) fail("threads of one block wait at different barriers (lines %d and %d)", b.line, line);
+    b.line = line;
     const int n = b.alive;
     if (++b.waiting == b.alive) open_barrier();
     else park(AT_BARRIER);
