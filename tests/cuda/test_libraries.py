@@ -16,7 +16,8 @@ from cuda.conftest import REAL
 from cuda.fakes import API, VARIABLES, build
 from cuda.ranks import check
 
-from cogkit.engine.cuda import cublaslt, cudnn, cudnn_graphs, libraries, nccl
+import cogkit as C
+from cogkit.engine.cuda import cublaslt, cudnn, cudnn_graphs, cudnn_rnn, libraries, nccl
 from cogkit.engine.cuda.device import device
 from cogkit.engine.cuda.driver import B, Commands, Graph
 from cogkit.errors import DeviceError, RankError
@@ -409,6 +410,96 @@ def test_old_cudnn():
     assert said == f"cuDNN ({fake}): expected version 9, got 8.9.7; install nvidia-cudnn-cu13"
 
 
+LENGTHS = [5, 3, 3, 1]  # of sequences, as a plan sorts them
+
+
+def packed(sequences):
+    """Rows step by step, the sequences that are still there."""
+    return np.concatenate([np.stack([s[t] for s in sequences if len(s) > t]) for t in range(len(sequences[0]))])
+
+
+def recurrent(cell, x, w, dy, size, layers, bidirectional):
+    """y, dx, dw of a stack by the CPU engine; x, dy: lists of sequences."""
+    v = C.sequence.input_variable(x[0].shape[1], needs_gradient=True)
+    weights = C.parameter(w.shape, init=w)
+    operation = {"tanh": "rnnTanh", "relu": "rnnReLU"}.get(cell, cell)
+    y = C.optimized_rnnstack(v, weights, size, layers, bidirectional, operation)
+    slope = C.sequence.input_variable(dy[0].shape[1])
+    loss = C.reduce_sum(y * slope)
+    found = loss.grad({v: x, slope: dy}, wrt=[v, weights], outputs=[y.output])
+    return packed(found[1]), packed(found[0][v]), np.asarray(found[0][weights])
+
+
+@pytest.mark.parametrize("layers, bidirectional", [(1, False), (2, True), (3, False)])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "tanh", "relu"])
+def test_recurrent_stack(gpu, cell, layers, bidirectional):
+    """Forward and both passes back, against the same stack on the CPU, in a graph too."""
+    inputs, size = 3, 4
+    stack = cudnn_rnn.stack(cell, inputs, size, LENGTHS, layers=layers, bidirectional=bidirectional)
+    random = np.random.default_rng(layers)
+    width = size * (1 + bidirectional)
+    x, dy = ([random.standard_normal((n, k)).astype("f4") for n in LENGTHS] for k in (inputs, width))
+    w = (random.standard_normal(stack.weights) / 2).astype("f4")
+    y, dx, dw = recurrent(cell, x, w, dy, size, layers, bidirectional)
+    arrays = [packed(x), w, packed(dy), np.zeros_like(y), np.zeros_like(dx), np.full_like(dw, 0.5), np.zeros(stack.reserve, "u1")]
+    commands = [
+        stack.forward(B(0), B(1), B(3), B(6)),
+        stack.backward_data(B(3), B(2), B(1), B(4), B(6)),
+        stack.backward_weights(B(0), B(3), B(5), B(6)),
+    ]
+    for way in ("eager", "graph"):
+        buffers = Buffers(gpu, arrays, stack.scratch)
+        for c in commands:
+            c.set_buffers(buffers.addresses)
+        made = Commands(commands)
+        (made if way == "eager" else Graph(made, gpu.stream_handle)).run(gpu.stream_handle)
+        gpu.finish()
+        for i, want in ((3, y), (4, dx), (5, dw + 0.5)):
+            np.testing.assert_allclose(buffers.read(i), want, rtol=1e-4, atol=1e-5)
+        commands = [c.clone() for c in commands]
+    only = stack.forward(B(0), B(1), B(3))  # nothing kept
+    run(gpu, only, buffers)
+    np.testing.assert_allclose(buffers.read(3), y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f2", "b2"])
+def test_recurrent_stack_in_other_types(gpu, dtype):
+    stack = cudnn_rnn.stack("lstm", 2, 3, [2, 1], dtype=dtype, persistent=dtype == "f2")
+    if stack is None and REAL:
+        pytest.skip(f"no stack in {dtype}")
+    random = np.random.default_rng(0)
+    x, w = random.standard_normal((3, 2)), random.standard_normal(stack.weights) / 2
+    given = [to_bytes(v, dtype) for v in (x, w, np.zeros((3, 3)))]
+    buffers = Buffers(gpu, given, stack.scratch)
+    call = stack.forward(B(0), B(1), B(2))
+    run(gpu, call, buffers)
+    x, w = (to_floats(v, dtype) for v in given[:2])
+    x, w = x.astype("f4"), w.astype("f4")
+    want, *_ = recurrent("lstm", [x[[0, 2]], x[[1]]], w, [np.ones((n, 3), "f4") for n in (2, 1)], 3, 1, False)
+    np.testing.assert_allclose(to_floats(buffers.read(2), dtype), want, rtol=1e-2 if dtype != "f8" else 1e-5, atol=1e-3)
+
+
+def test_recurrent_stack_refuses(gpu, monkeypatch):
+    with pytest.raises(ValueError, match=r"expected lengths of at least one, longest first, got \[1, 2\]"):
+        cudnn_rnn.stack("lstm", 2, 3, [1, 2])
+    with pytest.raises(ValueError, match="expected lstm, gru, tanh, relu, sizes of at least one and f4, f8, f2, b2, got lstm, 0"):
+        cudnn_rnn.stack("lstm", 0, 3, [2, 1])
+    if REAL:
+        return
+    assert cudnn_rnn.stack("lstm", 2, 3, [2, 1], dtype="f8", persistent=True) is None
+    monkeypatch.setenv("FAKE_CUDNN_RNN_GAP", "64")
+    assert cudnn_rnn.stack("lstm", 2, 3, [2, 1]) is None
+    monkeypatch.delenv("FAKE_CUDNN_RNN_GAP")
+    stack = cudnn_rnn.stack("lstm", 2, 3, [2, 1])
+    monkeypatch.setenv("COGKIT_LIBCUDNN", "none")
+    libraries.forget()
+    assert cudnn_rnn.stack("lstm", 2, 3, [2, 1]) is None
+    monkeypatch.undo()
+    libraries.forget()
+    with pytest.raises(DeviceError, match="cuDNN: cudnn_lstm_f4_2x3: CUDNN_STATUS_EXECUTION_FAILED"):
+        run(gpu, stack.forward(B(0), B(1), B(2)), Buffers(gpu, [np.zeros(1, "f4")] * 3, stack.scratch))
+
+
 def test_description_of_the_device(gpu):
     assert "deviceVer" in json.loads(cudnn.device_json())
 
@@ -569,3 +660,18 @@ def test_nccl_is_as_in_the_header(tmp_path):
     lines = [f"FITS(cg_nccl_{ours}_t, nccl{theirs});" for ours, names in functions.items() for theirs in names]
     lines.append("static_assert(sizeof(cg_nccl_id) == sizeof(ncclUniqueId));")
     assert compile_check(tmp_path, "nccl_api.h", ["nccl_api.h", "nccl.h"], folders, lines) == 20
+
+
+def test_recurrent_stacks_are_as_in_the_headers(tmp_path):
+    folders = headers("cudnn.h", "cuda_runtime_api.h")
+    functions = {"dropout": "SetDropoutDescriptor", "set": "SetRNNDescriptor_v8", "set_data": "SetRNNDataDescriptor",
+                 "set_tensor": "SetTensorNdDescriptor", "spaces": "GetRNNTempSpaceSizes", "weights": "GetRNNWeightSpaceSize",
+                 "part": "GetRNNWeightParams", "forward": "RNNForward", "data": "RNNBackwardData_v8",
+                 "gradient": "RNNBackwardWeights_v8"}  # fmt: skip
+    lines = [f"FITS(cg_rnn_{ours}_t, cudnn{theirs});" for ours, theirs in functions.items()]
+    for what in ("Dropout", "RNN", "RNNData", "Tensor"):
+        lines += [
+            f"FITS(cg_rnn_create_t, cudnnCreate{what}Descriptor);",
+            f"FITS(cg_rnn_destroy_t, cudnnDestroy{what}Descriptor);",
+        ]
+    compile_check(tmp_path, None, ["cudnn_rnn_api.h", "cudnn.h"], folders, lines)

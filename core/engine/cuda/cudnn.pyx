@@ -15,7 +15,8 @@ from cogkit.engine.cuda import libraries
 from cogkit.engine.cuda.driver import SLOT_SCRATCH
 from cogkit.errors import DeviceError
 
-__all__ = ["Descriptor", "Execution", "Handle", "NUMBERS", "NoWay", "available", "device_json", "handle", "open_cudnn", "why_not"]
+__all__ = ["Descriptor", "Execution", "Handle", "NUMBERS", "NoWay", "available", "device_json", "explain", "failed", "handle",
+           "open_cudnn", "why_not"]
 
 
 cdef extern from "cudnn_api.h" nogil:
@@ -109,15 +110,24 @@ def open_cudnn():
         library = found
 
 
-cdef int _check(int status, what) except -1:
+def failed(int status, what):
+    """The error that a status is: `NoWay` where the library has no such thing."""
     cdef char text[1024]
+    text[0] = 0
+    cudnnGetLastErrorString(text, sizeof(text))
+    said = (<bytes> text).decode(errors="replace").strip()
+    kind = NoWay if status in _NOT_SUPPORTED else DeviceError
+    return kind(f"cuDNN: expected {what}, got {cudnnGetErrorString(status).decode()}" + (f" ({said})" if said else ""))
+
+
+def explain(int status, str name):
+    """What a result of a command's `run` means."""
+    return f"cuDNN: {name}: {cudnnGetErrorString(-status).decode()}"
+
+
+cdef int _check(int status, what) except -1:
     if status:
-        text[0] = 0
-        cudnnGetLastErrorString(text, sizeof(text))
-        said = (<bytes> text).decode(errors="replace").strip()
-        name = cudnnGetErrorString(status).decode()
-        kind = NoWay if status in _NOT_SUPPORTED else DeviceError
-        raise kind(f"cuDNN: expected {what}, got {name}" + (f" ({said})" if said else ""))
+        raise failed(status, what)
     return 0
 
 
@@ -136,6 +146,11 @@ cdef class Handle:
     def value(self):
         """The handle, a number."""
         return <size_t> self.state.handle
+
+    @property
+    def address(self):
+        """Where its cg_cudnn_handle lies."""
+        return <size_t> self.state
 
 
 def handle():
@@ -297,7 +312,7 @@ cdef class Execution:
 
     def explain(self, int result):
         """What a result of `run` means."""
-        return f"cuDNN: {self.name}: {cudnnGetErrorString(-result).decode()}"
+        return explain(result, self.name)
 
     def __repr__(self):
         return self.name

@@ -124,7 +124,25 @@
     X(CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4, 6)                          \
     X(CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6, 7)                          \
     X(CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13, 8)                        \
-    X(CUDNN_NUMERICAL_NOTE_STRICT_NAN_PROP, 9)
+    X(CUDNN_NUMERICAL_NOTE_STRICT_NAN_PROP, 9)                            \
+    /* recurrent stacks */                                                \
+    X(CUDNN_RNN_RELU, 0)                                                  \
+    X(CUDNN_RNN_TANH, 1)                                                  \
+    X(CUDNN_LSTM, 2)                                                      \
+    X(CUDNN_GRU, 3)                                                       \
+    X(CUDNN_RNN_ALGO_STANDARD, 0)                                         \
+    X(CUDNN_RNN_ALGO_PERSIST_STATIC, 1)                                   \
+    X(CUDNN_RNN_DOUBLE_BIAS, 2)                                           \
+    X(CUDNN_UNIDIRECTIONAL, 0)                                            \
+    X(CUDNN_BIDIRECTIONAL, 1)                                             \
+    X(CUDNN_LINEAR_INPUT, 0)                                              \
+    X(CUDNN_RNN_DATA_LAYOUT_SEQ_MAJOR_PACKED, 1)                          \
+    X(CUDNN_FWD_MODE_INFERENCE, 0)                                        \
+    X(CUDNN_FWD_MODE_TRAINING, 1)                                         \
+    X(CUDNN_WGRAD_MODE_ADD, 0)                                            \
+    X(CUDNN_DEFAULT_MATH, 0)                                              \
+    X(CUDNN_TENSOR_OP_MATH, 1)                                            \
+    X(CUDNN_FMA_MATH, 3)
 
 #define CG_X(name, number) CG_##name = number,
 enum { CG_CUDNN_NUMBERS(CG_X) };
@@ -153,6 +171,11 @@ struct cg_cudnn_handle {
     cg_cudnn_set_stream_t set_stream = nullptr;
     cg_cudnn_execute_t execute = nullptr;
     std::mutex lock;
+    int take(void *other) {
+        int status = other == stream ? 0 : set_stream(handle, other);
+        if (!status) stream = other;
+        return status;
+    }
 };
 
 /* One plan with its buffers. */
@@ -165,10 +188,7 @@ struct cg_execution {
 static inline int cg_execute(const cg_command *command, void *stream) {
     const cg_execution *e = static_cast<const cg_execution *>(command->state);
     std::lock_guard<std::mutex> held(e->handle->lock);
-    if (stream != e->handle->stream) {
-        if (int status = e->handle->set_stream(e->handle->handle, stream)) return -status;
-        e->handle->stream = stream;
-    }
+    if (int status = e->handle->take(stream)) return -status;
     return -e->handle->execute(e->handle->handle, e->plan, e->pack);
 }
 #endif

@@ -16,8 +16,9 @@ VARIABLES = {"cublaslt": "COGKIT_LIBCUBLASLT", "cudnn": "COGKIT_LIBCUDNN", "nccl
 
 def build(name: str, out: Path) -> Path:
     """The library of a stand-in, compiled into a folder where it is not there yet; safe beside other processes."""
-    sources = [FOLDER / f"{name}.cpp", FOLDER / "fake.h", *sorted(API.glob("*_api.h"))]
-    key = hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:16]
+    sources = sorted(FOLDER.glob(f"{name}*.cpp"))
+    read = [*sources, *sorted(FOLDER.glob("*.h")), *sorted(API.glob("*_api.h"))]
+    key = hashlib.sha256(b"".join(p.read_bytes() for p in read)).hexdigest()[:16]
     library = out / f"libfake_{name}-{key}.so"
     if not library.exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -32,6 +33,6 @@ def build(name: str, out: Path) -> Path:
             "-Wall",
             "-Wno-unused-result",
         ]
-        subprocess.run([*compiler, "-I", str(API), str(sources[0]), "-o", str(aside), "-ldl", "-lrt", "-pthread"], check=True)
+        subprocess.run([*compiler, "-I", str(API), *map(str, sources), "-o", str(aside), "-ldl", "-lrt", "-pthread"], check=True)
         aside.rename(library)
     return library

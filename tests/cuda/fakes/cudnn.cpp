@@ -6,24 +6,18 @@
  * Its heuristic (mode A) knows engines that a caller may not want or cannot have: 10 sums in any order, 11 takes tensor cores (float32 only),
  * 12 is not for this GPU, 13 sums in half precision (halves only), 14 takes tensor cores (halves only); the fallback knows 1, for all.
  * FAKE_CUDNN_SCRATCH: bytes of scratch that engines 1 and 14 want. */
-#include "cudnn_api.h"
-
-#include "fake.h"
+#include "fake_cudnn.h"
 
 #include <stdlib.h>
 
 #include <map>
 #include <memory>
-#include <string>
 
 namespace {
 
-thread_local std::string last;
-
-int error(const char *what, int status = CG_CUDNN_STATUS_BAD_PARAM) {
-    last = what;
-    return status;
-}
+using fake::error;
+using fake::Handle;
+using fake::type_of;
 
 struct Descriptor;
 typedef std::shared_ptr<Descriptor> Ref;
@@ -123,16 +117,6 @@ const Rule RULES[] = {
     RULE(DEVICEPROP, DEVICEPROP_HANDLE, HANDLE, 0, 0),
     RULE(DEVICEPROP, DEVICEPROP_JSON_REPRESENTATION, CHAR, 0, 1),
 };
-
-bool type_of(int type, fake::Type &t) {
-    switch (type) {
-    case CG_CUDNN_DATA_FLOAT: t = fake::F4; return true;
-    case CG_CUDNN_DATA_DOUBLE: t = fake::F8; return true;
-    case CG_CUDNN_DATA_HALF: t = fake::F2; return true;
-    case CG_CUDNN_DATA_BFLOAT16: t = fake::B2; return true;
-    }
-    return false;
-}
 
 /* A tensor's numbers: memory of the device by its strides, or a value that only the graph has. */
 struct Tensor {
@@ -311,10 +295,6 @@ std::vector<int> notes(int engine) {
     return {};
 }
 
-struct Handle {
-    void *stream = nullptr;
-};
-
 const char JSON[] = "{\"deviceName\": \"fake\", \"deviceVer\": 900}";
 
 }  // namespace
@@ -336,7 +316,7 @@ FAKE const char *cudnnGetErrorString(int status) {
         if (s == status) return names.at(status);
     return "CUDNN_STATUS";
 }
-FAKE void cudnnGetLastErrorString(char *text, size_t size) { snprintf(text, size, "%s", last.c_str()); }
+FAKE void cudnnGetLastErrorString(char *text, size_t size) { snprintf(text, size, "%s", fake::last_error().c_str()); }
 
 FAKE int cudnnCreate(void **handle) {
     static auto context = fake::driver<int (*)(void **)>("cuCtxGetCurrent");
