@@ -65,7 +65,7 @@ def told(name: str, key: str, rows: dict[str, Any]) -> None:
     print(f"{name:16} {key:40} {r['ms']:9.3f} ms" if "ms" in r else f"{name:16} {key:40} {r['error']}", flush=True)
 
 
-def roofline(megabytes: int = 256) -> dict[str, Any]:
+def roofline(megabytes: float = 256, repeats: int = 10) -> dict[str, Any]:
     """GB/s of kernels over arrays of so many MB, the copy bandwidth, and GFLOP/s of a product, on the GPU of this process."""
     import numpy as np
 
@@ -76,14 +76,13 @@ def roofline(megabytes: int = 256) -> dict[str, Any]:
     from cogkit.lowering.lower import Request, lower
 
     d = device()
-    n = megabytes * 2**18  # numbers of 4 bytes
-    side = 2 ** int(math.log2(math.sqrt(n)))
-    n = side * side
+    side = 2 ** int(math.log2(math.sqrt(megabytes * 2**18)))  # of numbers of 4 bytes
+    n, square = side * side, min(4096, side // 2)
     with C.device.use_engine("cuda"):
         x, y = (C.parameter((side, side), init=v, name=k) for k, v in (("x", 0.5), ("y", 0.25)))
         row, column = C.parameter((1, side), init=0.5), C.parameter((side, 1), init=0.5)
         index = C.constant(np.random.RandomState(0).permutation(side).astype(np.float32))
-        a, b = C.parameter((4096, 4096), init=0.5), C.parameter((4096, 4096), init=0.25)
+        a, b = C.parameter((square, square), init=0.5), C.parameter((square, square), init=0.25)
         cases: dict[str, tuple[Any, float, float]] = {  # graph, bytes moved, operations
             "relu(x)": (C.relu(x), 8 * n, 0),
             "x + y": (x + y, 12 * n, 0),
@@ -99,7 +98,7 @@ def roofline(megabytes: int = 256) -> dict[str, Any]:
             "transpose": (C.transpose(x, (1, 0)) * 1.0, 8 * n, 0),
             "gather of rows": (C.gather(x, index), 8 * n, 0),
             "adam-like update": (C.assign(x, x - 0.1 * y / (C.sqrt(C.abs(x)) + 1e-3)), 12 * n, 0),
-            "product of 4096": (C.times(a, b), 0, 2 * 4096**3),
+            f"product of {square}": (C.times(a, b), 0, 2 * square**3),
         }  # fmt: skip
         found: dict[str, Any] = {"copy": _copy(d, n)}
         for name, (f, moved, operations) in cases.items():
@@ -112,10 +111,10 @@ def roofline(megabytes: int = 256) -> dict[str, Any]:
                 with d.active():
                     d.finish()
                     start = time.perf_counter()
-                    for _ in range(10):
+                    for _ in range(repeats):
                         plan.run({}, {}, Run(0, 0, 0))
                     d.finish()
-                times.append((time.perf_counter() - start) / 10)
+                times.append((time.perf_counter() - start) / repeats)
             best = min(times)
             found[name] = {"ms": 1e3 * best}
             if moved:
@@ -190,7 +189,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="measured in each process")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds after which a process counts as failed")
     parser.add_argument("--torch", default=sys.executable, help="a Python that has torch (default: this one); 'none'")
-    parser.add_argument("--megabytes", type=int, default=256, help="of the arrays of the kernels' table")
+    parser.add_argument("--megabytes", type=float, default=256, help="of the arrays of the kernels' table")
     options = parser.parse_args()
     unknown = set(options.workload) - set(WORKLOADS)
     if unknown:
