@@ -83,19 +83,8 @@ def _link_library(work: Path, headers: Path) -> Path:
     names = sorted(set(re.findall(r"CUresult\s+(cu[A-Z]\w+)\s*\(", text)))
     (work / "names.c").write_text("".join(f"int {name}(void) {{ return 100; }}\n" for name in names))
     (work / "lib").mkdir()
-    _run(
-        [
-            *compiler,
-            "-x",
-            "c",
-            "-shared",
-            "-fPIC",
-            "-Wl,-soname,libcuda.so.1",
-            "-o",
-            str(work / "lib/libcuda.so"),
-            str(work / "names.c"),
-        ]
-    )
+    options = ["-x", "c", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1"]
+    _run([*compiler, *options, "-o", str(work / "lib/libcuda.so"), str(work / "names.c")])
     return work / "lib"
 
 
@@ -106,10 +95,8 @@ def _installed(driver: bool) -> bool:
             return False
     except importlib.metadata.PackageNotFoundError:
         return False
-    return (
-        not driver
-        or subprocess.run([sys.executable, "-c", "import pycuda.driver"], capture_output=True, check=False).returncode == 0
-    )
+    load = "import ctypes, os; ctypes.CDLL(os.environ.get('COGKIT_LIBCUDA') or 'libcuda.so.1', ctypes.RTLD_GLOBAL); import pycuda.driver"
+    return not driver or subprocess.run([sys.executable, "-c", load], capture_output=True, check=False).returncode == 0
 
 
 def name_of(major: int) -> str:
