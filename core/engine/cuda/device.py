@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +30,8 @@ def _pycuda() -> Any:
     """PyCUDA's driver module. Raises `DeviceError` that says what is missing."""
     driver.open_driver()
     try:
-        import pycuda.driver as cuda
+        with warnings.catch_warnings(action="ignore"):  # it warns of what the error says
+            import pycuda.driver as cuda
     except ImportError as e:
         raise DeviceError(f"CUDA engine: expected PyCUDA, got none ({e}); install it: pip install cogkit[cuda]") from None
     try:

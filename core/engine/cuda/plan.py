@@ -37,24 +37,30 @@ class Program:
         self.commands = Commands([i for c in calls for i in c.items])
         self.graphs: OrderedDict[tuple, Graph | None] = OrderedDict()
 
-    def run(self, stream: int, key: tuple) -> None:
-        """Puts all on a stream. key: the addresses that the commands have been given."""
-        if not self.commands.capturable or not len(self.commands):
-            self.commands.run(stream)
-            return
-        graph = self.graphs.get(key)
-        if graph is None:
-            if key in self.graphs:
-                graph = Graph(self.commands, stream)
-            else:  # kernels are loaded, libraries choose their ways: not while a graph is captured
-                self.commands.run(stream)
-            while len(self.graphs) >= GRAPHS:
-                self.graphs.popitem(last=False)
-            self.graphs[key] = graph
-        else:
+    def graph(self, key: tuple) -> Graph | None:
+        """The captured commands with these addresses, where there is such a graph."""
+        found = self.graphs.get(key)
+        if found is not None:
             self.graphs.move_to_end(key)
-        if graph is not None:
-            graph.run(stream)
+        return found
+
+    def run(self, stream: int, key: tuple) -> None:
+        """Puts all on a stream, and captures what comes for the second time. key: the addresses that the commands have been given."""
+        if not self.commands.capturable or not len(self.commands) or key not in self.graphs:
+            # kernels are loaded, libraries choose their ways: not while a graph is captured
+            self.commands.run(stream)
+            if self.commands.capturable:
+                self._keep(key, None)
+            return
+        made = Graph(self.commands, stream)
+        self._keep(key, made)
+        made.run(stream)
+
+    def _keep(self, key: tuple, graph: Graph | None) -> None:
+        self.graphs.pop(key, None)
+        while len(self.graphs) >= GRAPHS:
+            self.graphs.popitem(last=False)
+        self.graphs[key] = graph
 
     def run_one(self, number: int, seed: int, step: int, sample: int) -> None:
         """Runs one call and waits for it; what random numbers depend on lies on the device already."""
@@ -176,14 +182,18 @@ class CudaPlan(Plan):
             self._find_lists()
             self._begin(run)
             places = (*self.residing, *self.lists_at.values())
-            if places != b.places:
-                b.arena, b.places = None, places  # all addresses are given anew
-            b.bind(self.arena, addresses)
             key = (self.arena.address, *addresses.values(), *places)
-            if observers:
-                run_watched(Running(self, b, sizes, run))
+            graph = None if observers else b.executor.graph(key)
+            if graph is not None:
+                graph.run(d.stream_handle)
             else:
-                b.executor.run(d.stream_handle, key)
+                if places != b.places:
+                    b.arena, b.places = None, places  # all addresses are given anew
+                b.bind(self.arena, addresses)
+                if observers:
+                    run_watched(Running(self, b, sizes, run))
+                else:
+                    b.executor.run(d.stream_handle, key)
             for r in self.changed:
                 r.ahead = True
             if addresses:
