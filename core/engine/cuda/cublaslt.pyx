@@ -57,11 +57,9 @@ cdef extern from "cublaslt_api.h" nogil:
         const void *c
         void *d
         void *workspace
-        uint64_t aligned
-        cg_lt_algo algo
-        cg_lt_algo odd
-        size_t workspace_size
-        size_t odd_size
+        cg_lt_algo algo[3]
+        size_t workspace_size[3]
+        uint64_t item
     int R_32F "CG_CUDA_R_32F", R_64F "CG_CUDA_R_64F", R_16F "CG_CUDA_R_16F", R_16BF "CG_CUDA_R_16BF"
     int COMPUTE_32F "CG_CUBLAS_COMPUTE_32F", COMPUTE_64F "CG_CUBLAS_COMPUTE_64F", COMPUTE_TF32 "CG_CUBLAS_COMPUTE_32F_FAST_TF32"
     int OP_N "CG_CUBLAS_OP_N", OP_T "CG_CUBLAS_OP_T"
@@ -76,7 +74,6 @@ cdef extern from "cublaslt_api.h" nogil:
     int NOT_SUPPORTED "CG_CUBLAS_STATUS_NOT_SUPPORTED", INVALID_VALUE "CG_CUBLAS_STATUS_INVALID_VALUE"
 
 WORKSPACE = 32 << 20  # bytes that a product may want: what NVIDIA advises for Hopper
-ALIGNED = 256  # bytes to which buffers are taken to be aligned before their addresses are known
 
 cdef object library = None
 cdef cg_lt_text_t cublasLtGetStatusString
@@ -169,11 +166,16 @@ def matmul(*arguments, **options):
         return None
 
 
+cdef int _way_of(size_t places) noexcept nogil:
+    """Which way is for operands at places whose bits these are."""
+    return 0 if places & 63 == 0 else 1 if places & 15 == 0 else 2
+
+
 cdef int _run(const cg_command *command, void *stream) noexcept nogil:
     cdef const cg_matmul *c = <const cg_matmul *> command.state
-    cdef bint odd = ((<size_t> c.a | <size_t> c.b | <size_t> c.c | <size_t> c.d) & (c.aligned - 1)) != 0
+    cdef int way = _way_of(<size_t> c.a | <size_t> c.b | <size_t> c.c | <size_t> c.d)
     return -c.function(c.handle, c.desc, &c.alpha, c.a, c.a_layout, c.b, c.b_layout, &c.beta, c.c, c.d_layout, c.d, c.d_layout,
-                       &c.odd if odd else &c.algo, c.workspace, c.odd_size if odd else c.workspace_size, stream)
+                       &c.algo[way], c.workspace, c.workspace_size[way], stream)
 
 
 cdef class _Layouts:
@@ -207,14 +209,14 @@ cdef class MatMul:
     to the next (0: dense); `batch` of them with batch_a, batch_b, batch_c elements from one to the next (None: dense; 0: the same
     for all). bias: (n,). added: of out's form. dtype: 'f4', 'f8', 'f2' or 'b2' (bfloat16); halves are summed in float32; tf32:
     float32 products are of numbers rounded to ten bits. scratch: bytes that it wants in the last buffer, at most `workspace`;
-    buffers are best aligned to 256 bytes. Same operands, same bits.
+    buffers are best aligned to 64 bytes, next best to 16. Same operands at places aligned alike, same bits.
     Raises `ValueError` for sizes below one, `NoWay` where the library does not compute it, `DeviceError` where it is not there.
     """
 
     cdef cg_matmul call
     cdef _Layouts layouts
     cdef object made  # (a, b, out, bias, added, dtype)
-    cdef bint ready_for_odd  # whether a way was chosen for operands at odd places
+    cdef int ways  # bit i: the way i is chosen, for operands aligned to 64 bytes, to 16, to their elements
     cdef readonly str name
     cdef readonly size_t scratch
 
@@ -245,8 +247,10 @@ cdef class MatMul:
         self.made = (a, b, out, bias, added, dtype, bool(tf32), ta, tb, bool(relu))
         self._describe()
         self.scratch = workspace
-        self.call.aligned = min(_alignment(x.offset) for x in (a, b, out if added is None else added, out))
-        self.scratch = self._choose(self.call.aligned, &self.call.algo, &self.call.workspace_size)
+        self.call.item = _TYPES[dtype][1]
+        way = _way_of(a.offset | b.offset | out.offset | (0 if added is None else added.offset))
+        self._choose(way)
+        self.scratch = self.call.workspace_size[way]
 
     def __dealloc__(self):
         if self.call.desc != NULL:
@@ -259,7 +263,7 @@ cdef class MatMul:
         cdef int compute = COMPUTE_64F if dtype == "f8" else COMPUTE_TF32 if tf32 and dtype == "f4" else COMPUTE_32F
         cdef int32_t op_a = OP_T if tb else OP_N, op_b = OP_T if ta else OP_N
         cdef uint32_t epilogue = EPILOGUE_DEFAULT
-        cdef uint64_t somewhere = ALIGNED  # the heuristic wants to see an address
+        cdef uint64_t somewhere = 256  # the heuristic wants to see an address
         _check(cublasLtMatmulDescCreate(&self.call.desc, compute, R_64F if dtype == "f8" else R_32F), f"a product of {dtype}")
         cublasLtMatmulDescSetAttribute(self.call.desc, DESC_TRANSA, &op_a, sizeof(op_a))
         cublasLtMatmulDescSetAttribute(self.call.desc, DESC_TRANSB, &op_b, sizeof(op_b))
@@ -271,12 +275,15 @@ cdef class MatMul:
         _check(cublasLtMatmulDescSetAttribute(self.call.desc, DESC_EPILOGUE, &epilogue, sizeof(epilogue)), "bias and relu")
         return 0
 
-    cdef size_t _choose(self, uint32_t aligned, cg_lt_algo *algo, size_t *size) except? 1:
-        """The library's choice for operands aligned to so many bytes, with no more scratch than now; the scratch it wants."""
+    cdef int _choose(self, int way) except -1:
+        """Has the library's choice for operands aligned like this, with no more scratch than now."""
         cdef void *pref = NULL
         cdef cg_lt_heuristic result
         cdef int found = 0, status = 0
         cdef uint64_t most = self.scratch
+        cdef uint32_t aligned = (64, 16, self.call.item)[way]
+        if self.ways >> way & 1:
+            return 0
         memset(&result, 0, sizeof(result))
         _check(cublasLtMatmulPreferenceCreate(&pref), "a preference")
         cublasLtMatmulPreferenceSetAttribute(pref, PREF_WORKSPACE, &most, sizeof(most))
@@ -286,14 +293,8 @@ cdef class MatMul:
                                                 self.call.d_layout, self.call.d_layout, pref, 1, &result, &found)
         cublasLtMatmulPreferenceDestroy(pref)
         _check(status or result.state or (0 if found else NOT_SUPPORTED), f"a way to compute {self.name}")
-        algo[0], size[0] = result.algo, result.workspace
-        return result.workspace
-
-    cdef int _expect_odd(self) except -1:
-        """Has a way ready for operands that are aligned no better than their elements are."""
-        if not self.ready_for_odd:
-            self._choose(_TYPES[self.made[5]][1], &self.call.odd, &self.call.odd_size)
-            self.ready_for_odd = True
+        self.call.algo[way], self.call.workspace_size[way] = result.algo, result.workspace
+        self.ways |= 1 << way
         return 0
 
     @property
@@ -302,7 +303,7 @@ cdef class MatMul:
         return <size_t> &self.call.command
 
     def set_buffers(self, list addresses):
-        """Writes the addresses of the buffers; operands at odd places are computed in another way."""
+        """Writes the addresses of the buffers; how they are aligned says which way is taken."""
         cdef uint64_t place
         a, b, out, bias, added = self.made[:5]
         if added is None:
@@ -311,8 +312,7 @@ cdef class MatMul:
         if bias is not None:
             place = addresses[bias.slot] + bias.offset
             _check(cublasLtMatmulDescSetAttribute(self.call.desc, DESC_BIAS_POINTER, &place, sizeof(place)), "a bias")
-        if any(address & (self.call.aligned - 1) for address in found):
-            self._expect_odd()
+        self._choose(_way_of(found[0] | found[1] | found[2] | found[3]))
         self.call.a, self.call.b = <const void *> <size_t> found[0], <const void *> <size_t> found[1]
         self.call.c, self.call.d = <const void *> <size_t> found[2], <void *> <size_t> found[3]
         self.call.workspace = <void *> <size_t> addresses[SLOT_SCRATCH] if self.scratch else NULL
@@ -324,7 +324,8 @@ cdef class MatMul:
         if bias is not None:
             return None
         try:
-            self._expect_odd()
+            for way in range(3):
+                self._choose(way)
         except NoWay:
             return None
         places = (<size_t> &self.call.a, <size_t> &self.call.b, <size_t> &self.call.c, <size_t> &self.call.d)
@@ -337,7 +338,7 @@ cdef class MatMul:
         other.call = self.call
         other.call.desc = NULL
         other.call.command.state = &other.call
-        other.layouts, other.made, other.ready_for_odd = self.layouts, self.made, self.ready_for_odd
+        other.layouts, other.made, other.ways = self.layouts, self.made, self.ways
         other.name, other.scratch = self.name, self.scratch
         other._describe()
         return other
@@ -350,8 +351,3 @@ cdef class MatMul:
         *_, bias, added, _, tf32, ta, tb, relu = self.made
         words = (("a'", ta), ("b'", tb), ("bias", bias), ("relu", relu), ("added", added), ("tf32", tf32))
         return " ".join([self.name, *(word for word, there in words if there)])
-
-
-def _alignment(address):
-    """Bytes to which an address is aligned, at most 256."""
-    return min(address & -address, ALIGNED) if address else ALIGNED

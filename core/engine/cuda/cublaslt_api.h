@@ -82,8 +82,8 @@ typedef struct cg_matmul {
     cg_scalar alpha, beta;
     const void *a, *b, *c;
     void *d, *workspace;
-    uint64_t aligned; /* bytes to which operands are aligned where `algo` computes; `odd` does elsewhere */
-    cg_lt_algo algo, odd;
-    size_t workspace_size, odd_size;
+    cg_lt_algo algo[3]; /* for operands aligned to 64 bytes, to 16, to their elements */
+    size_t workspace_size[3];
+    uint64_t item; /* bytes of an element */
 } cg_matmul;
 #endif
