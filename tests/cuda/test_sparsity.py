@@ -283,3 +283,15 @@ def test_a_checkpoint_of_the_cpu_goes_on_here(learner, tmp_path):
     for feed in later:
         trainer.train_minibatch({x: feed[0], t: feed[1]})
     np.testing.assert_allclose(w.value, found[0], rtol=1e-5, atol=1e-6)
+
+
+def test_rows_that_the_cpu_has_left_for_later():
+    x, w = C.input_variable(7, is_sparse=True), C.parameter(init=TABLE)
+    z, feeds = C.times(x, w), [scipy.sparse.csr_matrix(np.eye(7, dtype=F4)[i]) for i in ([1, 3], [1], [1])]
+    for _ in range(2):
+        with C.device.use_engine("cpu"):
+            trainer = C.Trainer(None, C.reduce_sum(z), C.momentum_sgd([w], 0.1, C.momentum_schedule(0.9)))
+            for feed in feeds:
+                trainer.train_minibatch({x: feed})
+        found = z.eval({x: feeds[0]})
+        np.testing.assert_array_equal(found, w.value[[1, 3]])

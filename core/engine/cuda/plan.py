@@ -213,8 +213,10 @@ class CudaPlan(Plan):
         else:
             if len(self.residents) != len(self.large):
                 self._find()
-        for _, _, r in self.residents:
+        for v, _, r in self.residents:
             if r.behind:
+                for lag in v.lags:  # rows that the CPU engine has left for later
+                    lag.settle()
                 r.settle()
 
     def _find(self) -> None:
