@@ -479,3 +479,43 @@ def test_texts_compile_for_a_gpu(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert not re.search(r"[1-9]\d* bytes spill", done.stderr), done.stderr
+
+
+# wide programs ---------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("n_in,n_out", [(5, 3), (60, 4), (100, 20)])
+def test_wide_programs(n_in, n_out, dtype, monkeypatch):
+    """All inputs are alive at once, over dims that do not merge: words of the space, and values of a block, find other places."""
+    rng = np.random.default_rng(n_in)
+    dims = [3, 4, 5]
+    strides, buffers, views = [], [], []
+    for _ in range(n_in):
+        shape = [d if rng.random() < 0.7 else 1 for d in dims]
+        own = [s if n > 1 else 0 for n, s in zip(shape, strides_of(shape), strict=True)]
+        buffers.append(rng.standard_normal(shape).astype(TYPES[dtype]))
+        strides.append(own)
+        views.append(np.broadcast_to(buffers[-1], dims).astype(np.float64))
+    # sums from both ends: the k-th with the k-th last, then all of them
+    program = [("sub", n_in + k, k, n_in - 1 - k) for k in range(n_in)]
+    top = 2 * n_in
+    for k in range(n_in):
+        program.append(("add" if k % 2 else "max", top, top - 1, 2 * n_in - 1 - k))
+        top += 1
+    outputs = [top - 1 - k for k in range(n_out - 1)] + [top - 1]
+    kinds = ["in"] * n_in + ["out"] * (n_out - 1) + ["sum"]
+    for _ in range(n_out - 1):
+        buffers.append(np.zeros(dims, TYPES[dtype]))
+        strides.append(strides_of(dims))
+    buffers.append(np.zeros((3, 1, 1), TYPES[dtype]))
+    strides.append([1, 0, 0])
+    found = []
+    for form in ("interpreted", "generated") if n_in > 5 else ("interpreted",):
+        monkeypatch.setenv("COGKIT_CUDA_FUSED", form)
+        found.append(run(dtype, kinds, outputs, program, [(dims, strides)], buffers))
+    wanted = evaluate(program, outputs, views)
+    wanted[-1] = wanted[-1].sum((1, 2), keepdims=True)
+    for got, want in zip(found[0][n_in:], wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4 if dtype == "f4" else 1e-12, atol=1e-4 if dtype == "f4" else 1e-12)
+    assert len({tuple(x.tobytes() for x in f) for f in found}) == 1
