@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from cases.alignment import CTC, Edit
-from cases.lowered import OTHER, STEPS, agree, run, spaces
+from cuda.lowered import OTHER, STEPS, agree, run, spaces
 
 from cogkit.engine.cuda import alignment
 from cogkit.engine.spaces import Space

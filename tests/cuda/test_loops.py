@@ -1,20 +1,20 @@
 """Recurrences on the CUDA engine: the graphs of the sequence tests against the reference, other minibatches, what is launched."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+from cuda.plans import libraries_in_use
+from engine import test_sequences as graphs
 
 import cogkit as C
 from cogkit.engine.executable import Executable
 
-_spec = importlib.util.spec_from_file_location(
-    "sequence_graphs", Path(__file__).resolve().parents[1] / "engine" / "test_sequences.py"
-)
-graphs = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(graphs)
 S = C.sequence
+
+
+def with_a_bias(x, b, d):
+    """A product in the step whose bias is added by the library."""
+    r, bias = graphs.weights((2, 2), 1, d), graphs.weights((2,), 2, d)
+    return graphs.closed(lambda h: C.tanh(x + C.relu(C.times(S.past_value(h), r) + bias)))
 
 
 @pytest.mark.parametrize("dtype", graphs.DTYPES)
@@ -27,6 +27,20 @@ def test_graphs_of_sequences(build, lengths, dtype):
     tight = 2e-5 if dtype == "f4" else 1e-11
     for w, g in zip(graphs.flat(want), graphs.flat(got), strict=True):
         np.testing.assert_allclose(g, w, rtol=tight, atol=tight * max(1, np.abs(w).max(initial=0)))
+
+
+@pytest.mark.parametrize("dtype", graphs.DTYPES)
+@pytest.mark.parametrize("build", [graphs.lstm, graphs.deep, graphs.both_ways, with_a_bias], ids=lambda g: g.__name__)
+def test_products_of_a_library_in_a_step(build, dtype, monkeypatch):
+    """Its commands are given the addresses of each step, or each step has one of its own where the library keeps an address."""
+    libraries_in_use(monkeypatch, True)
+    for lengths in ([3, 1, 5, 2], [4, 4, 4]):
+        f, x, b = graphs.made(build, graphs.DTYPES[dtype])
+        feed = graphs.fed(f, x, b, *graphs.data(lengths, graphs.DTYPES[dtype]))
+        want, got = (graphs.results(f, x, b, feed, engine) for engine in ("reference", "cuda"))
+        tight = 2e-5 if dtype == "f4" else 1e-11
+        for w, g in zip(graphs.flat(want), graphs.flat(got), strict=True):
+            np.testing.assert_allclose(g, w, rtol=tight, atol=tight * max(1, np.abs(w).max(initial=0)))
 
 
 def run_again(build, batches):

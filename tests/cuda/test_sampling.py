@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases.lowered import BATCH, agree, run
+from cuda.lowered import BATCH, agree, run
 
 F4, F8 = np.float32, np.float64
 DTYPES = pytest.mark.parametrize("dtype", [F4, F8])

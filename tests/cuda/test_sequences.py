@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from cases.lowered import BATCH, OTHER, STEPS, agree, spaces
 from cases.sequence_training import STORIES
 from cases.sequences import CASES, record
+from cuda.lowered import BATCH, OTHER, STEPS, agree, spaces
 
 import cogkit as C
 from cogkit.engine.executable import Executable
