@@ -7,7 +7,7 @@ The library is looked for when `open` is called: $COGKIT_LIBCUDA, else libcuda.s
 import os
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
@@ -15,7 +15,10 @@ import numpy as np
 
 from cogkit.errors import DeviceError
 
-__all__ = ["B", "Commands", "Copy", "DeviceLost", "Graph", "Launch", "Memset", "Module", "SLOT_SCRATCH", "check", "is_open", "launched", "open_driver"]
+__all__ = [
+    "B", "Commands", "Copy", "DeviceLost", "Graph", "Launch", "Memset", "Module", "SLOT_SCRATCH", "check", "is_open", "launched",
+    "open_driver",
+]
 
 
 cdef extern from "<dlfcn.h>" nogil:
@@ -44,7 +47,8 @@ cdef extern from "command.h" nogil:
         cg_deviceptr from_ "from"
         size_t size
         unsigned value
-    ctypedef int (*cg_launch_t)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **) noexcept nogil
+    ctypedef int (*cg_launch_t)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **,
+                                void **) noexcept nogil
     ctypedef int (*cg_handle_t)(void **, const void *) noexcept nogil
     ctypedef int (*cg_function_t)(void **, void *, const char *) noexcept nogil
     ctypedef int (*cg_attribute_t)(void *, int, int) noexcept nogil
@@ -91,7 +95,9 @@ def is_open():
 cdef void *_symbol(const char *name) except NULL:
     cdef void *found = dlsym(library, name)
     if found == NULL:
-        raise DeviceError(f"CUDA driver: expected one with {name.decode()} (CUDA 12 or later), got an older one; update the NVIDIA driver")
+        raise DeviceError(
+            f"CUDA driver: expected one with {name.decode()} (CUDA 12 or later), got an older one; update the NVIDIA driver"
+        )
     return found
 
 
@@ -105,7 +111,8 @@ def open_driver():
     name = os.environ.get("COGKIT_LIBCUDA") or "libcuda.so.1"
     library = dlopen(name.encode(), RTLD_NOW | RTLD_GLOBAL)
     if library == NULL:
-        raise DeviceError(f"CUDA driver: expected {name}, got none ({dlerror().decode()}); install the NVIDIA driver, or use C.device.cpu()")
+        why = dlerror().decode()
+        raise DeviceError(f"CUDA driver: expected {name}, got none ({why}); install the NVIDIA driver, or use C.device.cpu()")
     try:
         cuLaunchKernel = <cg_launch_t> _symbol(b"cuLaunchKernel")
         cuModuleLoadData = <cg_handle_t> _symbol(b"cuModuleLoadData")
@@ -142,7 +149,8 @@ def check(int result, what):
     sign = name.decode() if name != NULL else str(result)
     way = ""
     if result in _LOST:
-        raise DeviceLost(f"CUDA: {what}: {word} ({sign}); the GPU's context is lost: what was saved is whole, start again from the last checkpoint")
+        way = "the GPU's context is lost: what was saved is whole, start again from the last checkpoint"
+        raise DeviceLost(f"CUDA: {what}: {word} ({sign}); {way}")
     elif result == 2:
         way = "; use a smaller minibatch (Function.explain shows the plan's peak)"
     raise DeviceError(f"CUDA: {what}: {word} ({sign}){way}")
@@ -167,7 +175,10 @@ SLOT_SCRATCH = -1  # the last buffer
 
 
 cdef class Module:
-    """Kernels of one image (cubin, fatbin, PTX) in the current context. Raises `DeviceError` for one that the driver does not take."""
+    """Kernels of one image (cubin, fatbin, PTX) in the current context.
+
+    Raises `DeviceError` for an image that the driver does not take.
+    """
 
     cdef void *handle
     cdef bytes image
@@ -198,7 +209,8 @@ cdef int _run_launch(const cg_command *command, void *stream) noexcept nogil:
     cdef void *extra[5]
     cdef size_t size = c.size
     extra[0], extra[1], extra[2], extra[3], extra[4] = <void *> 1, c.parameters, <void *> 2, &size, NULL
-    return cuLaunchKernel(c.function, c.grid[0], c.grid[1], c.grid[2], c.block[0], c.block[1], c.block[2], c.shared, stream, NULL, extra)
+    return cuLaunchKernel(c.function, c.grid[0], c.grid[1], c.grid[2], c.block[0], c.block[1], c.block[2], c.shared, stream, NULL,
+                          extra)
 
 
 cdef int _run_memset(const cg_command *command, void *stream) noexcept nogil:
@@ -216,9 +228,9 @@ cdef int _run_copy(const cg_command *command, void *stream) noexcept nogil:
 cdef class Launch:
     """One launch of a kernel with its parameters, packed once; `set_buffers` writes the addresses of its buffers.
 
-    grid, block: up to three sizes each; shared: bytes of dynamic shared memory. arguments: `B` (a buffer's address), NumPy scalars of 4 or
-    8 bytes, bytes (a struct, 8-byte aligned) and objects with an `address` (kept). Raises `TypeError` for others, `ValueError` for
-    sizes that no launch has.
+    grid, block: up to three sizes each; shared: bytes of dynamic shared memory. arguments: `B` (a buffer's address), NumPy scalars
+    of 4 or 8 bytes, bytes (a struct, 8-byte aligned) and objects with an `address` (kept). Raises `TypeError` for others,
+    `ValueError` for sizes that no launch has.
     """
 
     cdef cg_launch call
@@ -293,7 +305,7 @@ cdef class Launch:
 
     @property
     def words(self):
-        """(where it is written, slot of its buffer, bytes to the first element) of each address that the command reads when it runs."""
+        """(where it is written, slot of its buffer, bytes to the first element) of each address that the command reads."""
         return [(<size_t> (self.call.parameters + <size_t> at), slot, offset) for at, slot, offset in self.patches]
 
     def write(self, int argument, bytes data):
@@ -372,8 +384,10 @@ cdef class Copy(_Transfer):
 
 
 cdef class Commands:
-    """Runs commands in order on a stream. items: objects with an `address` of a cg_command, kept here; those with a `host` method are called
-    with the stream instead, when all before them is done.
+    """Runs commands in order on a stream.
+
+    items: objects with an `address` of a cg_command, kept here; those with a `host` method are called with the stream instead, when
+    all before them is done.
     """
 
     cdef vector[const cg_command *] commands
