@@ -140,10 +140,20 @@ def on_virtual_ranks(
     """What `train` returns on the first of so many virtual ranks of this process; see `cogkit.parallel.simulate`."""
 
     def main() -> dict[str, float]:
-        return train(row, data, RankOut(None if current_world().rank else out))
+        results = train(row, data, RankOut(None if current_world().rank else out))
+        if current_world().is_main:
+            out.exchanges = exchanges("virtual")
+        return results
 
     with _threads(_share(ranks)):
         return simulate(main, ranks, delay, network, row.seed)[0]
+
+
+def exchanges(kind: str) -> dict[str, Any] | None:
+    """Where the time of a step of this rank went (of virtual ranks: virtual time), and the bytes of it; None: it exchanged nothing."""
+    world = current_world()
+    told = world.meter.spent()
+    return {"ranks": world.size, "kind": kind, **told.record()} if told.steps and told.bytes else None
 
 
 def mpiexec() -> str:
@@ -206,7 +216,7 @@ def on_real_ranks(ranks: int, train: Training, row: Row, data: Sequence[Path], o
         getattr(row, name)
     if said["stopped"]:
         raise Stopped(said["stopped"])
-    out.curve, out.samples = said["curve"], said["samples"]
+    out.curve, out.samples, out.exchanges = said["curve"], said["samples"], said["exchanges"]
     return said["results"]
 
 
@@ -247,7 +257,8 @@ def main(spec_file: str) -> None:
         said["stopped"] = str(stopped)
     if out is not None:
         out.close()
-        write_json(folder / "ranks.json", said | {"read": row.read, "curve": out.curve, "samples": out.samples})
+        own = {"read": row.read, "curve": out.curve, "samples": out.samples, "exchanges": exchanges("real")}
+        write_json(folder / "ranks.json", said | own)
 
 
 def _lives(process: int) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from cogkit.papers.tables import NOT_RUN, _cell, _evidence, commit_text, format_number
+from cogkit.papers.tables import EXCHANGES, NOT_RUN, _cell, _evidence, commit_text, format_number
 from cogkit.papers.verdict import Verdict
 
 __all__ = ["make_report"]
@@ -72,6 +72,8 @@ def _paper(results: Path, slug: str, profile: str) -> dict:
         "figures": figures,
         "verdicts": verdicts,
         "unread": unread,
+        "exchanges": content.get("exchanges", []),  # summaries from before there were any
+        "exchanges_head": EXCHANGES,
         "wall": sum(r["provenance"]["wall_s"] for r in content["runs"]),
     }
 

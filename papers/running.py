@@ -74,6 +74,7 @@ class Out:
         self.curve: list[dict] = []
         self.samples = 0
         self.expected = 0
+        self.exchanges: dict | None = None  # of a run on several ranks, where the time of a step went
         self.sittings: list[dict] = []
         self.stopping = False
         self.clock = Clock()
@@ -296,6 +297,7 @@ def run_once(
             "reason": "",
             "results": results,
             "curve": target.curve,
+            "exchanges": target.exchanges,
             "knobs_not_read": asked.unread,
             "provenance": {
                 **here,

@@ -201,6 +201,7 @@ def make_table(paper: Paper, profile: str, results: Path = Path("results")) -> d
         "figures": drawn,
         "counts": sorted(counts(done)),
         "data_about": _about(done),
+        "exchanges": exchanges(done),
         "knobs": {group: dict(rows[0].knobs) for group, rows in _groups(paper, profile).items()},
         "runs": [
             {k: r[k] for k in ("run", "group", "seed", "results", "file", "provenance", "data_sha256", "knobs_not_read")}
@@ -218,6 +219,25 @@ def counts(done: list[dict]) -> set[str]:
         for metric, value in record["results"].items():
             found.setdefault(metric, []).append(value)
     return {m for m, values in found.items() if all(v is not None and v == int(v) for v in values)}
+
+
+EXCHANGES = ["run", "ranks", "ms a step", *("compute", "wait", "pack", "send", "unpack"), "bytes a step", "advice"]
+
+
+def exchanges(done: list[dict]) -> list[list[str]]:
+    """For each group of runs on several ranks, the means of what the first rank's meter says; times of virtual ranks are virtual."""
+    groups: dict[str, list[dict]] = {}
+    for record in done:
+        if record.get("exchanges"):
+            groups.setdefault(record["group"], []).append(record["exchanges"])
+    rows = []
+    for group, told in groups.items():
+        ms = {phase: sum(t["ms"][phase] for t in told) / len(told) for phase in told[0]["ms"]}
+        advice = next((t["advice"] for t in told if t["advice"]), "")
+        sent = sum(t["bytes"] for t in told) / len(told)
+        times = [format_number(t) for t in (sum(ms.values()), *ms.values())]
+        rows.append([group, f"{told[0]['ranks']} {told[0]['kind']}", *times, format_number(sent, whole=True), advice])
+    return rows
 
 
 def _about(done: list[dict]) -> dict[str, str]:
@@ -248,6 +268,9 @@ def _markdown(paper, profile, summary, published, verdicts, done, absent, drawn)
     parts += ["", *[f"`{name}`: {text}." for name, text in _about(done).items()]]
     if absent:
         parts += ["", f"Not run: {'; '.join(f'{run} ({why})' for run, why in absent.items())}."]
+    if told := exchanges(done):
+        parts += ["", "## Where the time of a step goes", ""]
+        parts.append(_pipe(EXCHANGES, told))
     if verdicts:
         parts += ["", "## Claims", ""]
         rows = [[v.claim, v.text, f"**{v.verdict}**", f"`{v.condition}`", _evidence(v)] for v in verdicts]

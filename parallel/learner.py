@@ -52,6 +52,7 @@ class DistributedLearner(Learner):
         self.in_step = False  # whether ranks must exchange in the same minibatches, since they do so for other learners too
         self._has_begun = False
         self._has_computed = False
+        self._told = self.world.meter.spent()
 
     # the local learner's -------------------------------------------------------------------------------------------
 
@@ -147,7 +148,9 @@ class DistributedLearner(Learner):
         """
         world = self.world
         if self.is_warm and not self.joined:
+            world.meter.lap("compute")
             self.join()  # before the clock of a virtual rank moves: a training that was taken up again has then the same order of events
+            world.meter.lap("wait")
         if info.learner == 0:
             self.has_computed(info.samples)
             self._has_computed = False
@@ -174,6 +177,12 @@ class DistributedLearner(Learner):
     def lead(self, learners: Sequence[Learner]) -> Arrivals | None:
         """See `cogkit.train.ranks.DistributedLearner`: most algorithms want gradients when all are there."""
         return None
+
+    def exchange_report(self) -> str:
+        """Where the time of this rank went since the last call, in a line for progress output; '' on other ranks than the first."""
+        now = self.world.meter.spent()
+        told, self._told = now.since(self._told), now
+        return f"exchanges: {told.report()}" if self.world.size > 1 and self.world.is_main and told.steps else ""
 
     def exchange(self, gradient_values: Mapping[Parameter, np.ndarray], info: MinibatchInfo) -> bool:
         """What an algorithm does with a minibatch once ranks exchange; see `train_distributed`."""

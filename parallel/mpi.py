@@ -220,7 +220,7 @@ class MpiWorld(World):
         sends = [(r, self.calls.Isend(d, r, tag)) for r, d in zip(ranks, data, strict=True)]
         answers = [np.empty(pack(into[r]).nbytes, np.uint8) for r in ranks]
         takes = [(r, self.answers.Irecv(a, r, tag)) for r, a in zip(ranks, answers, strict=True)]
-        self.meter.bytes += sum(d.nbytes for r, d in zip(ranks, data, strict=True) if r != self.rank)
+        self.meter.bytes += sum(d.nbytes + a.nbytes for r, d, a in zip(ranks, data, answers, strict=True) if r != self.rank)
         left = [*takes, *sends]
 
         def missing() -> list[int]:

@@ -83,11 +83,14 @@ class Overlap:
         self.has_begun = all(learner.is_warm for learner in self.members)
         if not self.has_begun:
             return
-        lead = self.members[0]
-        if not lead.joined:
-            lead.join()
-        if self.flat is None:
-            self._agree([i - self.first for together in order for i in together])
+        lead, meter = self.members[0], self.world.meter
+        if not lead.joined or self.flat is None:
+            meter.lap("compute")
+            if not lead.joined:
+                lead.join()
+            if self.flat is None:
+                self._agree([i - self.first for together in order for i in together])
+            meter.lap("wait")
         self.there.clear()
         for bucket in self.buckets:
             bucket.missing = len(bucket.parameters)

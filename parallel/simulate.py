@@ -138,7 +138,7 @@ class SimulatedWorld(World):
 
         for owner, sent, got in zip(hub.worlds, arrays, into, strict=True):
             others = owner is not self
-            self.meter.bytes += sum(a.nbytes for a in sent) if others else 0
+            self.meter.bytes += sum(a.nbytes for a in (*sent, *got)) if others else 0
             hub.later(self.now + (there if others else 0.0), ask(owner, sent, got))
         hub.leave()
 
@@ -179,10 +179,11 @@ class _Meeting:
                     )
                 target[...] = sent
             longest = max(longest, self.hub.seconds([a for r, a in enumerate(into) if r != rank], True))
-        # messages of several exchanges share the bandwidth
-        begun = max(self.begun, self.hub.busy) if longest else self.begun
-        self.end = begun + longest
-        self.hub.busy = max(self.hub.busy, self.end - self.hub.seconds([], True)) if longest else self.hub.busy
+        latency = self.hub.network.seconds(0)
+        self.end = self.begun + longest
+        if longest > 2 * latency:  # large exchanges share the bandwidth, one after another; small ones slip in between
+            self.end = max(self.begun, self.hub.busy) + longest
+            self.hub.busy = self.end - latency
         for world in self.waiting:
             world.now = max(world.now, self.end)
             self.hub.resume(world)

@@ -77,6 +77,9 @@ class DistributedLearner(Protocol):
     def lead(self, learners: Sequence[Any]) -> Arrivals | None:
         """Told to the first learner of a trainer: all that it has. Gives who wants gradients before all are computed; None: nobody."""
 
+    def exchange_report(self) -> str:
+        """A line for progress output on what ranks have exchanged since the last call; '' for none."""
+
     def train_distributed(self, gradient_values: Mapping[Any, np.ndarray], info: MinibatchInfo) -> bool:
         """One update on all ranks; False on all of them when none has data any more, True otherwise.
 

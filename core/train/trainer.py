@@ -320,19 +320,19 @@ class Trainer(Evaluator):
 
     @property
     def previous_minibatch_loss_average(self) -> float:
-        """Loss per sample of the last minibatch."""
+        """Loss per sample of the last minibatch: of all ranks; where they train apart of this one, and when they meet of all since then."""
         return self._loss_sum / self._samples if self._samples else 0.0
 
     @property
     def previous_minibatch_evaluation_average(self) -> float:
-        """Metric per sample of the last minibatch; ValueError when there is no metric."""
+        """Metric per sample of the last minibatch, as the loss; ValueError when there is no metric."""
         if self._metric is None:
             raise ValueError("previous_minibatch_evaluation_average: expected a metric, got none; pass criterion=(loss, metric)")
         return self._metric_sum / self._samples if self._samples else 0.0
 
     @property
     def previous_minibatch_sample_count(self) -> int:
-        """Samples in the last minibatch."""
+        """Samples in the last minibatch, of those whose loss is told."""
         return self._samples
 
     @property
@@ -417,6 +417,8 @@ class Trainer(Evaluator):
         more = False
         if self._distributed:
             loss, metric = _floats(sums)
+            if n:
+                self._samples, self._loss_sum, self._metric_sum = n, loss, metric or 0.0  # until ranks report together
             count = len(self._learners)
             infos = [MinibatchInfo(n, loss, metric, ends, i, count) for i in range(count)]
             if self._arrivals is not None:
@@ -462,8 +464,11 @@ class Trainer(Evaluator):
 
     def summarize_training_progress(self) -> None:
         """Has the progress writers report the sums since the last summary and start new ones."""
+        report = getattr(self._learners[0], "exchange_report", str)()
         for writer in self.progress_writers:
             writer.write_training_summary(self._metric is not None)
+            if report and hasattr(writer, "log"):
+                writer.log(report)
 
     def print_node_timing(self) -> None:
         """Prints the times of instructions, where `debugging.set_node_timing` measures them; else the plan of the loss."""

@@ -14,6 +14,8 @@ from cogkit.errors import RankError
 from cogkit.papers import ranks
 from cogkit.papers.running import Stopped, run_once
 from cogkit.papers.sheets import read_paper
+from cogkit.papers.tables import EXCHANGES, exchanges
+from cogkit.parallel import data_parallel_distributed_learner, simulate
 
 pytest.importorskip("mpi4py")
 
@@ -117,6 +119,26 @@ def processes_of(folder):
         except OSError:
             continue
     return found
+
+
+def test_a_record_says_where_time_goes():
+    """Of a training with a distributed learner, on virtual ranks."""
+    from parallel.nets import Net
+
+    def main():
+        net = Net()
+        trainer = net.trainer(data_parallel_distributed_learner)
+        assert ranks.exchanges("virtual") is None
+        for i in range(4):
+            trainer.train_minibatch(net.feed(i))
+        return ranks.exchanges("virtual")
+
+    told = simulate(main, 2)[0]
+    assert (told["ranks"], told["kind"], told["steps"], told["ms"]["compute"]) == (2, "virtual", 4, 1000.0) and told[
+        "bytes"
+    ] > 1000
+    (row,) = exchanges([{"group": "a", "exchanges": told}, {"group": "b"}, {"group": "a", "exchanges": told}])
+    assert row[:4] == ["a", "2 virtual", "1,000", "1,000"] and len(row) == len(EXCHANGES)
 
 
 def test_real_ranks_are_virtual_ones(folder, tmp_path):

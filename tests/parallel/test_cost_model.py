@@ -150,9 +150,7 @@ def test_virtual_ranks_agree(name, n):
         expected = predict(work, algorithm, n, network)
         for seconds, sent in measured:
             assert seconds == pytest.approx(expected.total, rel=0.02), (network, expected)
-            assert sent == pytest.approx(
-                expected.bytes / (2 if algorithm.asynchronous else 1), rel=0.02
-            )  # answers are not metered
+            assert sent == pytest.approx(expected.bytes, rel=0.02)
 
 
 @pytest.mark.heavy

@@ -157,20 +157,18 @@ def test_error_in_the_middle():
         net = Net()
         trainer = net.trainer(data_parallel_distributed_learner)
         trainer.train_minibatch(net.feed(0))
-        old, Overlap._start = Overlap._start, broken(Overlap._start)
-        try:
-            with pytest.raises(ZeroDivisionError):
-                trainer.train_minibatch(net.feed(1))
-        finally:
-            Overlap._start = old
-        trainer.train_minibatch(net.feed(1))
+        overlap = trainer._arrivals
+        start = overlap._start
 
-    def broken(start):
-        def wrapped(self):
-            start(self)
+        def broken():
+            start()
             raise ZeroDivisionError
 
-        return wrapped
+        overlap._start = broken
+        with pytest.raises(ZeroDivisionError):
+            trainer.train_minibatch(net.feed(1))
+        overlap._start = start
+        trainer.train_minibatch(net.feed(1))
 
     with pytest.raises(RankError, match="got an error in it while its gradients were under way"):
         simulate(main, 2)

@@ -12,6 +12,7 @@ import cogkit as C
 from cogkit.data import MinibatchSourceFromData
 from cogkit.engine.cpu.native import get_num_threads, set_num_threads
 from cogkit.parallel import current_world, simulate
+from cogkit.parallel.delays import Network, constant
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +113,44 @@ def test_an_evaluator_of_all_ranks():
     found = simulate(main, 3)
     error, samples = (sum(f[0][k] for f in found) for k in (0, 1))
     assert samples == 6 and all(f[1] == error / samples for f in found)
+
+
+def test_progress_says_where_time_goes(tmp_path):
+    def main():
+        net, rank = Net(), current_world().rank
+        printer = C.logging.ProgressPrinter(log_to_file=str(tmp_path / "progress"), rank=rank)
+        learner = ALGORITHMS["full"](C.sgd(net.parameters, 0.1))
+        trainer = C.Trainer(net.z, (net.loss, net.error), [learner], [printer])
+        for epoch in (3, 1):
+            for i in range(epoch):
+                trainer.train_minibatch(net.feed(i))
+            trainer.summarize_training_progress()
+
+    simulate(main, 2, constant(1.0), Network(0.05, 1e3))
+    first, other = ((tmp_path / f"progressrank{r}").read_text().splitlines() for r in (0, 1))
+    told = [line for line in first if line.startswith("exchanges: ")]
+    assert len(told) == 2 and told[0].startswith("exchanges: 3 steps, ms a step: compute 1000.00, wait ")
+    assert told[1].startswith("exchanges: 1 steps, ms a step: compute 1000.00") and "larger minibatches" in told[1]
+    assert not any(line.startswith("exchanges: ") for line in other)
+
+
+def test_loss_between_meetings():
+    """Whoever asks sees this rank's own minibatch; at a meeting, what all ranks have had since the last one."""
+
+    def main():
+        net, found = Net(), []
+        trainer = net.trainer(ALGORITHMS["block"])
+        for i in range(8):
+            before = trainer.total_number_of_samples_seen
+            trainer.train_minibatch(net.feed(i, 5))
+            met = trainer.total_number_of_samples_seen - before
+            assert trainer.previous_minibatch_sample_count == (met or 5)
+            found.append((met, trainer.previous_minibatch_loss_average))
+        return found
+
+    one, two = simulate(main, 2)
+    assert [met for met, _ in one] == [0, 0, 0, 0, 0, 60, 0, 0]
+    assert all((a == b) == bool(met) for (met, a), (_, b) in zip(one, two, strict=True))
 
 
 @pytest.mark.parametrize("n", [2, 3])
