@@ -327,7 +327,12 @@ CG_FLOATS(CSR_ONE_HOT)
 
 /* updates of listed rows ------------------------------------------------------------------------------------------------------ */
 
-constexpr int PARTS = 64; /* of a sum over all elements */
+/* The sum of the parts that blocks have left, in a fixed tree; one block. */
+__device__ inline double sum_of(const double *parts, int64_t count, double *shared) {
+    double sum = 0;
+    for (int64_t i = threadIdx.x; i < count; i += THREADS) sum += parts[i];
+    return block_fold(sum, shared, [](double a, double b) { return a + b; });
+}
 
 /* scale g, kept within limit */
 template <class T> __device__ inline T clipped(T g, T scale, T limit) {
@@ -335,7 +340,7 @@ template <class T> __device__ inline T clipped(T g, T scale, T limit) {
     return x > limit ? limit : x < -limit ? -limit : x;
 }
 
-/* parts[b] = sum of squares of the listed values, shared out in turn; PARTS blocks */
+/* parts[block] = sum of squares of the listed values, shared out in turn */
 #define LIST_SQUARES(T, t)                                                                                                      \
     CG_KERNEL(list_squares_##t, const RowList *g, int64_t n, double *parts) {                                                   \
         __shared__ double shared[THREADS];                                                                                      \
@@ -346,10 +351,10 @@ template <class T> __device__ inline T clipped(T g, T scale, T limit) {
         if (threadIdx.x == 0) parts[blockIdx.x] = sum;                                                                          \
     }                                                                                                                           \
     /* bounds = {scale, infinity}, the scale such that the norm of the whole gradient keeps within limit */                     \
-    CG_KERNEL(norm_bounds_##t, const double *parts, const T *scale, const T *limit, T *bounds) {                                \
-        double sum = 0;                                                                                                         \
-        for (int i = 0; i < PARTS; i++) sum += parts[i];                                                                        \
-        const double size = sqrt(sum) * *scale;                                                                                 \
+    CG_KERNEL(norm_bounds_##t, const double *parts, int64_t count, const T *scale, const T *limit, T *bounds) {                 \
+        __shared__ double shared[THREADS];                                                                                      \
+        const double size = sqrt(sum_of(parts, count, shared)) * *scale;                                                        \
+        if (threadIdx.x) return;                                                                                                \
         bounds[0] = size > *limit ? (T)(*scale * (*limit / size)) : *scale;                                                     \
         bounds[1] = (T)INFINITY;                                                                                                \
     }
@@ -380,7 +385,7 @@ CG_FLOATS(UPDATE_SGD)
             if (w) w[at] -= *eta * (1 / sqrt(s[at] + T(1e-16)) * x);                                                            \
         }                                                                                                                       \
     }                                                                                                                           \
-    /* parts[b] = sum of 1 / sqrt(s + 1e-16); PARTS blocks */                                                                   \
+    /* parts[block] = sum of 1 / sqrt(s + 1e-16) */                                                                              \
     CG_KERNEL(multipliers_##t, const T *s, int64_t n, double *parts) {                                                          \
         __shared__ double shared[THREADS];                                                                                      \
         double sum = 0;                                                                                                         \
@@ -389,10 +394,10 @@ CG_FLOATS(UPDATE_SGD)
         if (threadIdx.x == 0) parts[blockIdx.x] = sum;                                                                          \
     }                                                                                                                           \
     /* rate = eta over the mean of all multipliers */                                                                           \
-    CG_KERNEL(mean_rate_##t, const double *parts, const T *eta, int64_t n, T *rate) {                                           \
-        double sum = 0;                                                                                                         \
-        for (int i = 0; i < PARTS; i++) sum += parts[i];                                                                        \
-        *rate = (T)(*eta / (sum / (double)n));                                                                                  \
+    CG_KERNEL(mean_rate_##t, const double *parts, int64_t count, const T *eta, int64_t n, T *rate) {                            \
+        __shared__ double shared[THREADS];                                                                                      \
+        const double sum = sum_of(parts, count, shared);                                                                        \
+        if (threadIdx.x == 0) *rate = (T)(*eta / (sum / (double)n));                                                            \
     }
 CG_FLOATS(UPDATE_ADAGRAD)
 

@@ -22,7 +22,7 @@ from cogkit.lowering.steps import Step
 __all__ = ["move_table", "take_table"]
 
 # as in sparsity.cu
-TILE, ROWS_TILE, PARTS = 2048, 1024, 64
+TILE, ROWS_TILE = 2048, 1024
 NARROW = 8  # columns up to which a warp shares a row's entries
 NULL = i64(0)
 
@@ -231,10 +231,10 @@ def _update_rows(s: Step, sizes: dict) -> Made:
     every = blocks(_most_rows(s.inputs[1], sizes, width) * n)
     launches: list[Any] = []
     if a["norm"]:  # the threshold is of the whole gradient: rows that are not listed add nothing to its norm
-        parts, bounds = room.take(8 * PARTS), room.take(2 * size)
+        parts, bounds = room.take(8 * every), room.take(2 * size)
         launches = [
-            launch("sparsity", f"list_squares_{t}", PARTS, 256, [B(1), i64(n), parts]),
-            launch("sparsity", f"norm_bounds_{t}", 1, 1, [parts, scale, limit, bounds]),
+            launch("sparsity", f"list_squares_{t}", every, 256, [B(1), i64(n), parts]),
+            launch("sparsity", f"norm_bounds_{t}", 1, 256, [parts, i64(every), scale, limit, bounds]),
         ]
         scale, limit = bounds, bounds + size
     if rule == "sgd":
@@ -242,11 +242,12 @@ def _update_rows(s: Step, sizes: dict) -> Made:
     elif rule == "adagrad":
         state, eta, given = B(2), B(3), [scale, limit, i64(n)]
         if a["average"]:
-            parts, rate = room.take(8 * PARTS), room.take(size)
+            whole = blocks(width * n)
+            parts, rate = room.take(8 * whole), room.take(size)
             launches += [
                 launch("sparsity", f"update_adagrad_{t}", every, 256, [NULL, B(1), state, state, eta, *given]),
-                launch("sparsity", f"multipliers_{t}", PARTS, 256, [state, i64(width * n), parts]),
-                launch("sparsity", f"mean_rate_{t}", 1, 1, [parts, eta, i64(width * n), rate]),
+                launch("sparsity", f"multipliers_{t}", whole, 256, [state, i64(width * n), parts]),
+                launch("sparsity", f"mean_rate_{t}", 1, 256, [parts, i64(whole), eta, i64(width * n), rate]),
                 launch("sparsity", f"update_adagrad_{t}", every, 256, [B(0), B(1), state, NULL, rate, *given]),
             ]
         else:
