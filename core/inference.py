@@ -42,6 +42,7 @@ class _Guess(NamedTuple):
     known: dict[int, list[Type]]
     before: dict[int, list[Type]]
     bold: bool
+    nodes: list[Typed]  # those in `known`, producers first
 
 
 guesses: list[_Guess] = []
@@ -67,6 +68,7 @@ class Typed:
             -1,
             [],
         )  # what is known while placeholders are open, and the edit it was found at
+        self._hint: tuple[tuple[int, bool], list[Type]] | None = None  # what was guessed last, at which edit and how boldly
 
     @property
     def types(self) -> list[Type]:
@@ -156,7 +158,7 @@ class Typed:
         """The type of the value that this delay delays, as far as the other operands on the way say it."""
         before: dict[int, list[Type]] = {}
         while True:
-            guess = _Guess({}, before, bold)
+            guess = _Guess({}, before, bold, [])
             guesses.append(guess)
             try:
                 found = self.operands[0].type
@@ -166,9 +168,22 @@ class Typed:
                 return _UNKNOWN
             finally:
                 guesses.pop()
-            if found.shape is not None and found.axes is not None or guess.known == before:
+            if found.shape is not None and found.axes is not None:
+                return found
+            if guess.known == before:
+                self._keep(guess)
                 return found
             before = guess.known
+
+    def _keep(self, guess: _Guess) -> None:
+        """Keeps what was guessed of nodes outside of this delay's cycle: they say the same to whatever asks next."""
+        ring, size = {id(self)}, 0
+        while size < len(ring):
+            size = len(ring)
+            ring.update(id(n) for n in guess.nodes if any(id(p) in ring for p in producers(n)))
+        for node in guess.nodes:
+            if id(node) not in ring:
+                node._hint = (variables.edits, guess.bold), guess.known[id(node)]
 
     def _guessed(self, guess: _Guess) -> list[Type]:
         """What can be said of the types; a node that is asked for again meanwhile knows what it did in the round before."""
@@ -179,6 +194,9 @@ class Typed:
                 node, leaving = stack.pop()
                 if leaving:
                     guess.known[id(node)] = node._guess_here(guess)
+                    guess.nodes.append(node)
+                elif node._hint is not None and node._hint[0] == (variables.edits, guess.bold):
+                    guess.known[id(node)] = node._hint[1]
                 elif id(node) not in met and id(node) not in guess.known and node._types is None:
                     met.add(id(node))
                     guess.known[id(node)] = guess.before.get(id(node), [_UNKNOWN] * len(node.outputs))
@@ -250,4 +268,4 @@ class Typed:
 
     def forget(self) -> None:
         """Drops the inferred types after an edit."""
-        self._types, self._unknown = None, (-1, [])
+        self._types, self._unknown, self._hint = None, (-1, []), None

@@ -12,6 +12,7 @@ import pytest
 
 import cogkit as C
 import cogkit.layers as L
+from cogkit.inference import Typed
 
 DEEP = 2 * sys.getrecursionlimit()
 THRESHOLD = gc.get_threshold()
@@ -69,6 +70,21 @@ def test_a_chain_in_a_cycle(known, tmp_path):
     want = np.asarray(f.eval([np.ones((2, 2), np.float32)]))
     for g in (f.clone("clone"), C.load_model(tmp_path / "m")):
         np.testing.assert_array_equal(want, np.asarray(g.eval([np.ones((2, 2), np.float32)])))
+
+
+def test_the_work_of_recurrences_that_wait_for_their_input_grows_with_their_number(monkeypatch):
+    calls, guess = [], Typed._guess_here
+    monkeypatch.setattr(Typed, "_guess_here", lambda self, given: calls.append(self) or guess(self, given))
+
+    def work(n):
+        calls.clear()
+        model = L.Sequential([L.Recurrence(L.RNNStep(2)) for _ in range(n)])
+        unapplied = len(calls)
+        assert model(C.sequence.input_variable(3)).shape == (2,)
+        return unapplied
+
+    work(1)
+    assert work(24) < 2.5 * work(12)
 
 
 def test_a_chain_of_delays():
