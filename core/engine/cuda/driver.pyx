@@ -228,8 +228,8 @@ cdef int _run_copy(const cg_command *command, void *stream) noexcept nogil:
 cdef class Launch:
     """One launch of a kernel with its parameters, packed once; `set_buffers` writes the addresses of its buffers.
 
-    grid, block: up to three sizes each; shared: bytes of dynamic shared memory. arguments: `B` (a buffer's address), NumPy scalars
-    of 4 or 8 bytes, bytes (a struct, 8-byte aligned) and objects with an `address` (kept). Raises `TypeError` for others,
+    grid, block: up to three sizes each; shared: bytes of dynamic shared memory. arguments: `B` (a buffer's address), NumPy
+    scalars of 4 or 8 bytes, bytes (a struct, 8-byte aligned) and objects with an `address` (kept). Raises `TypeError` for others,
     `ValueError` for sizes that no launch has.
     """
 
@@ -386,8 +386,8 @@ cdef class Copy(_Transfer):
 cdef class Commands:
     """Runs commands in order on a stream.
 
-    items: objects with an `address` of a cg_command, kept here; those with a `host` method are called with the stream instead, when
-    all before them is done.
+    items: objects with an `address` of a cg_command, kept here; those with a `host` method are called with the stream instead,
+    when all before them is done.
     """
 
     cdef vector[const cg_command *] commands
