@@ -137,12 +137,19 @@ static void scan_lines(const char *text, int64_t begin, int64_t end, bool ids, S
     }
 }
 
+// Reads [at, at + n) of a file, of what is in memory already where `whole` is set.
+static bool read_part(int fd, const char *whole, int64_t at, int64_t n, char *to) {
+    if (!whole) return cg_read_all(fd, at, n, to);
+    std::memcpy(to, whole + at, (size_t)n);
+    return true;
+}
+
 // A chunk: the lines that begin in [begin, end).
-static void scan_chunk(int fd, int64_t size, int64_t begin, int64_t end, bool ids, std::vector<char> &text, Scan &scan) {
+static void scan_chunk(int fd, const char *whole, int64_t size, int64_t begin, int64_t end, bool ids, std::vector<char> &text, Scan &scan) {
     const int64_t from = begin ? begin - 1 : 0;
     int64_t filled = end - from;
     if ((int64_t)text.size() < filled + PAD + 1) text.resize((size_t)(filled + PAD + 1));
-    if (!cg_read_all(fd, from, filled, text.data())) {
+    if (!read_part(fd, whole, from, filled, text.data())) {
         scan.found.faults.push_back({0, from, CG_CTF_READ, -1, errno});
         return;
     }
@@ -158,7 +165,7 @@ static void scan_chunk(int fd, int64_t size, int64_t begin, int64_t end, bool id
     for (int64_t more = 1 << 16; text[(size_t)filled - 1] != '\n' && from + filled < size; more *= 2) {  // the last line's end
         const int64_t n = more < size - from - filled ? more : size - from - filled;
         text.resize((size_t)(filled + n + PAD + 1));
-        if (!cg_read_all(fd, from + filled, n, text.data() + filled)) {
+        if (!read_part(fd, whole, from + filled, n, text.data() + filled)) {
             scan.found.faults.push_back({0, from + filled, CG_CTF_READ, -1, errno});
             return;
         }
@@ -169,13 +176,13 @@ static void scan_chunk(int fd, int64_t size, int64_t begin, int64_t end, bool id
     scan_lines(text.data() + skipped, from + skipped, end, ids, scan);
 }
 
-void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index &out) {
+void cg_ctf_scan(int fd, const char *whole, int64_t size, int threads, int64_t chunk, cg_ctf_index &out) {
     // The first line that is not blank tells whether there are ids.
     std::vector<char> text;
     for (int64_t at = 0; at < size && !out.ids;) {
         const int64_t n = size - at < 4096 ? size - at : 4096;
         text.assign((size_t)(n + PAD), 0);
-        if (!cg_read_all(fd, at, n, text.data())) {
+        if (!read_part(fd, whole, at, n, text.data())) {
             out.faults.push_back({0, at, CG_CTF_READ, -1, errno});
             return;
         }
@@ -200,7 +207,7 @@ void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index 
             [&](int64_t first, int64_t last, int64_t part) {
                 for (int64_t c = first; c < last; ++c) {
                     const int64_t begin = (done + c) * chunk, end = begin + chunk < size ? begin + chunk : size;
-                    scan_chunk(fd, size, begin, end, out.ids, buffers[(size_t)part], scans[(size_t)c]);
+                    scan_chunk(fd, whole, size, begin, end, out.ids, buffers[(size_t)part], scans[(size_t)c]);
                 }
             });
         for (Scan &scan : scans) {

@@ -39,7 +39,8 @@ struct cg_ctf_index {
     std::vector<cg_ctf_fault> faults;
 };
 
-void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index &out);
+// whole: the text of the file, or null: it is read.
+void cg_ctf_scan(int fd, const char *whole, int64_t size, int threads, int64_t chunk, cg_ctf_index &out);
 
 struct cg_ctf_stream {
     std::string name;

@@ -228,7 +228,7 @@ class CTFDeserializer(SequenceDeserializer):
             found = Index.load(path, stamp)
             if found is not None:
                 return found
-        offsets, ids, columns, faults = ctf_native.scan(self._fd, self._size, available_threads())
+        offsets, ids, columns, faults = ctf_native.scan(self._fd, self._size, available_threads(), text=self._text)
         if faults:
             raise DataError(str(self._fault(faults[0])))
         lengths: dict[str, np.ndarray | None] = {}

@@ -20,7 +20,7 @@ cdef extern from "ctf.h" nogil:
         vector[string] names
         vector[vector[int32_t]] count
         vector[cg_ctf_fault] faults
-    void cg_ctf_scan(int fd, int64_t size, int threads, int64_t chunk, cg_ctf_index &out)
+    void cg_ctf_scan(int fd, const char *whole, int64_t size, int threads, int64_t chunk, cg_ctf_index &out)
     struct cg_ctf_stream:
         string name
         int64_t dim
@@ -52,14 +52,22 @@ cdef list list_faults(vector[cg_ctf_fault] &faults):
     return [(f.item, f.offset, f.code, f.stream, f.got) for f in faults]
 
 
-def scan(int fd, int64_t size, int threads, int64_t chunk=1 << 20):
-    """(offsets (n + 1,) int64, ids (n,) uint64 or None, [(name, samples (n,) int32)], faults) of a file of `size` bytes."""
+def scan(int fd, int64_t size, int threads, int64_t chunk=1 << 20, const uint8_t[::1] text=None):
+    """(offsets (n + 1,) int64, ids (n,) uint64 or None, [(name, samples (n,) int32)], faults) of a file of `size` bytes.
+
+    text: its `text_of`, where that is there: nothing is read then.
+    """
     cdef cg_ctf_index found
+    cdef const char *whole = NULL
     cdef int64_t n, k
     if threads < 1 or chunk < 1:
         raise ValueError(f'scan: expected 1 thread and byte or more, got {threads} and {chunk}')
+    if text is not None:
+        if text.shape[0] < size:
+            raise ValueError(f'scan: expected a text of {size} bytes, got {text.shape[0]}')
+        whole = <const char *> &text[0]
     with nogil:
-        cg_ctf_scan(fd, size, threads, chunk, found)
+        cg_ctf_scan(fd, whole, size, threads, chunk, found)
     faults = list_faults(found.faults)
     if faults:
         return None, None, [], faults

@@ -190,10 +190,12 @@ def test_chunks_and_threads_find_the_same_index_of_any_lines(tmp_path_factory, l
     path = tmp_path_factory.mktemp("ctf") / "x.ctf"
     path.write_text("\n".join(lines) + end)
     fd, size = os.open(path, os.O_RDONLY), path.stat().st_size
-    whole, found = ctf_native.scan(fd, size, 1, 1 << 20), ctf_native.scan(fd, size, threads, chunk)
+    whole, text = ctf_native.scan(fd, size, 1, 1 << 20), ctf_native.text_of(fd, size)
+    every = [ctf_native.scan(fd, size, threads, chunk), ctf_native.scan(-1, size, threads, chunk, text)]  # -1: nothing is read
     os.close(fd)
-    assert np.array_equal(whole[0], found[0]) and dict_of(whole[2]) == dict_of(found[2])
-    assert (whole[1] is None and found[1] is None) or np.array_equal(whole[1], found[1])
+    for found in every:
+        assert np.array_equal(whole[0], found[0]) and dict_of(whole[2]) == dict_of(found[2])
+        assert (whole[1] is None and found[1] is None) or np.array_equal(whole[1], found[1])
 
 
 def dict_of(columns):
@@ -205,7 +207,7 @@ def test_the_index_is_kept_until_the_file_changes(tmp_path, monkeypatch):
     streams = StreamDefs(f=StreamDef(shape=3))
     calls = []
     scan = ctf_native.scan
-    monkeypatch.setattr(ctf_native, "scan", lambda *a: calls.append(1) or scan(*a))
+    monkeypatch.setattr(ctf_native, "scan", lambda *a, **k: calls.append(1) or scan(*a, **k))
     for cache in (True, tmp_path / "cache"):
         calls.clear()
         first = CTFDeserializer(tmp_path / "x.ctf", streams, cache_index=cache)
