@@ -138,8 +138,13 @@ CG_KERNEL(pad_entries, uint32_t *key, int32_t *place, const int64_t *whole, int6
 
 /* entry i < n is of the row that index[i] names; of none: of row `width`; place[i] = i */
 #define INDEX_ENTRIES(T, t)                                                                                                     \
-    CG_KERNEL(index_entries_##t, const T *index, int64_t n, int64_t most, int64_t width, uint32_t *key, int32_t *place) {       \
-        CG_EACH(i, most) key[i] = (uint32_t)(i < n ? row_of(index[i], width) : width), place[i] = (int32_t)i;                   \
+    CG_KERNEL(index_entries_##t, const T *index, int64_t n, int64_t most, int64_t width, uint32_t *key, int32_t *place,         \
+              uint64_t *wrong) {                                                                                                \
+        CG_EACH(i, most) {                                                                                                      \
+            const int64_t row = i < n ? row_of(index[i], width) : width;                                                        \
+            if (i < n && row == width) note(wrong, i, index[i]);                                                                \
+            key[i] = (uint32_t)row, place[i] = (int32_t)i;                                                                      \
+        }                                                                                                                       \
     }
 CG_FLOATS(INDEX_ENTRIES)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cogkit.csr import HEAD
 from cogkit.engine.cuda.driver import B, Memset
-from cogkit.engine.cuda.indexing import Room, sort
+from cogkit.engine.cuda.indexing import Room, checked, sort, wrong_of
 from cogkit.engine.cuda.table import Call, Table, blocks, f64, fits, i64, kernel, launch
 from cogkit.engine.geometry import code, rows, shape
 from cogkit.engine.spaces import row_table
@@ -187,9 +187,11 @@ def _scatter_rows(s: Step, sizes: dict) -> Made:
     n = math.prod(shape(index, sizes))
     made = _List(sizes["list", s.outputs[0]], table[0], B(2), room)
     finish, order = made.finish()
+    wrong = wrong_of(s, table[0])
     first = launch("sparsity", f"index_entries_{t}", blocks(made.most), 256,
-                   [B(0), i64(n), i64(made.most), i64(table[0]), made.key, made.place])  # fmt: skip
-    return _made(s, sizes, [first, *finish, *made.add(B(1), math.prod(table[1:]), t, order)], room.size)
+                   [B(0), i64(n), i64(made.most), i64(table[0]), made.key, made.place, wrong])  # fmt: skip
+    call, buffers = _made(s, sizes, [first, *finish, *made.add(B(1), math.prod(table[1:]), t, order)], room.size)
+    return checked(call, wrong), buffers
 
 
 @kernel("rows rows_add")
