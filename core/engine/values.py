@@ -288,6 +288,10 @@ class Value(ArrayMixin):
 def sequences(var: Variable, data: Any, begins: Any = None) -> Value:
     """The value of a list of sequences. Raises `ValueError` or `TypeError` for what does not fit the variable, which it names."""
     shape, rank = var._shape, len(var._shape)
+    if _are_arrays(data, shape):
+        lengths = np.fromiter(map(len, data), np.int64, len(data))
+        steps = np.concatenate(data) if len(data) > 1 else data[0]
+        return Value.of_steps(NDArrayView._over(steps, steps.shape), lengths, begins)
     wish = f"sequences of shape (steps, {', '.join('any' if n < 0 else str(n) for n in shape)})".replace(", )", ",)")
     try:
         items = [_steps_of_one(var, s) for s in data]
@@ -312,6 +316,16 @@ def sequences(var: Variable, data: Any, begins: Any = None) -> Value:
     else:
         steps = np.concatenate([s._stored().toarray().reshape(s.shape) if s.is_sparse else s._whole() for s in items])
     return Value.of_steps(NDArrayView._over(steps, (int(lengths.sum()), *sample)), lengths, begins)
+
+
+def _are_arrays(data: Any, shape: tuple[int, ...]) -> bool:
+    """Whether data are nothing but arrays (steps, *shape) of numbers: what a training loop gives most, so it is soon told."""
+    if not isinstance(data, (list, tuple)) or not data or type(data[0]) is not np.ndarray or data[0].dtype.kind not in "fiub":
+        return False
+    sample, dtype = data[0].shape[1:], data[0].dtype
+    if data[0].ndim != len(shape) + 1 or not fits(sample, shape):
+        return False
+    return all(type(s) is np.ndarray and s.shape[1:] == sample and s.dtype == dtype and s.ndim == len(shape) + 1 for s in data)
 
 
 def _steps_of_one(var: Variable, s: Any) -> NDArrayView:
