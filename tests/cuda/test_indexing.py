@@ -47,10 +47,10 @@ def test_sums_of_many_tiles_are_in_order(order, monkeypatch):
 def test_an_index_that_names_no_row_gives_zeros():
     index = np.array([[-1, 0.9, 3, np.nan, 2.5, 1e30]], F4).reshape(6, 1)
     x = np.arange(1, 7, dtype=F4).reshape(3, 2)
-    (y,) = run("cuda", lambda g, x, i: g.node("gather", [x, i]), [(x, ()), (index, BATCH)], {BATCH: 6})
+    (y,) = run("cuda", lambda g, x, i: g.node("gather", [x, i], zeros=True), [(x, ()), (index, BATCH)], {BATCH: 6})
     np.testing.assert_array_equal(y[:, 0], [[0, 0], [1, 2], [0, 0], [0, 0], [5, 6], [0, 0]])
     feeds = [(index, BATCH), (index[:, :, None], BATCH)]
-    (y,) = run("cuda", lambda g, i, x: g.node("scatter_add", [i, x], shape=(3, 1)), feeds, {BATCH: 6})
+    (y,) = run("cuda", lambda g, i, x: g.node("scatter_add", [i, x], shape=(3, 1), zeros=True), feeds, {BATCH: 6})
     np.testing.assert_array_equal(y[:, 0], np.array([0.9, 0, 2.5], F4))
 
 

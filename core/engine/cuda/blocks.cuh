@@ -58,6 +58,11 @@ template <class T> __device__ inline int64_t largest(const T *x, int64_t n) {
     for (int64_t c = ((int64_t)blockIdx.y << (shift)) + (threadIdx.x & ((1 << (shift)) - 1)); c < (width);                      \
          c += (int64_t)gridDim.y << (shift))
 
+/* Notes the first index that names no row: its place, then its bits; `wrong` (null: nobody asks) has all bits set where none is. */
+template <class I> __device__ inline void note(uint64_t *wrong, int64_t place, I index) {
+    if (wrong) atomicMin((unsigned long long *)wrong, (unsigned long long)place << 32 | __float_as_uint((float)index));
+}
+
 /* Moved as one word of 16 bytes. */
 struct alignas(16) Quad {
     uint64_t low, high;

@@ -10,9 +10,10 @@ template <class I> __device__ inline int64_t row_of(I index, int64_t rows) {
 /* y[r] = x[index[r]] for rows of `width` words, x having `rows` of them */
 #define GATHER(I, type, W, bytes)                                                                                               \
     CG_KERNEL(gather_##type##_##bytes, const W *__restrict__ x, const I *__restrict__ index, W *__restrict__ y, int64_t n,      \
-              int64_t width, int64_t rows, int32_t shift) {                                                                     \
+              int64_t width, int64_t rows, int32_t shift, uint64_t *wrong) {                                                    \
         CG_ROWS(r, n, shift) {                                                                                                  \
             const int64_t from = row_of(index[r], rows);                                                                        \
+            if (from < 0) note(wrong, r, index[r]);                                                                             \
             CG_COLUMNS(c, width, shift) y[r * width + c] = from < 0 ? W{} : x[from * width + c];                                \
         }                                                                                                                       \
     }
@@ -62,9 +63,11 @@ CG_FLOATS(PUT_ALONG)
 
 /* key[i] = the row that index[i] names, `rows` where it names none; place[i] = i */
 #define INDEX_KEYS(T, type)                                                                                                     \
-    CG_KERNEL(index_keys_##type, const T *__restrict__ index, uint32_t *key, int32_t *place, int64_t n, int64_t rows) {         \
+    CG_KERNEL(index_keys_##type, const T *__restrict__ index, uint32_t *key, int32_t *place, int64_t n, int64_t rows,           \
+              uint64_t *wrong) {                                                                                                \
         CG_EACH(i, n) {                                                                                                         \
             const int64_t r = row_of(index[i], rows);                                                                           \
+            if (r < 0) note(wrong, i, index[i]);                                                                                \
             key[i] = (uint32_t)(r < 0 ? rows : r), place[i] = (int32_t)i;                                                       \
         }                                                                                                                       \
     }

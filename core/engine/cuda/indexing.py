@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+from cogkit.engine.cuda.device import current
 from cogkit.engine.cuda.driver import Memset
 from cogkit.engine.cuda.table import SCRATCH, B, Call, blocks, i32, i64, io, kernel, launch
 from cogkit.engine.geometry import code, shape
+from cogkit.engine.indices import bad_index
 from cogkit.engine.table import Made
-from cogkit.lowering.ir import Value
+from cogkit.lowering.ir import Node, Value
 from cogkit.lowering.steps import Step
 
-__all__ = ["Room", "gathered", "sort", "summed"]
+__all__ = ["Room", "checked", "gathered", "sort", "summed", "wrong_of"]
 
 TILE, DIGITS = 2048, 32  # of the sort in indexing.cu
 DIGIT = 5  # bits
+NOBODY = i64(0)  # asks for indices that name no row
+NONE = np.array([(1 << 64) - 1], np.uint64)  # of no index that names no row
 
 
 class Room:
@@ -43,11 +49,11 @@ def word_of(n: int, least: int = 1) -> int:
     return next(w for w in (16, 8, 4, 2, 1) if n % w == 0 or w == least)
 
 
-def gathered(x: B, index: Any, y: B, form: str, rows: int, row_bytes: int, source_rows: int) -> Any:
+def gathered(x: B, index: Any, y: B, form: str, rows: int, row_bytes: int, source_rows: int, wrong: Any = NOBODY) -> Any:
     """A launch y[r] = x[index[r]], zeros where there is no such row. form: the type of the index, 'f4', 'f8' or 'i4'."""
     word = word_of(row_bytes)
     grid, shift = row_grid(rows, row_bytes // word)
-    arguments = [x, index, y, i64(rows), i64(row_bytes // word), i64(source_rows), shift]
+    arguments = [x, index, y, i64(rows), i64(row_bytes // word), i64(source_rows), shift, wrong]
     return launch("indexing", f"gather_{form}_{word}", grid, 256, arguments)
 
 
@@ -74,6 +80,42 @@ def sort(key: B, place: B, n: int, bits: int, word: int, room: Room) -> tuple[li
     return launches, key, place
 
 
+class Wrong:
+    """Where the kernels of a step note the first index that names no row of a table of `size` rows: one of the checks of a call."""
+
+    def __init__(self, node: Node, size: int):
+        self.node, self.size, self.device = node, size, current()
+        self.memory = self.device.alloc(8)
+        self.address = self.memory.address
+        self.device.write(self.address, NONE)
+
+    def __repr__(self) -> str:
+        return "noted"
+
+    def check(self) -> Exception | None:
+        """The error of such an index, told once."""
+        found = self.device.read(self.address, (1,), np.uint64)
+        if found == NONE:
+            return None
+        self.device.write(self.address, NONE)
+        return bad_index(self.node, self.size, float(found.astype(np.uint32).view(np.float32)[0]))
+
+
+def wrong_of(s: Step, size: int) -> Any:
+    """Argument of a launch: the place for an index that names no row; none where that stands for a row of zeros."""
+    if s.node.attrs.get("zeros"):
+        return NOBODY
+    if "wrong" not in s.attrs:
+        s.attrs["wrong"] = Wrong(s.node, size)
+    return s.attrs["wrong"]
+
+
+def checked(call: Call, wrong: Any) -> Call:
+    """The call, of which a plan asks afterwards whether all indices were good."""
+    call.checks = [wrong] if isinstance(wrong, Wrong) else []
+    return call
+
+
 def around(v: Value, sizes: dict, axis: int) -> tuple[int, int, int]:
     """Elements before an axis, along it and behind it."""
     d = shape(v, sizes)
@@ -97,7 +139,9 @@ def _gather(s: Step, sizes: dict) -> Made:
     n, row = math.prod(shape(index, sizes)), math.prod(table.type.shape[1:]) * table.type.dtype.itemsize
     if n * row == 0:
         return None
-    return Call(3, [gathered(B(0), B(1), B(2), code(index), n, row, table.type.shape[0])]), io(s)
+    wrong = wrong_of(s, table.type.shape[0])
+    call = Call(3, [gathered(B(0), B(1), B(2), code(index), n, row, table.type.shape[0], wrong)])
+    return checked(call, wrong), io(s)
 
 
 @kernel("scatter_add")
@@ -107,15 +151,15 @@ def _scatter_add(s: Step, sizes: dict) -> Made:
     width = math.prod(s.node.attrs["shape"][1:])
     if rows * width == 0:
         return None
-    room, form = Room(), code(y)
+    room, form, wrong = Room(), code(y), wrong_of(s, rows)
     launches: list[Any] = [Memset(B(2), rows * width * y.type.dtype.itemsize)]
     if n:
         key, place = room.take(n * 4), room.take(n * 4)
-        arguments = [B(0), key, place, i64(n), i64(rows)]
+        arguments = [B(0), key, place, i64(n), i64(rows), wrong]
         launches.append(launch("indexing", f"index_keys_{code(index)}", blocks(n), 256, arguments))
         sorting, key, place = sort(key, place, n, rows.bit_length(), 4, room)
         launches += [*sorting, summed(key, place, B(1), B(2), form, n, width, rows)]
-    return Call(3, launches, room.size), io(s)
+    return checked(Call(3, launches, room.size), wrong), io(s)
 
 
 @kernel("take_along")

@@ -45,6 +45,7 @@ class LoopPlan:
         self.commands = Body()
         self.room: dict[int, int] = {}  # bytes of scratch that the commands of a step of so many rows want
         self.hosts: dict[int, list[tuple[Any, list[Slot]]]] = {}  # where the host has a part in it
+        self.checks: dict[Any, None] = {}
 
     def sliced(self, v: Value) -> bool:
         """Whether a value is read at the rows of a step."""
@@ -73,6 +74,7 @@ class LoopPlan:
                 slots = [*(self.slot(*b) for b in buffers), (self.scratch, 0, 0)]
                 settle(call, slots)
                 items += [(item, slots) for item in call.items]
+                self.checks |= dict.fromkeys(call.checks)
                 room = max(room, call.scratch)
         hosted = any(hasattr(item, "host") for item, _ in items)
         if hosted:
@@ -105,7 +107,9 @@ class LoopPlan:
                 scratch += _lines(most * row_bytes)
         zeros = Table(np.zeros(_power(max((c[2] for c in carries), default=0) * most), np.uint8))
         steps = Steps(self.commands, alive, space.offset.tolist(), body.forward, bases, carries, zeros)
-        return Call(self.buffers, [HostedSteps(self, steps, alive)] if self.hosts else [steps], scratch)
+        call = Call(self.buffers, [HostedSteps(self, steps, alive)] if self.hosts else [steps], scratch)
+        call.checks = list(self.checks)
+        return call
 
 
 class HostedSteps:

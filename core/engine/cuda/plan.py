@@ -35,6 +35,7 @@ class Program:
     def __init__(self, calls: list[Any]):
         self.calls = calls
         self.commands = Commands([i for c in calls for i in c.items])
+        self.checks = [check for c in calls for check in c.checks]
         self.graphs: OrderedDict[tuple, Graph | None] = OrderedDict()
 
     def graph(self, key: tuple) -> Graph | None:
@@ -200,6 +201,9 @@ class CudaPlan(Plan):
                 self.used[self.turn].record(d.stream)
             found = [self.fetch(b, v, feeds, sizes) for v in self.graph.outputs[: self.kept]]
             found += self._kept(b, feeds, sizes)
+            errors = [e for e in (check.check() for check in b.executor.checks) if e is not None]
+            if errors:
+                raise errors[0]
             for i, array in zip(self.early, early, strict=True):
                 found[i] = array
             return found

@@ -61,6 +61,7 @@ class Call:
     def __init__(self, nbuf: int, launches: Sequence[Any], scratch: int = 0):
         self.nbuf, self.items = nbuf, list(launches)
         self.scratch = scratch or max((getattr(i, "scratch", 0) for i in self.items), default=0)
+        self.checks: list[Any] = []  # asked after a run for errors that kernels have noted: `check()` gives one or None
         self.counts: tuple[int, ...] | None = None  # rows that it was made for, where it depends on no more of the row spaces
 
     @property
