@@ -137,6 +137,15 @@ def test_library_for_a_newer_driver():
         library.address("cublasLtNothing")
 
 
+@pytest.mark.parametrize("name, title", [("cublaslt", "cuBLASLt"), ("cudnn", "cuDNN")])
+def test_without_a_gpu(name, title, fakes):
+    """The library is there and no GPU: it says so once, and is not asked again."""
+    fake = build(name, API.parents[2] / "build" / "cuda_fakes")
+    code = f"from cogkit.engine.cuda import {name} as m; print(m.why_not()); assert m.why_not() and not m.available()"
+    said = python(code, **{VARIABLES[name]: str(fake), "COGKIT_LIBCUDA": "/nowhere"})
+    assert said.startswith(f"{title}: expected a handle on this GPU, got CU")
+
+
 # cuBLASLt -------------------------------------------------------------------------------------------------------------------------
 
 PRODUCTS = [  # m, n, k, batch, a transposed, b transposed

@@ -87,7 +87,7 @@ cdef cg_lt_choose_t cublasLtMatmulAlgoGetHeuristic
 cdef cg_lt_matmul_t cublasLtMatmul
 
 _lock = threading.RLock()
-_handles = {}  # context -> handle; they live as long as the process, which ends before them
+_handles = {}  # context -> handle, or why there is none; they live as long as the process
 _TYPES = {"f4": (R_32F, 4), "f8": (R_64F, 8), "f2": (R_16F, 2), "b2": (R_16BF, 2)}
 
 
@@ -130,8 +130,13 @@ cdef size_t _handle() except 0:
         _open()
         context = libraries.context()
         if context not in _handles:
-            _check(cublasLtCreate(&made), "a handle on this GPU")
-            _handles[context] = <size_t> made
+            try:
+                _check(cublasLtCreate(&made), "a handle on this GPU")
+                _handles[context] = <size_t> made
+            except DeviceError as e:
+                _handles[context] = str(e)
+        if isinstance(_handles[context], str):
+            raise DeviceError(_handles[context])
         return _handles[context]
 
 

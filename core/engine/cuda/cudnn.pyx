@@ -61,7 +61,7 @@ cdef cg_cudnn_get_t cudnnBackendGetAttribute
 cdef cg_cudnn_execute_t cudnnBackendExecute
 
 _lock = threading.RLock()
-_handles = {}  # context -> Handle; they live as long as the process, which ends before them
+_handles = {}  # context -> Handle, or why there is none; they live as long as the process
 
 
 def _numbers():
@@ -159,7 +159,12 @@ def handle():
         open_cudnn()
         context = libraries.context()
         if context not in _handles:
-            _handles[context] = Handle()
+            try:
+                _handles[context] = Handle()
+            except DeviceError as e:
+                _handles[context] = str(e)
+        if isinstance(_handles[context], str):
+            raise DeviceError(_handles[context])
         return _handles[context]
 
 
