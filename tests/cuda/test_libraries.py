@@ -250,6 +250,8 @@ def test_matmul_refuses(gpu):
         cublaslt.matmul(B(0), B(1), B(2), 1, 3, 3, dtype="i4")
     call = cublaslt.MatMul(B(0), B(1), B(2), 3, 3, 3)
     assert "CUBLAS_STATUS_INVALID_VALUE" in call.explain(-7)
+    with pytest.raises(DeviceError, match="expected a way to compute"):  # rows that overlap
+        cublaslt.MatMul(B(0), B(1), B(2), 3, 3, 3, lda=2)
 
 
 @pytest.mark.skipif(REAL, reason="the stand-in knows where memory of the device is")

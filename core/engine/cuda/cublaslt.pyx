@@ -297,7 +297,9 @@ cdef class MatMul:
         status = cublasLtMatmulAlgoGetHeuristic(self.call.handle, self.call.desc, self.call.a_layout, self.call.b_layout,
                                                 self.call.d_layout, self.call.d_layout, pref, 1, &result, &found)
         cublasLtMatmulPreferenceDestroy(pref)
-        _check(status or result.state or (0 if found else NOT_SUPPORTED), f"a way to compute {self.name}")
+        if status == INVALID_VALUE or (status == 0 and found == 0):  # what it says of sizes that no kernel takes
+            status = NOT_SUPPORTED
+        _check(status or result.state, f"a way to compute {self.name}")
         self.call.algo[way], self.call.workspace_size[way] = result.algo, result.workspace
         self.ways |= 1 << way
         return 0

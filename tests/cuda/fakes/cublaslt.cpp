@@ -105,6 +105,7 @@ FAKE const char *cublasLtGetStatusString(int status) {
     switch (status) {
     case CG_CUBLAS_STATUS_INVALID_VALUE: return "CUBLAS_STATUS_INVALID_VALUE";
     case CG_CUBLAS_STATUS_EXECUTION_FAILED: return "CUBLAS_STATUS_EXECUTION_FAILED";
+    case CG_CUBLAS_STATUS_INTERNAL_ERROR: return "CUBLAS_STATUS_INTERNAL_ERROR";
     case CG_CUBLAS_STATUS_NOT_SUPPORTED: return "CUBLAS_STATUS_NOT_SUPPORTED";
     }
     return "CUBLAS_STATUS_NOT_INITIALIZED";
@@ -173,7 +174,7 @@ FAKE int cublasLtMatmulAlgoGetHeuristic(void *, void *desc, void *a, void *b, vo
     Key key;
     int status = check(*static_cast<Desc *>(desc), *static_cast<Layout *>(a), *static_cast<Layout *>(b), *static_cast<Layout *>(c),
                        *static_cast<Layout *>(d), key);
-    if (status) return status;
+    if (status) return status == CG_CUBLAS_STATUS_INVALID_VALUE ? CG_CUBLAS_STATUS_INTERNAL_ERROR : status; /* no size: a mistake */
     *found = 0;
     Preference &p = *static_cast<Preference *>(preference);
     uint32_t least = 256;
