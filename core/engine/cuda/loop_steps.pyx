@@ -65,8 +65,9 @@ cdef class Body:
         return rows in self.kept
 
     def add(self, size_t rows, items):
-        """Says what runs at a step of so many rows. items: (item, slots): its buffers, as (base, bytes to the next row, bytes to the
-        first element), that of scratch last.
+        """Says what runs at a step of so many rows.
+
+        items: (item, slots): its buffers, as (base, bytes to the next row, bytes to the first element), that of scratch last.
         """
         cdef vector[Part] parts
         cdef Part part
@@ -95,10 +96,10 @@ cdef class Steps:
     """Runs a body at each step, forward or backward: a command of a plan.
 
     alive, offset: rows of each step, and its first row. bases: how the addresses of the body's buffers follow from those that
-    `set_buffers` is given: (slot, bytes). carries: (base of a value, steps, bytes of a row, base of a place, launch) for what it was
-    so many steps before: rows of that step as they lie where all are there, else put together in the place, with zeros for those that
-    are not, by the launch, whose arguments are from, to, words of 4 bytes that are there, words. zeros: has the address of zeros
-    for all rows of a step.
+    `set_buffers` is given: (slot, bytes). carries: (base of a value, steps, bytes of a row, base of a place, launch) for what it
+    was so many steps before: rows of that step as they lie where all are there, else put together in the place, with zeros for
+    those that are not, by the launch, whose arguments are from, to, words of 4 bytes that are there, words. zeros: has the
+    address of zeros for all rows of a step.
     """
 
     cdef LoopSteps steps
