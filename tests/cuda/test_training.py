@@ -1,5 +1,8 @@
 """Training on the CUDA engine: the losses and parameters of the CPU engine, and values that stay on the device until somebody reads them."""
 
+import gc
+import threading
+
 import numpy as np
 import pytest
 
@@ -170,3 +173,24 @@ def test_a_checkpoint_of_the_device_resumes_with_the_same_bits(tmp_path):
             trainer.train_minibatch({x: a, y: b})
     for p, w in zip(model.parameters, want, strict=True):
         assert p.value.tobytes() == w.tobytes()
+
+
+def test_plans_of_threads_that_have_ended_are_freed(fake, capfd):
+    """What a thread has made may be dropped by another one."""
+
+    def work(kept):
+        with C.device.use_engine("cuda"):
+            x = C.input_variable(50)
+            f = C.layers.Dense(40)(x)
+            assert f.eval({x: np.ones((9, 50), F4)}).shape == (9, 40)
+            kept.append(f)
+
+    kept, sizes = [], []
+    for _ in range(4):
+        thread = threading.Thread(target=work, args=(kept,))
+        thread.start()
+        thread.join()
+        kept.clear()
+        gc.collect()
+        sizes.append(fake.counts()["bytes"])
+    assert sizes[-1] <= sizes[1] and "out-of-thread" not in capfd.readouterr().err

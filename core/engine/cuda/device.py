@@ -68,13 +68,22 @@ class OutOfMemory(DeviceError):
 
 
 class Memory:
-    """Memory on a device: `address`, `size` in bytes; freed with the object."""
+    """Memory on a device: `address`, `size` in bytes; freed with the object, by the next thread in the device's context."""
 
-    __slots__ = ("__weakref__", "_held", "address", "size")
+    __slots__ = ("__weakref__", "_dead", "_held", "address", "size")
 
-    def __init__(self, held: Any, size: int):
-        self._held, self.size = held, size
+    def __init__(self, held: Any, size: int, dead: list[Any] | None = None):
+        self._held, self.size, self._dead = held, size, dead
         self.address = int(held) if held is not None else 0
+
+    def take(self) -> Any:
+        """What holds the memory; it is no longer freed with this object."""
+        self._dead = None
+        return self._held
+
+    def __del__(self) -> None:
+        if self._dead is not None:
+            self._dead.append(self._held)
 
 
 class Constant(Memory):
@@ -85,7 +94,7 @@ class Constant(Memory):
     def __init__(self, owner: Device, array: np.ndarray):
         room = 1 << max(array.nbytes - 1, 255).bit_length()
         self._free = owner.free.setdefault(room, [])
-        held = (self._free.pop() if self._free else owner.alloc(room)._held) if array.nbytes else None
+        held = (self._free.pop() if self._free else owner.alloc(room).take()) if array.nbytes else None
         super().__init__(held, array.nbytes)
         self._array = array  # a stream may read it later
         if held is not None:
@@ -151,6 +160,7 @@ class Device:
         self._context = self.handle.retain_primary_context()
         self._inside = threading.local()
         self.lock = threading.RLock()
+        self.dead: list[Any] = []  # memory that nobody has any more
         self.lost = False  # whether its context has failed
         with self.active():
             self.stream = cuda.Stream()
@@ -188,7 +198,8 @@ class Device:
         if size == 0:
             return Memory(None, 0)
         try:
-            return Memory(self.cuda.mem_alloc(size), size)
+            self.dead.clear()  # PyCUDA frees nothing of a context that is not this thread's
+            return Memory(self.cuda.mem_alloc(size), size, self.dead)
         except self.cuda.MemoryError:
             free, total = self.cuda.mem_get_info()
             raise OutOfMemory(
