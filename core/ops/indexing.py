@@ -163,7 +163,10 @@ def one_hot(x: Any, num_classes: int, sparse_output: bool = False, axis: Any = -
 
 
 def gather(reference: Any, indices: Any, axis: Any = None, name: str = "") -> Function:
-    """Entries of `reference` (a parameter or constant) along a static axis (the first) at `indices`, whose shape takes the axis' place."""
+    """Entries of `reference` (a parameter or constant) along a static axis (the first) at `indices`, whose shape takes the axis' place.
+
+    An index that names no entry is a `ValueError` while running (CNTK reads what lies there).
+    """
     return apply("gather_op", to_variables(reference, indices), name, axis=axis_index(axis))
 
 
