@@ -14,7 +14,7 @@ from cogkit.engine.geometry import code, rows
 from cogkit.engine.table import Made
 from cogkit.lowering.steps import Step
 
-__all__: list[str] = []
+__all__ = ["KEPT", "pairs_of"]
 
 KEPT = 256 << 20  # bytes of forward variables up to which all are kept; from there on the way back computes most of them again
 

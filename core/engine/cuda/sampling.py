@@ -12,7 +12,7 @@ from cogkit.engine.geometry import code, rows
 from cogkit.engine.table import Made
 from cogkit.lowering.steps import Step
 
-__all__: list[str] = []
+__all__ = ["BLOCK", "SIZE", "Order"]
 
 BLOCK = 512  # threads of kernels that are one block
 SIZE = {"f4": 4, "f8": 8}
