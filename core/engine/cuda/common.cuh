@@ -37,15 +37,6 @@ __device__ inline int64_t thread_count() { return gridDim.x * (int64_t)blockDim.
 /* for each i of [0, n), by all threads of the grid */
 #define CG_EACH(i, n) for (int64_t i = thread_number(); i < (n); i += thread_count())
 
-/* Offsets of element i of a space in its two operands. */
-__device__ inline void offsets(const Space &s, int64_t i, int64_t &x, int64_t &y) {
-    x = s.x0, y = s.y0;
-    for (int d = (int)s.rank - 1; d >= 0; d--) {
-        const int64_t q = i / s.dims[d], r = i - q * s.dims[d];
-        x += r * s.x[d], y += r * s.y[d], i = q;
-    }
-}
-
 /* Philox4x32-10, as core/engine/philox.py: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). */
 struct Words {
     uint32_t w[4];

@@ -1,18 +1,49 @@
 /* Kernels that move bytes: strided copies, fills, conversions. */
 #include <math.h>
 
-#include "common.cuh"
+#include "blocks.cuh"
 
-/* y[offset in y] = x[offset in x] for each element of a space; of 1, 2, 4 or 8 bytes */
+/* y[offset in y] = x[offset in x] for each element of a space; of 1, 2, 4, 8 or 16 bytes */
 #define COPY(T, bytes)                                                                                                          \
     CG_KERNEL(copy_##bytes, const T *__restrict__ x, T *__restrict__ y, Space s) {                                              \
         CG_EACH(i, s.n) {                                                                                                       \
-            int64_t a, b;                                                                                                       \
-            offsets(s, i, a, b);                                                                                                \
+            int64_t a = s.x0, b = s.y0, rest = i;                                                                               \
+            for (int d = (int)s.rank - 1; d >= 0; d--) {                                                                        \
+                const int64_t q = d ? quotient(rest, s.dims[d]) : 0, r = rest - q * s.dims[d];                                  \
+                a += r * s.x[d], b += r * s.y[d], rest = q;                                                                     \
+            }                                                                                                                   \
             y[b] = x[a];                                                                                                        \
         }                                                                                                                       \
     }
 CG_WORDS(COPY)
+COPY(Quad, 16)
+
+/* Matrices that lie turned in y: what follows itself in x does not in y. */
+struct Turn {
+    int64_t inner, outer, batch; /* sizes: what follows itself in x, what does in y, how many */
+    int64_t x, y, x_batch, y_batch, x0, y0;
+};
+
+/* y[y0 + b y_batch + i y + o] = x[x0 + b x_batch + o x + i]; a block a tile of 32 x 32 */
+#define TURN(T, bytes)                                                                                                          \
+    CG_KERNEL(turn_##bytes, const T *__restrict__ x, T *__restrict__ y, Turn k) {                                               \
+        __shared__ T tile[32][33];                                                                                              \
+        const int64_t wide = (k.inner + 31) / 32, high = (k.outer + 31) / 32;                                                   \
+        for (int64_t at = blockIdx.x; at < wide * high * k.batch; at += gridDim.x) {                                            \
+            const int64_t row = quotient(at, wide), b = quotient(row, high);                                                    \
+            const int64_t i = (at - row * wide) * 32, o = (row - b * high) * 32;                                                \
+            const T *from = x + k.x0 + b * k.x_batch;                                                                           \
+            T *to = y + k.y0 + b * k.y_batch;                                                                                   \
+            for (int r = threadIdx.y; r < 32; r += 8)                                                                           \
+                if (o + r < k.outer && i + threadIdx.x < k.inner)                                                               \
+                    tile[r][threadIdx.x] = from[(o + r) * k.x + i + threadIdx.x];                                               \
+            __syncthreads();                                                                                                    \
+            for (int r = threadIdx.y; r < 32; r += 8)                                                                           \
+                if (i + r < k.inner && o + threadIdx.x < k.outer) to[(i + r) * k.y + o + threadIdx.x] = tile[threadIdx.x][r];   \
+            __syncthreads();                                                                                                    \
+        }                                                                                                                       \
+    }
+CG_WORDS(TURN)
 
 /* y[i] = value */
 #define FILL(T, type)                                                                                                           \

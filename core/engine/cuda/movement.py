@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cogkit.engine.cuda.driver import Copy, Memset
-from cogkit.engine.cuda.table import B, Call, blocks, f64, i64, kernel, launch, space
+from cogkit.engine.cuda.table import B, Call, blob, blocks, f64, i64, kernel, launch, merged, space
 from cogkit.engine.geometry import code, rows, shape, strides_of
 from cogkit.engine.table import Made
 from cogkit.lowering.ir import Value
@@ -17,10 +17,26 @@ from cogkit.lowering.steps import Step
 
 __all__ = ["copied", "filled"]
 
+TILE, LEAST = 32, 8  # of a turned matrix in movement.cu; rows and columns from which it is worth its tiles
+
 
 def copied(x: B, y: B, dims: Sequence[int], xs: Sequence[int], ys: Sequence[int], size: int, x0: int = 0, y0: int = 0) -> Any:
-    """A launch that copies elements of `size` bytes from strides to strides."""
+    """A launch that copies elements of `size` bytes from strides to strides; the first dim is that of rows."""
+    kept = merged(dims, xs, ys)
+    inner, outer = next((d for d in kept if d[1] == 1), None), next((d for d in kept if d[2] == 1), None)
+    if inner is not None and outer is not None and inner is not outer and len(kept) <= 3 and min(inner[0], outer[0]) >= LEAST:
+        (batch,) = [d for d in kept if d is not inner and d is not outer] or [[1, 0, 0]]
+        tiles = -(-inner[0] // TILE) * -(-outer[0] // TILE) * batch[0]
+        numbers = [inner[0], outer[0], batch[0], outer[1], inner[2], *batch[1:], x0, y0]
+        return launch("movement", f"turn_{size}", blocks(tiles, 1), (TILE, 8), [x, y, blob(numbers)])
     n = math.prod(dims)
+    if kept and kept[-1][1:] == [1, 1]:  # larger words, where all of them lie at their places, in each row too
+        apart = [xs[0], ys[0], x0, y0, kept[-1][0], *(v for d in kept[:-1] for v in d[1:])]
+        word = next((w for w in (16, 8, 4, 2) if w > size and all(v * size % w == 0 for v in apart)), size)
+        f, size = word // size, word
+        kept = [*([d, a // f, b // f] for d, a, b in kept[:-1]), [kept[-1][0] // f, 1, 1]]
+        dims, xs, ys = zip(*kept, strict=True)
+        n, x0, y0 = n // f, x0 // f, y0 // f
     return launch("movement", f"copy_{size}", blocks(n), 256, [x, y, space(dims, xs, ys, x0, y0)])
 
 

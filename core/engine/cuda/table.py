@@ -15,7 +15,7 @@ from cogkit.lowering.layout import PLAIN
 from cogkit.lowering.steps import Step
 
 __all__ = ["CONTEXT", "SCRATCH", "TABLE", "B", "Call", "Copy", "HALF_FORMS", "Host", "Memset", "Table", "blob", "blocks", "choose_formats",
-           "f32", "f64", "fits", "i32", "i64", "io", "kernel", "launch", "space"]  # fmt: skip
+           "f32", "f64", "fits", "i32", "i64", "io", "kernel", "launch", "merged", "space"]  # fmt: skip
 
 TABLE = KernelTable("cuda")
 kernel, fits = TABLE.kernel, TABLE.fits
@@ -124,8 +124,8 @@ def blocks(n: int, block: int = 256) -> int:
     return max(1, min(-(-n // block), MOST_BLOCKS))
 
 
-def space(dims: Sequence[int], x: Sequence[int], y: Sequence[int], x0: int = 0, y0: int = 0) -> bytes:
-    """A `Space` of common.cuh: dims of size 1 dropped, neighbours merged where both operands allow it."""
+def merged(dims: Sequence[int], x: Sequence[int], y: Sequence[int]) -> list[list[int]]:
+    """(size, stride, stride) of dims: those of size 1 dropped, neighbours joined where both operands allow it."""
     kept: list[list[int]] = []
     for d, a, b in zip(dims, x, y, strict=True):
         if d == 1:
@@ -134,6 +134,12 @@ def space(dims: Sequence[int], x: Sequence[int], y: Sequence[int], x0: int = 0, 
             kept[-1] = [kept[-1][0] * d, a, b]
         else:
             kept.append([d, a, b])
+    return kept
+
+
+def space(dims: Sequence[int], x: Sequence[int], y: Sequence[int], x0: int = 0, y0: int = 0) -> bytes:
+    """A `Space` of common.cuh."""
+    kept = merged(dims, x, y)
     if len(kept) > MAX_DIMS:
         raise ValueError(f"cuda engine: expected at most {MAX_DIMS} axes, got {len(kept)}")
     out = np.zeros(2 + 3 * MAX_DIMS + 2, np.int64)
