@@ -46,7 +46,9 @@ def sanitize_dtype(dtype: Any) -> np.dtype | None:
 
 
 def sanitize_shape(shape: Any) -> tuple[int, ...]:
-    """A shape from a number or a sequence of numbers; `ValueError` for sizes that make no sense."""
+    """A shape from a number, a sequence of numbers or the memory of an array; `ValueError` for sizes that make no sense."""
+    if isinstance(shape, memoryview):  # `x.data` where `x.shape` was meant, which CNTK lets pass
+        shape = shape.shape
     sizes = (shape,) if np.isscalar(shape) else tuple(shape)
     out = []
     for n in sizes:

@@ -19,6 +19,11 @@ def same(got, want):
 # views ---------------------------------------------------------------------------------------------------------------------------
 
 
+def test_the_memory_of_an_array_stands_for_its_shape():
+    a = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert C.parameter(a.data, init=a).shape == (2, 3) and C.input_variable(a[0].data).shape == (3,)
+
+
 def test_a_view_of_a_shape_is_zero():
     v = V((2, 3), F8)
     assert v.shape == (2, 3) and v.dtype == F8 and not v.is_sparse and not v.is_read_only and v.is_valid
