@@ -58,6 +58,11 @@ def allow_renaming_functions() -> None:
     variables.renaming = True
 
 
+def universal_learner(parameters: list[C.Parameter], gradients: list[C.Constant], update: C.Function) -> Any:
+    """A learner whose update is a graph in which constants stand for the gradients."""
+    return C.universal(lambda _, given: update.clone("share", dict(zip(gradients, given, strict=True))), parameters)
+
+
 def Parameter(shape, data_type, value, *rest) -> C.Parameter:
     """A parameter in the order of arguments of CNTK's C++ half."""
     return C.Parameter(shape, value, data_type)
