@@ -321,22 +321,25 @@ def test_a_result_that_others_need_later_may_lie_upon_what_they_read():
     np.testing.assert_allclose(found[3], np.exp(y), rtol=1e-5, atol=1e-5)
 
 
-def test_many_segments_run_together():
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("step", [1, 2])
+def test_many_segments_run_together(step, dtype):
+    """step: from one gradient to the next."""
     rng = np.random.default_rng(3)
-    sizes = [int(n) for n in rng.integers(1, 3000, 150)] + [0, 1]
+    sizes = [int(n) for n in rng.integers(2, 1500, 150)] + [0, 1]
     buffers, segments = [], []
     for n in sizes:
-        w, g = (rng.standard_normal(n).astype(np.float32) for _ in range(2))
+        w, g = (rng.standard_normal(m).astype(TYPES[dtype]) for m in (n, n * step))
         buffers += [w, g, w]
-        segments.append(([n], [[1]] * 3))
+        segments.append(([n], [[1], [step], [1]]))
     program = [("const", 2, -0.5), ("mul", 3, 2, 1), ("add", 4, 0, 3)]
     p = planned(tuple(program), ("in", "in", "out"), (4,))
     with device().active():
-        call = made_of(batches(p, segments, [[]] * len(sizes), [0] * len(sizes), "f4"), len(buffers))
-    assert len(call.items) <= 3  # 165 segments of 3 operands fit into one; those of one element have a shape of their own
-    found = run("f4", ["in", "in", "out"], [4], program, segments, buffers)
+        call = made_of(batches(p, segments, [[]] * len(sizes), [0] * len(sizes), dtype), len(buffers))
+    assert len(call.items) == 2  # 165 segments of 3 operands fit into one; that of one element has a shape of its own
+    found = run(dtype, ["in", "in", "out"], [4], program, segments, buffers)
     for i in range(0, len(buffers), 3):
-        np.testing.assert_allclose(found[i + 2], buffers[i] - 0.5 * buffers[i + 1], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[i + 2], buffers[i] - 0.5 * buffers[i + 1][::step], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

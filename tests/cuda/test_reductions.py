@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases.lowered import BATCH, agree, run
+from cuda.lowered import BATCH, agree, run
 
 from cogkit.engine.cuda.device import device
 from cogkit.engine.cuda.space import magic, plan, shared
@@ -77,6 +77,16 @@ def test_places_of_extremes(shape, name, dtype):
             x.reshape(-1)[5::23] = -np.inf
         for axis in range(len(shape)):
             agree(lambda g, x, axis=axis: g.node(name, [x], axis=axis), [(x, BATCH)], {BATCH: rows})
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ["argmax_axis", "argmin_axis"])
+@pytest.mark.parametrize("shape,axis", [((12288,), 0), ((3001,), 0), ((900, 8), 0), ((900, 3), 0)])
+def test_places_of_extremes_that_blocks_find_together(shape, axis, name, dtype):
+    x = np.round(normal((2, *shape), dtype) * 2)
+    agree(lambda g, x: g.node(name, [x], axis=axis), [(x, BATCH)], {BATCH: 2})
+    x.reshape(2, shape[0], -1)[0, [701, 800]] = np.nan
+    agree(lambda g, x: g.node(name, [x], axis=axis), [(x, BATCH)], {BATCH: 2})
 
 
 @DTYPES
