@@ -73,7 +73,8 @@ class MpiWorld(World):
         self.timeout = _timeout()
         self.exchanges, self.notices, self.calls, self.answers = (whole.Dup() for _ in range(4))
         self.asked = 0
-        self.what, self.shape = "nothing yet", ""  # the exchange that this rank is in, or the last one
+        self.what = "nothing yet"  # the exchange that this rank is in, or the last one
+        self.arrays: Sequence[np.ndarray] = ()  # of it
         self.heard: dict[int, dict[str, Any]] = {}
         self._telling: list[Any] = []  # notices on their way
         self._server: Server | None = None
@@ -123,7 +124,7 @@ class MpiWorld(World):
     # where each rank stands ----------------------------------------------------------------------------------------
 
     def _tell(self, more: dict[str, Any]) -> None:
-        place = {"sequence": self.sequence, "what": self.what, "shape": self.shape, "step": self.step, **more}
+        place = {"sequence": self.sequence, "what": self.what, "shape": _shown(self.arrays), "step": self.step, **more}
         data = np.frombuffer(json.dumps(place).encode(), np.uint8)
         self._telling = [(d, r) for d, r in self._telling if not r.Test()]
         for rank in range(self.size):
@@ -139,8 +140,12 @@ class MpiWorld(World):
 
     def place(self) -> str:
         """Where this rank is, for messages."""
-        shape = f" of {self.shape}" if self.shape else ""
-        return f"rank {self.rank} in exchange {self.sequence} ({self.what}{shape}), last finished step {self.step}"
+        return self.place_of(self.sequence, self.what, self.arrays)
+
+    def place_of(self, number: int, what: str, arrays: Sequence[np.ndarray]) -> str:
+        """An exchange of this rank, for messages."""
+        shape = f" of {shown}" if (shown := _shown(arrays)) else ""
+        return f"rank {self.rank} in exchange {number} ({what}{shape}), last finished step {self.step}"
 
     def _check(self, missing: Sequence[int], exchange: bool) -> None:
         """Raises RankError where a missing rank has ended, or is in another exchange of the same number."""
@@ -197,7 +202,7 @@ class MpiWorld(World):
         """See `World.start_exchange`."""
         if number is None:
             number = self.reserve()
-            self.what, self.shape = what, _shown([*pieces, *into])
+            self.what, self.arrays = what, [*pieces, *into]
         return _Exchange(self, pieces, into, what, number)
 
     # requests ------------------------------------------------------------------------------------------------------
@@ -212,7 +217,7 @@ class MpiWorld(World):
 
     def request(self, arrays: Sequence[Sequence[np.ndarray]], into: Sequence[Sequence[np.ndarray]], what: str) -> None:
         """See `World.request`."""
-        self.what, self.shape = what, _shown([a for one in arrays for a in one])
+        self.what, self.arrays = what, [a for one in arrays for a in one]
         self.asked += 1
         tag = self.asked % TAGS
         ranks = [(self.rank + i) % self.size for i in range(self.size)]
@@ -252,7 +257,7 @@ class _Exchange(Pending):
 
     def __init__(self, world: MpiWorld, pieces: Sequence[np.ndarray], into: Sequence[np.ndarray], what: str, number: int):
         self.world = world
-        self.place = world.place()
+        self.number, self.what, self.arrays = number, what, [*pieces, *into]
         tag = number % (TAGS // NAMES) * NAMES + zlib.crc32(what.encode()) % NAMES
         others = [(world.rank + i) % world.size for i in range(1, world.size)]  # each begins with its neighbour
         byte = world.mpi.BYTE
@@ -270,8 +275,9 @@ class _Exchange(Pending):
         except self.world.mpi.Exception as error:  # more than there is room for
             found = error
         if found != size:
+            place = self.world.place_of(self.number, self.what, self.arrays)
             raise RankError(
-                f"{self.place}: expected {size} bytes from rank {rank}, got {found}; all ranks must train the same model alike"
+                f"{place}: expected {size} bytes from rank {rank}, got {found}; all ranks must train the same model alike"
             )
         return True
 

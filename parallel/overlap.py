@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Overlap"]
 
-LEAST = 1 << 18  # bytes of a bucket, where there are as many; an exchange costs its latency, twice
+LEAST = 1 << 17  # bytes of a bucket, where there are as many; an exchange costs its latency, twice
 MOST = 16  # buckets, about: of a large model they are larger
 
 
@@ -64,6 +64,8 @@ class Overlap:
         self.home: dict[Parameter, Bucket] = {}
         self.first = self.samples = 0
         self.has_begun = False
+        self.known: tuple[Any, int] = ((), 0)  # the last order that an engine told, and the first gradient's number in it
+        self.stops: list[int] = []  # where a bucket is complete in it
         self.there: set[Parameter] = set()  # of this minibatch
         self.under_way: list[AllReduce] = []
 
@@ -73,7 +75,7 @@ class Overlap:
         """See `Arrivals`."""
         self.first, self.samples = first, samples
 
-    def begin(self, order: Sequence[Sequence[int]]) -> None:
+    def begin(self, order: tuple[tuple[int, ...], ...]) -> Sequence[int]:
         """See `Arrivals`. Raises RankError where an error broke off the minibatch before in the middle of its exchange."""
         if self.under_way:
             raise RankError(
@@ -82,7 +84,7 @@ class Overlap:
             )
         self.has_begun = all(learner.is_warm for learner in self.members)
         if not self.has_begun:
-            return
+            return ()
         lead, meter = self.members[0], self.world.meter
         if not lead.joined or self.flat is None:
             meter.lap("compute")
@@ -94,23 +96,23 @@ class Overlap:
         self.there.clear()
         for bucket in self.buckets:
             bucket.missing = len(bucket.parameters)
+        if (order, self.first) != self.known:
+            self.known, self.stops = (order, self.first), self._stops(order)
+        return self.stops
 
     def come(self, outputs: Sequence[tuple[int, np.ndarray]], part: float) -> None:
         """See `Arrivals`."""
         if not self.has_begun:
             return
-        meter, ready = self.world.meter, False
+        meter = self.world.meter
+        self.world.computing(self.samples, part)
         meter.lap("compute")
         for i, array in outputs:
             p = self.parameters.get(i - self.first)
             if p is not None:
                 self._put(p, array)
-                ready |= not self.home[p].missing
         meter.lap("pack")
-        if ready:
-            self.world.computing(self.samples, part)
-            meter.lap("compute")
-            self._start()
+        self._start()
         for pending in self.under_way:
             pending.advance()
         meter.lap("send")
@@ -143,6 +145,17 @@ class Overlap:
         self.home = {p: bucket for bucket in self.buckets for p in bucket.parameters}
         for learner in self.members:
             learner.local.use_buffers(self.views(learner))
+
+    def _stops(self, order: Sequence[Sequence[int]]) -> list[int]:
+        """The places of an engine's order at which a bucket is complete."""
+        place = {
+            self.parameters[i - self.first]: k
+            for k, those in enumerate(order)
+            for i in those
+            if i - self.first in self.parameters
+        }
+        last = [[place.get(p, -1) for p in bucket.parameters] for bucket in self.buckets]
+        return sorted({max(places) for places in last if min(places) >= 0})
 
     def views(self, learner: DataParallelLearner) -> dict[Parameter, np.ndarray]:
         """The sums of a learner's gradients."""

@@ -85,6 +85,7 @@ class Binding:
                 self.outputs[id(b)] = made
         self.kept: list[np.ndarray] | None = None  # the plan's own arrays that `run` gives, made once
         self.coming: list[tuple[int, list[tuple[int, np.ndarray]]]] | None = None  # those of them that come while it runs
+        self.coming_order: tuple[tuple[int, ...], ...] = ()
 
     def fit(self, sizes: dict) -> bool:
         """Takes the calls over to other numbers of rows; False where that needs other calls than there are."""

@@ -13,7 +13,7 @@ class Run(NamedTuple):
     seed: int
     step: int
     sample: int = 0
-    arrivals: Any = None  # `begin(order)` before it, `come([(output, array)], part)` in it; an engine may leave both out
+    arrivals: Any = None  # see `cogkit.train.ranks.Arrivals`; an engine may leave it alone
 
 
 class _RandomState:

@@ -48,8 +48,11 @@ class Arrivals(Protocol):
     def expect(self, first: int, samples: int) -> None:
         """Before each minibatch with samples: gradient 0 is output `first`."""
 
-    def begin(self, order: Sequence[Sequence[int]]) -> None:
-        """Told by an engine before it computes: outputs that will come together, in the order in which they will."""
+    def begin(self, order: tuple[tuple[int, ...], ...]) -> Sequence[int]:
+        """Told by an engine before it computes: outputs that will be ready together, in the order in which they will.
+
+        Gives the places in this order up to which it wants to be told at once, in rising order.
+        """
 
     def come(self, outputs: Sequence[tuple[int, np.ndarray]], part: float) -> None:
         """Told by an engine that these outputs are ready, when so great a part of the minibatch's work is done."""

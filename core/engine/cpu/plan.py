@@ -119,10 +119,17 @@ class CpuPlan(Plan):
     def announced(self, b: Binding, arrivals: Any, sizes: dict) -> list[tuple[int, Any]]:
         """What the executor calls when outputs are ready, for whoever wants to be told; see `Run.arrivals`."""
         if b.coming is None:
-            outputs = self.graph.outputs
-            b.coming = [(calls, [(i, self.fetch(b, outputs[i], {}, sizes, True)) for i in those]) for calls, those in b.order()]
-        arrivals.begin([[i for i, _ in those] for _, those in b.coming])
-        return [(calls, partial(arrivals.come, those, calls / len(b.calls))) for calls, those in b.coming]
+            b.coming = [
+                (calls, [(i, self.fetch(b, self.graph.outputs[i], {}, sizes, True)) for i in those]) for calls, those in b.order()
+            ]
+            b.coming_order = tuple(tuple(i for i, _ in those) for _, those in b.coming)
+        told, begin = [], 0
+        for k in arrivals.begin(b.coming_order):
+            calls = b.coming[k][0]
+            those = [one for _, ones in b.coming[begin : k + 1] for one in ones]
+            told.append((calls, partial(arrivals.come, those, calls / len(b.calls))))
+            begin = k + 1
+        return told
 
     def fetch(self, b: Binding, v: Value, feeds: dict, sizes: dict, own: bool) -> np.ndarray:
         """The array of an output."""
