@@ -428,10 +428,16 @@ def test_what_does_not_compile_is_interpreted(monkeypatch, tmp_path):
     with device().active():
         images.module("pointwise")
     monkeypatch.setattr(images, "compiled", broken)
-    with pytest.warns(RuntimeWarning, match="no compiler today; the program is interpreted"):
+    monkeypatch.setattr(fused, "_compiles", [])
+    with pytest.warns(RuntimeWarning, match="no compiler today; programs are interpreted"):
         found = run("f4", ["in", "out"], [4], program, [([9], [[1], [1]])], [x, out])
     np.testing.assert_allclose(found[1], np.exp(-np.exp(np.tanh(x))), rtol=1e-5)
     run("f4", ["in", "out"], [4], program, [([9], [[1], [1]])], [x, out])  # no second warning
+    monkeypatch.delenv("COGKIT_CUDA_FUSED")
+    monkeypatch.setattr(device(), "emulated", False)
+    assert not fused.generates()  # by itself it does not try again
+    fused._compiles[:] = [True]
+    assert fused.generates()
 
 
 def test_texts_of_a_plan_are_compiled_side_by_side(monkeypatch):

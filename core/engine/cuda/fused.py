@@ -26,6 +26,7 @@ __all__ = ["Text", "compile_all", "function_of", "generates", "text_of"]
 Text = tuple[str, str]  # name of the module, text
 _failed: set[str] = set()
 _done: set[tuple[str, str]] = set()  # what has been compiled, or tried
+_compiles: list[bool] = []  # whether the compiler has made any text; empty: not known yet
 
 
 def generates() -> bool:
@@ -33,7 +34,9 @@ def generates() -> bool:
     wish = os.environ.get("COGKIT_CUDA_FUSED", "")
     if wish not in ("", "generated", "interpreted"):
         raise ValueError(f"COGKIT_CUDA_FUSED: expected 'generated' or 'interpreted', got {wish!r}")
-    return wish == "generated" or (not wish and not current().emulated and images.compiler() is not None)
+    if wish:
+        return wish == "generated"
+    return _compiles != [False] and not current().emulated and images.compiler() is not None
 
 
 def function_of(text: Text) -> int | None:
@@ -42,10 +45,16 @@ def function_of(text: Text) -> int | None:
     if name in _failed:
         return None
     try:
-        return images.module(name, source).function("fused")
+        found = images.module(name, source).function("fused")
+        _compiles[:] = [True]
+        return found
     except DeviceError as e:
         _failed.add(name)
-        warnings.warn(f"{e}; the program is interpreted, which gives the same numbers more slowly", RuntimeWarning, stacklevel=2)
+        what = "the program is"
+        if not _compiles:  # the first one: it is the compiler, not the text
+            _compiles[:] = [False]
+            what = "programs are"
+        warnings.warn(f"{e}; {what} interpreted, which gives the same numbers more slowly", RuntimeWarning, stacklevel=2)
         return None
 
 

@@ -2,7 +2,7 @@
  * kernel gives a Body: what is done with a group of elements. space.py plans the words that are read here.
  *
  * A group is V neighbours along the last dim. The space is kept dims (K groups of results) times reduced dims (R groups, 1 where nothing is
- * reduced). Words of a segment:
+ * reduced); `Word` says what a kernel is told of a segment.
  */
 #ifndef COGKIT_SPACE_CUH
 #define COGKIT_SPACE_CUH
