@@ -17,8 +17,6 @@ from cogkit.lowering.steps import Step
 __all__ = ["reduction"]
 
 _ROOM = 80  # words of the kernels' parameters
-# of a row for which all are ranked at once rather than one after the other: `n` numbers of which `k` are wanted
-_RANKED = 4096
 
 
 def reduction(name: str, x: Value, outputs: list[Value], sizes: dict, partial: int) -> Call | None:
@@ -63,6 +61,13 @@ def _arg(s: Step, sizes: dict) -> Made:
     return _made(s.node.name[:6], s, sizes, 16)
 
 
+def ranked(rows: int, n: int, k: int) -> bool:
+    """Whether to compare all n numbers of a row with each other rather than to look k times for the next one; by a guess at cycles."""
+    compared = rows * n * n * 8 / (132 * 128)
+    looked = k * (n * 20 / 128 + 1000) * max(1, rows / (132 * 8))
+    return compared < looked
+
+
 @kernel("top_k_axis")
 def _top_k(s: Step, sizes: dict) -> Made:
     x, k = s.inputs[0], s.node.attrs["k"]
@@ -71,6 +76,6 @@ def _top_k(s: Step, sizes: dict) -> Made:
     if outer * inner * k == 0:
         return None
     args = [B(0), B(1), B(2), i64(n), i64(inner), i64(k)]
-    if k * 8 >= n and n <= _RANKED:
+    if ranked(outer * inner, n, k):
         return Call(3, [launch("reductions", f"rank_{code(x)}", blocks(outer * n * inner), 256, [*args, i64(outer)])]), io(s)
     return Call(3, [launch("reductions", f"top_k_{code(x)}", outer * inner, 128, args)]), io(s)
