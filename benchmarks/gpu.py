@@ -2,8 +2,8 @@
 
 usage: python -m benchmarks.gpu [--out FOLDER] [--seconds 2] [WORKLOAD ...]    (benchmarks/gpu_check.sh runs it)
 
-PyTorch runs eager and compiled, channels last where there are images, in float32, tf32 and bf16 as it would be used; ours in float32 and
-tf32. Both copy what is fed from the host in each step and read the loss. FOLDER gets gpu.json and gpu.md.
+PyTorch runs eager and compiled, channels last where there are images, in float32, tf32 and bf16 as it would be used; ours with products in
+float32, tf32 and bfloat16. Both copy what is fed from the host in each step and read the loss. FOLDER gets gpu.json and gpu.md.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def train(names: list[str], seconds: float, limit: float, torch: str | None) -> 
     found: dict[str, dict[str, Any]] = {}
     for name in names:
         found[name] = rows = {}
-        for precision, tf32 in (("float32", "0"), ("tf32", "1")):
+        for precision in ("float32", "tf32", "bfloat16"):
             command = [sys.executable, str(HERE / "workloads.py"), "cogkit", name, str(seconds), "gpu"]
-            rows[f"cogkit {precision}"] = measured(command, limit, COGKIT_CUDA_TF32=tf32)
+            rows[f"cogkit {precision}"] = measured(command, limit, COGKIT_CUDA_PRECISION=precision)
             told(name, f"cogkit {precision}", rows)
         for device in PRECISIONS if torch else ():
             for variant in variants(name):

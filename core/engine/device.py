@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from cogkit.engine import current_engine, set_engine, use_engine
+from cogkit.engine.precision import current_product_precision, product_precision, set_product_precision
 from cogkit.errors import DeviceError
 
 __all__ = [
@@ -19,11 +20,14 @@ __all__ = [
     "GPUProperties",
     "all_devices",
     "cpu",
+    "current_product_precision",
     "get_gpu_properties",
     "gpu",
     "local_gpu",
     "on_device",
+    "product_precision",
     "set_excluded_devices",
+    "set_product_precision",
     "try_set_default_device",
     "use_default_device",
     "use_engine",

@@ -12,6 +12,7 @@ from cogkit.collector import paused_collector
 from cogkit.engine import compile_graph, current_engine, half_forms
 from cogkit.engine.arrays import Lease, NDArrayView
 from cogkit.engine.feeds import bind_feeds
+from cogkit.engine.precision import ProductPrecision, precision_for, product_precision
 from cogkit.engine.seeding import Run, random_state
 from cogkit.engine.sequence_plan import PLANS, SequencePlan
 from cogkit.engine.sparse import RowSparse
@@ -51,6 +52,7 @@ class Executable:
         lend: bool = False,
         lists: Sequence[Variable] = (),
         inside: Sequence[Variable] = (),
+        precision: ProductPrecision | None = None,
     ):
         if isinstance(roots, Variable):
             roots = {roots: None}
@@ -68,6 +70,7 @@ class Executable:
         self.reuse, self.lend = reuse, lend
         self.runs = 0
         self.engine = engine or current_engine()
+        self.precision = precision or precision_for(self.engine)
         wanted = [*outputs, *sums, *(roots or {}), *effects_of]
         self.roots: list[Primitive] = list({id(v.node): v.node for v in wanted if v.is_output}.values())
         self.arguments: list[Variable] = [v for v in {id(v): v for r in self.roots for v in leaves_of(r)}.values() if v.is_input]
@@ -174,11 +177,12 @@ class Executable:
 
     @paused_collector()
     def _lowered(self, types: dict, sizes: dict | None) -> tuple[Graph, Any]:
-        graph = lower(self.request, types, sizes, half_forms(self.engine))
+        graph = lower(self.request, types, sizes, half_forms(self.engine), self.precision.loss_scale)
         return graph, self._engine(graph, True)
 
     def _engine(self, graph: Graph, main: bool) -> Any:
-        plan = compile_graph(self.engine, graph)
+        with product_precision(*self.precision):
+            plan = compile_graph(self.engine, graph)
         if main and (self.reuse or self.lend) and hasattr(plan, "keep_outputs"):
             plan.keep_outputs(0 if self.lend else len(self.request.outputs), not self.lend)
         return plan

@@ -12,6 +12,7 @@ from cogkit.engine import current_engine
 from cogkit.engine.device import on_device
 from cogkit.engine.executable import Executable
 from cogkit.engine.feeds import bind_feeds
+from cogkit.engine.precision import ProductPrecision, precision_for
 from cogkit.engine.seeding import Run, random_state
 from cogkit.engine.sequence_plan import SequencePlan
 from cogkit.engine.user import Tape
@@ -140,8 +141,14 @@ def _has(f: Function, op: str) -> bool:
 class _State(NamedTuple):
     feeds: dict
     step: int
-    engine: str
+    target: tuple[str, ProductPrecision]
     tape: Tape
+
+
+def _target() -> tuple[str, ProductPrecision]:
+    """What new plans are made for."""
+    engine = current_engine()
+    return engine, precision_for(engine)
 
 
 class Runtime:
@@ -153,7 +160,7 @@ class Runtime:
         """The values of outputs, as {variable: array}, or without `as_numpy` {variable: Value} in memory of the plan."""
         wanted = _variables(f, outputs)
         feeds = feed_map(f, arguments)
-        key = ("eval", tuple(map(id, wanted)), as_numpy, current_engine())
+        key = ("eval", tuple(map(id, wanted)), as_numpy, _target())
         e = _cache(f).get(key, lambda: Executable(_own(f, wanted), training=training, lend=not as_numpy))
         return dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
 
@@ -170,7 +177,7 @@ class Runtime:
         feeds = feed_map(f, arguments)
         training = keep is not None and len(list(keep)) > 0
         e = _cache(f).get(
-            ("forward", tuple(map(id, wanted)), training, as_numpy, current_engine()),
+            ("forward", tuple(map(id, wanted)), training, as_numpy, _target()),
             # `backward` computes anew what `forward` did, so it is the one that assigns, as CNTK's does
             lambda: Executable(
                 _own(f, wanted), training=training, effects=not (training and _has(f, "assign")), lend=not as_numpy
@@ -181,7 +188,7 @@ class Runtime:
         tape = Tape()
         with tape.running():
             values = dict(zip(wanted, e.run(self._used(e, feeds, f)), strict=True))
-        return _State(feeds, e.step, current_engine(), tape), values
+        return _State(feeds, e.step, _target(), tape), values
 
     def backward(self, f: Function, state: _State, roots: Any, wrt: Any, as_numpy: bool = True) -> dict[Variable, Any]:
         """Gradients for given gradients of outputs."""
@@ -193,9 +200,10 @@ class Runtime:
         outs = [v.output if isinstance(v, Function) else v for v in roots]
         fed = [_gradient_input(f, v, _axes_of(f, v, g, state.feeds)) for v, g in zip(outs, roots.values(), strict=True)]
         e = _cache(f).get(
-            ("backward", tuple(map(id, fed)), tuple(map(id, wrt)), as_numpy, state.engine),
+            ("backward", tuple(map(id, fed)), tuple(map(id, wrt)), as_numpy, state.target),
             lambda: Executable(
-                engine=state.engine,
+                engine=state.target[0],
+                precision=state.target[1],
                 roots=dict(zip(outs, fed, strict=True)),
                 wrt=wrt,
                 training=True,
@@ -252,7 +260,7 @@ class Runtime:
                         )
                     )
         outs = [] if outputs is None else _variables(f, outputs)
-        key = ("grad", id(root), tuple(map(id, wanted)), tuple(map(id, outs)), as_numpy, current_engine())
+        key = ("grad", id(root), tuple(map(id, wanted)), tuple(map(id, outs)), as_numpy, _target())
         e = _cache(f).get(
             key,
             lambda: Executable(

@@ -44,10 +44,12 @@ def lower(
     feeds: Mapping[Variable, Type],
     sizes: Mapping[Any, int] | None = None,
     half_forms: frozenset[str] = frozenset(),
+    loss_scale: float = 1.0,
 ) -> Graph:
     """The lowered graph; its outputs are the request's outputs, sums, values inside, gradients and gradients inside, in this order.
 
-    sizes: rows of the fed row spaces. half_forms: the ops that the engine runs on half precision as it is.
+    sizes: rows of the fed row spaces. half_forms: the ops that the engine runs on half precision as it is. loss_scale: gradients are computed of
+    so many times the roots, and divided by it at the end.
     """
     roots = [v for v, _ in request.roots]
     wanted: Sequence[Variable] = [*request.outputs, *request.sums, *roots, *request.effects_of]
@@ -58,14 +60,22 @@ def lower(
     if request.wrt:
         starts = {}
         for v, (_, fed) in zip(values[n + m :], request.roots, strict=False):
-            starts[v] = graph.fill(1.0, v.type) if fed is None else graph.leaf(fed, v.type)
+            if fed is None:
+                starts[v] = graph.fill(loss_scale, v.type)
+            else:
+                starts[v] = _times(graph.leaf(fed, v.type), loss_scale)
         wrt = [
             graph.leaf(v, feeds[v] if v in feeds else v.type) if not v.is_output else _value_of(graph, v, feeds)
             for v in request.wrt
         ]
         lists = {v for v in request.lists if v.type.dtype != HALF}  # lists of rows are float32 or float64
+        if loss_scale != 1:
+            lists = set()  # nothing divides them
         found = gradients(graph, starts, [*wrt, *inside])
-        outputs += [g if v in lists else dense(g) for v, g in zip((*request.wrt, *request.inside), found, strict=True)]
+        outputs += [
+            g if v in lists else _times(dense(g), 1 / loss_scale)
+            for v, g in zip((*request.wrt, *request.inside), found, strict=True)
+        ]
     graph.outputs = outputs + graph.carried()
     if not request.effects:
         _unwrite(graph)
@@ -80,6 +90,10 @@ def _total(v: Value) -> Value:
     """The sum over rows and elements; of half precision, which ends at 65504, in float32."""
     v = v.cast(np.float32) if v.type.dtype == HALF else v
     return sum_to(v, Type((), v.type.dtype, ()))
+
+
+def _times(v: Value, scale: float) -> Value:
+    return v if scale == 1 else v * scale
 
 
 def _unwrite(graph: Graph) -> None:

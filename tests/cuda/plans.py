@@ -30,6 +30,7 @@ __all__ = [
     "explained",
     "in_orders",
     "libraries_in_use",
+    "lowered",
     "normal",
 ]
 
@@ -72,7 +73,7 @@ def in_orders(run):
     return found[0]
 
 
-def _lowered(build, operands, lengths):
+def lowered(build, operands, lengths=None):
     """(graph, feeds, sizes) of build(values ...) on operands: arrays, with rows where they are (array, axes)."""
     graph, feeds = Graph(), {}
     sizes = {} if lengths is None else {STEPS: Space.of(lengths)}
@@ -98,7 +99,7 @@ def compare(build, *operands, rtol=2e-5, atol=2e-6, lengths=None):
     """
     found = []
     for plan_type in (ReferencePlan, CudaPlan):
-        graph, feeds, sizes = _lowered(build, operands, lengths)
+        graph, feeds, sizes = lowered(build, operands, lengths)
         plan = plan_type(graph)
         run = lambda plan=plan, feeds=feeds, sizes=sizes: plan.run(feeds, sizes, Run(1, 0, 0))  # noqa: E731
         found.append(in_orders(run) if plan_type is CudaPlan else run())

@@ -30,6 +30,7 @@ struct Gather {
     int64_t x_row, x_group, w_group, w_m, y_row, y_group, y_m;
     int64_t parts, slices, part; /* parts of the sum, slices of each, elements from one's results to the next one's */
     int64_t relu;
+    int64_t rounding; /* of x and w as they are loaded */
 };
 
 /* Whether a place with a shift lies in the image. */
@@ -116,7 +117,8 @@ __device__ inline void gather(typename G::Shared &shared, const T *x, const T *w
     if (slices > 0) {
         Weights<G> a(w + group * g.w_group + i0 * g.w_m, t.weights + c.tap + first * G::BK, g.w_m, g.m - i0, c.taps - first * G::BK);
         Values<G> b(x + group * g.x_group, g, c, t, j0, first);
-        G::multiply(acc, shared, a, b, slices);
+        /* the largest tile has no registers to spare: it is not for operands that are rounded */
+        G::multiply(acc, shared, a, b, slices, G::BM * G::BN < 128 * 128 ? (int)g.rounding : 0);
     }
 #pragma unroll
     for (int q = 0; q < G::TN; q++) {
@@ -161,7 +163,8 @@ GATHER(double, f8, 8, 128, 16, 8, 1, 3)
             T sum = 0;                                                                                                          \
             for (int k = c.tap; k < c.tap + c.taps; k++) {                                                                      \
                 const Place tap = taps[k];                                                                                      \
-                if (inside(dims, mine, tap)) sum += by[weights[k]] * from[tap.offset];                                          \
+                if (!inside(dims, mine, tap)) continue;                                                                         \
+                sum += rounded(by[weights[k]], (int)g.rounding) * rounded(from[tap.offset], (int)g.rounding);                             \
             }                                                                                                                   \
             finish(g, group, i, row * g.y_row + results[c.position + position], sum, y, bias);                                  \
         }                                                                                                                       \
@@ -174,6 +177,7 @@ struct Scatter {
     int64_t dims[3];
     int64_t x_row, x_group, y_row, y_group; /* a plane of dy has `positions` */
     int64_t parts, slices;                  /* parts of the sum, slices of each; each part has all results */
+    int64_t rounding;                       /* of x and dy as they are loaded */
 };
 
 /* This thread's place in a sum over rows and positions. */
@@ -264,7 +268,7 @@ __device__ inline void scatter(typename G::Shared &shared, const T *x, const T *
     if (slices > 0) {
         Given<G> a(dy + group * s.y_group + i0 * s.positions, s, s.m - i0, first);
         Seen<G> b(x + group * s.x_group, s, taps, positions, j0, first);
-        G::multiply(acc, shared, a, b, slices);
+        G::multiply(acc, shared, a, b, slices, (int)s.rounding);
     }
     T *to = dw + (part * s.groups + group) * s.m * s.taps;
 #pragma unroll
@@ -305,7 +309,8 @@ SCATTER(double, f8, 8, 128, 16, 8, 1, 3)
             const Place mine = positions[at.position];                                                                          \
             if (!inside(dims, mine, tap)) continue;                                                                             \
             const T given = dy[at.row * s.y_row + group * s.y_group + i * s.positions + at.position];                           \
-            sum += given * x[at.row * s.x_row + group * s.x_group + mine.offset + tap.offset];                                  \
+            const T seen = x[at.row * s.x_row + group * s.x_group + mine.offset + tap.offset];                                  \
+            sum += rounded(given, (int)s.rounding) * rounded(seen, (int)s.rounding);                                            \
         }                                                                                                                       \
         sum = block_fold(sum, shared, [](T a, T b) { return a + b; });                                                          \
         if (threadIdx.x == 0) dw[e] = sum;                                                                                      \

@@ -13,7 +13,8 @@ import numpy as np
 
 from cogkit.engine.cuda import cudnn_graphs
 from cogkit.engine.cuda.driver import Memset
-from cogkit.engine.cuda.products import NONE, SIZE, THIN, WAVE, best_tile, counts, split, sum_parts, tf32, use_libraries
+from cogkit.engine.cuda.products import NONE, SIZE, THIN, WAVE, best_tile, counts, split, sum_parts, use_libraries
+from cogkit.engine.cuda.rounding import CODES, SHORT, Operands, noted, overflow_of, precision
 from cogkit.engine.cuda.table import SCRATCH, B, Call, Table, blob, blocks, kernel, launch
 from cogkit.engine.geometry import code, rows, shape
 from cogkit.engine.table import Made
@@ -132,7 +133,9 @@ def gather(g: Images, dtype: str, back: bool, x: Any, w: Any, y: B, bias: B | No
     window, m = math.prod(g.window), b // g.groups
     most, total = max(p for _, p in sizes), g.rows * b * made
     weights = [g.outputs // g.groups * (g.channels // g.groups) * window, window if back else a // g.groups * window]
-    tile = best_tile(TILES[dtype], m, g.rows * most, max(k for k, _ in sizes), g.groups * len(sizes))
+    rounding = CODES[precision(dtype)]
+    tiles_of = [t for t in TILES[dtype] if not rounding or t[:2] != (128, 128)]  # that one does not round
+    tile = best_tile(tiles_of, m, g.rows * most, max(k for k, _ in sizes), g.groups * len(sizes))
     parts, per = 1, 1
     if m < FEW:
         name, grid, block = "direct", blocks(g.rows * g.groups * m * len(sizes) * most), 256
@@ -142,7 +145,8 @@ def gather(g: Images, dtype: str, back: bool, x: Any, w: Any, y: B, bias: B | No
         name, grid, block = f"{tile[0]}x{tile[1]}", tiles * parts, THREADS[tile[:2]]
     whole = parts == 1
     strides = [a * read, a // g.groups * read, *weights, b * made, m * made, made]
-    numbers = [g.rows, g.groups, m, len(sizes), most, *(g.out if back else g.image), *strides, parts, per, total, relu and whole]
+    numbers = [g.rows, g.groups, m, len(sizes), most, *(g.out if back else g.image), *strides, parts, per, total, relu and whole,
+               rounding]  # fmt: skip
     extra = bias or NONE
     x, w = (y if v is NONE else v for v in (x, w))  # whatever lies on the device
     args = [x, w, y if whole else SCRATCH, extra if whole else NONE, *_tables(tables), blob(np.array(numbers, np.int64))]
@@ -168,7 +172,7 @@ def scatter(g: Images, dtype: str, x: B, dy: B, dw: B) -> Call:
         name, grid, block = f"{tile[0]}x{tile[1]}", tiles * parts, THREADS[tile[:2]]
     image = math.prod(g.image)
     strides = [g.channels * image, g.channels // g.groups * image, g.outputs * positions, m * positions]
-    numbers = [g.rows, g.groups, m, taps, positions, *g.image, *strides, parts, per]
+    numbers = [g.rows, g.groups, m, taps, positions, *g.image, *strides, parts, per, CODES[precision(dtype)]]
     args = [x, dy, dw if parts == 1 else SCRATCH, *_tables([tables[0], tables[2]]), blob(np.array(numbers, np.int64))]
     launches = [launch("convolution", f"scatter_{name}_{dtype}", grid, block, args)]
     if parts == 1:
@@ -184,7 +188,7 @@ def _by_library(n: Node, x: Value, w: Value, y: Value, sizes: dict, buffers: lis
     count = rows(x.type, sizes)
     kind = {"conv": "forward", "conv_dx": "backward_data", "conv_dw": "backward_weights"}[n.name]
     geometry = (count, *x.type.shape), w.type.shape, (count, *y.type.shape), n.attrs["strides"], n.attrs["dilation"], lo, hi
-    found = cudnn_graphs.convolution(kind, *geometry, n.attrs["groups"], buffers=buffers, tf32=tf32(), **options)
+    found = cudnn_graphs.convolution(kind, *geometry, n.attrs["groups"], buffers=buffers, **options)
     return [] if found is None else [found]
 
 
@@ -199,23 +203,32 @@ def _conv(s: Step, sizes: dict) -> Made:
     dtype, bias, relu = code(out), "bias" in s.attrs, s.attrs.get("relu", False)
     g = Images.of(rows(x.type, sizes), x.type.shape, w.type.shape, y.type.shape, n.attrs)
     first, second = (B(i) if math.prod(shape(v, sizes)) else NONE for i, v in enumerate(n.inputs))
+    name, overflow = precision(dtype), overflow_of(s, dtype)
+    room = Operands(name, overflow) if name in SHORT else None
+    whole = [math.prod(shape(v, sizes)) for v in n.inputs]
     commands: list[Any] = []
     if use_libraries() and first is not NONE and second is not NONE:
-        command = partial(_by_library, n, x, w, y, sizes, dtype=dtype)
-        commands = command([B(i) for i in range(last + 1)], bias=bias, relu=relu)
+        a, b = (B(i) if room is None else room.rounded(B(i), size) for i, size in enumerate(whole))
+        # cuDNN has no engines from two bytes to four, but takes numbers of ten bits faster
+        command = partial(
+            _by_library, n, x, w, y, sizes, dtype=dtype, tf32=name != "float32", scratch_at=room.size if room else 0
+        )
+        commands = command([a, b, *(B(i) for i in range(2, last + 1))], bias=bias, relu=relu)
         if not commands and (bias or relu):
-            commands = command([B(0), B(1), B(last)])
+            commands = command([a, b, B(last)])
             if commands:
                 total, plane = math.prod(shape(out, sizes)), math.prod(g.out)
                 extra = B(2) if bias else NONE
                 commands.append(sum_parts(B(last), dtype, total, 1, 1, g.outputs, plane, extra, relu=relu, source=B(last)))
     if commands:
-        call = Call(0, commands)
+        call = room.call(commands) if room else Call(0, commands)
     elif n.name != "conv_dw":
         call = gather(g, dtype, n.name == "conv_dx", first, second, B(last), B(2) if bias else None, relu)
     elif first is NONE or second is NONE:
         return Call(1, [Memset(B(0), math.prod(w.type.shape) * SIZE[dtype])]), [(out, PLAIN)]
     else:
         call = scatter(g, dtype, first, second, B(2))
-    call.nbuf, call.counts = last + 1, counts(s, sizes)
+    if overflow is not None and not commands:
+        call.items[:0] = [noted(B(i), size, overflow) for i, size in enumerate(whole) if size]
+    call.nbuf, call.counts, call.checks = last + 1, counts(s, sizes), [overflow] if overflow else []
     return call, [(v, PLAIN) for v in (*s.inputs, out)]

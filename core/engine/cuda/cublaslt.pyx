@@ -213,7 +213,8 @@ cdef class MatMul:
     a: (m, k), transposed (k, m); b: (k, n), transposed (n, k); out: (m, n), all row-major with lda, ldb, ldc elements from a row
     to the next (0: dense); `batch` of them with batch_a, batch_b, batch_c elements from one to the next (None: dense; 0: the same
     for all). bias: (n,). added: of out's form. dtype: 'f4', 'f8', 'f2' or 'b2' (bfloat16); halves are summed in float32; tf32:
-    float32 products are of numbers rounded to ten bits. scratch: bytes that it wants in the last buffer, at most `workspace`;
+    float32 products are of numbers rounded to ten bits. result: type of out, bias and added where it is another ('f4' of 'f2' and
+    'b2'). scratch: bytes that it wants in the last buffer, from `scratch_at` on, at most `workspace`;
     buffers are best aligned to 64 bytes, next best to 16. Same operands at places aligned alike, same bits.
     Raises `ValueError` for sizes below one, `NoWay` where the library does not compute it, `DeviceError` where it is not there.
     """
@@ -222,21 +223,25 @@ cdef class MatMul:
     cdef _Layouts layouts
     cdef object made  # (a, b, out, bias, added, dtype)
     cdef int ways  # bit i: the way i is chosen, for operands aligned to 64 bytes, to 16, to their elements
+    cdef size_t scratch_at
     cdef readonly str name
     cdef readonly size_t scratch
 
     def __init__(self, a, b, out, int64_t m, int64_t n, int64_t k, *, str dtype="f4", int64_t batch=1, transpose_a=False,
                  transpose_b=False, int64_t lda=0, int64_t ldb=0, int64_t ldc=0, batch_a=None, batch_b=None, batch_c=None,
-                 bias=None, relu=False, added=None, tf32=False, size_t workspace=WORKSPACE):
+                 bias=None, relu=False, added=None, tf32=False, str result=None, size_t scratch_at=0,
+                 size_t workspace=WORKSPACE):
         if min(m, n, k, batch) < 1:
             raise ValueError(f"matmul: expected sizes of at least one, got m={m}, n={n}, k={k}, batch={batch}")
-        if dtype not in _TYPES:
-            raise ValueError(f"matmul: expected one of {', '.join(_TYPES)}, got {dtype}")
+        for given in (dtype, result or dtype):
+            if given not in _TYPES:
+                raise ValueError(f"matmul: expected one of {', '.join(_TYPES)}, got {given}")
         cdef int kind = _TYPES[dtype][0]
         cdef bint ta = transpose_a, tb = transpose_b
         self.call.handle = <void *> _handle()
         lda, ldb, ldc = lda or (m if ta else k), ldb or (k if tb else n), ldc or n
-        self.name = f"cublaslt_{dtype}_{m}x{n}x{k}" + (f"x{batch}" if batch > 1 else "")
+        self.scratch_at = scratch_at
+        self.name = f"cublaslt_{dtype}{'_' + result if result else ''}_{m}x{n}x{k}" + (f"x{batch}" if batch > 1 else "")
         self.call.command.run, self.call.command.state = _run, &self.call
         self.call.function = cublasLtMatmul
         if dtype == "f8":
@@ -247,7 +252,7 @@ cdef class MatMul:
         batch_a, batch_b, batch_c = (own if x is None else x for x, own in ((batch_a, m * k), (batch_b, n * k), (batch_c, m * n)))
         self.layouts.a = self.layouts.make(kind, k if tb else n, n if tb else k, ldb, batch, batch_b)
         self.layouts.b = self.layouts.make(kind, m if ta else k, k if ta else m, lda, batch, batch_a)
-        self.layouts.d = self.layouts.make(kind, n, m, ldc, batch, batch_c)
+        self.layouts.d = self.layouts.make(_TYPES[result or dtype][0], n, m, ldc, batch, batch_c)
         self.call.a_layout, self.call.b_layout, self.call.d_layout = self.layouts.a, self.layouts.b, self.layouts.d
         self.made = (a, b, out, bias, added, dtype, bool(tf32), ta, tb, bool(relu))
         self._describe()
@@ -322,7 +327,7 @@ cdef class MatMul:
         self._choose(_way_of(found[0] | found[1] | found[2] | found[3]))
         self.call.a, self.call.b = <const void *> <size_t> found[0], <const void *> <size_t> found[1]
         self.call.c, self.call.d = <const void *> <size_t> found[2], <void *> <size_t> found[3]
-        self.call.workspace = <void *> <size_t> addresses[SLOT_SCRATCH] if self.scratch else NULL
+        self.call.workspace = <void *> <size_t> (addresses[SLOT_SCRATCH] + self.scratch_at) if self.scratch else NULL
 
     @property
     def words(self):
@@ -337,7 +342,7 @@ cdef class MatMul:
             return None
         places = (<size_t> &self.call.a, <size_t> &self.call.b, <size_t> &self.call.c, <size_t> &self.call.d)
         found = [(at, x.slot, x.offset) for at, x in zip(places, (b, a, out if added is None else added, out))]
-        return [*found, (<size_t> &self.call.workspace, SLOT_SCRATCH, 0)] if self.scratch else found
+        return [*found, (<size_t> &self.call.workspace, SLOT_SCRATCH, self.scratch_at)] if self.scratch else found
 
     def clone(self):
         """Another one with buffers of its own."""
@@ -346,7 +351,7 @@ cdef class MatMul:
         other.call.desc = NULL
         other.call.command.state = &other.call
         other.layouts, other.made, other.ways = self.layouts, self.made, self.ways
-        other.name, other.scratch = self.name, self.scratch
+        other.name, other.scratch, other.scratch_at = self.name, self.scratch, self.scratch_at
         other._describe()
         return other
 

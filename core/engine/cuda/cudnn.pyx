@@ -265,7 +265,8 @@ cdef class Execution:
     """A finished plan with its buffers: a command.
 
     plan: has `descriptor`, `uids` (of its tensors, in the order of the buffers), `alignments` (bytes, that their addresses must
-    have), `scratch` (bytes), `name`, `notes` and `aligned_to(alignments, scratch)`: another for operands at odd places.
+    have), `scratch` (bytes), `name`, `notes` and `aligned_to(alignments, scratch)`: another for operands at odd places. Scratch is the
+    last buffer, from scratch_at (bytes) on.
     """
 
     cdef cg_execution call
@@ -273,9 +274,11 @@ cdef class Execution:
     cdef object owner
     cdef object plan
     cdef tuple buffers
+    cdef size_t scratch_at
     cdef readonly size_t scratch
 
-    def __init__(self, Handle owner, plan, buffers):
+    def __init__(self, Handle owner, plan, buffers, size_t scratch_at=0):
+        self.scratch_at = scratch_at
         self.owner, self.plan, self.buffers, self.scratch = owner, plan, tuple(buffers), plan.scratch
         self.call.command.run, self.call.command.state = cg_execute, &self.call
         self.call.handle = owner.state
@@ -307,13 +310,13 @@ cdef class Execution:
         pack = Descriptor(K.BACKEND_VARIANT_PACK_DESCRIPTOR)
         pack.set(K.ATTR_VARIANT_PACK_UNIQUE_IDS, K.TYPE_INT64, *self.plan.uids)
         pack.set(K.ATTR_VARIANT_PACK_DATA_POINTERS, K.TYPE_VOID_PTR, *found)
-        pack.set(K.ATTR_VARIANT_PACK_WORKSPACE, K.TYPE_VOID_PTR, addresses[SLOT_SCRATCH] if self.scratch else 0)
+        pack.set(K.ATTR_VARIANT_PACK_WORKSPACE, K.TYPE_VOID_PTR, addresses[SLOT_SCRATCH] + self.scratch_at if self.scratch else 0)
         self.pack = pack.finalize("buffers of a plan")
         self.call.pack = self.pack.pointer
 
     def clone(self):
         """Another one with buffers of its own."""
-        return Execution(self.owner, self.plan, self.buffers)
+        return Execution(self.owner, self.plan, self.buffers, self.scratch_at)
 
     def explain(self, int result):
         """What a result of `run` means."""

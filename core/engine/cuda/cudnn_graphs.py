@@ -318,12 +318,14 @@ def convolution(
     *,
     buffers: Sequence[Any] | None = None,
     rank: int = 0,
+    scratch_at: int = 0,
     **options: Any,
 ) -> Execution | None:
     """A command that computes a convolution (`Geometry` says what the arguments mean), or None where cuDNN is not there or does not compute it.
 
     buffers: 'forward' x, w, bias (where there is one), y; 'backward_data' dy, w, dx; 'backward_weights' x, dy, dw (None: B(0), B(1), ...).
-    rank: which of the plans, 0: the one that cuDNN thinks fastest. Its `scratch` bytes are wanted in the last buffer.
+    rank: which of the plans, 0: the one that cuDNN thinks fastest. Its `scratch` bytes are wanted in the last buffer, from
+    `scratch_at` on.
     """
     if not cudnn.available():
         return None
@@ -334,4 +336,4 @@ def convolution(
                  alignments=aligned, **options)  # fmt: skip
     live = Live()
     plans = convolution_plans(g, live, rank + 1)
-    return Execution(live.handle, plans[rank], bound) if rank < len(plans) else None
+    return Execution(live.handle, plans[rank], bound, scratch_at) if rank < len(plans) else None

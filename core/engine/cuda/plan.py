@@ -14,6 +14,7 @@ from cogkit.engine.cuda.driver import Commands, Graph
 from cogkit.engine.cuda.lists import DeviceRows, FedCsr, FedList, Rooms, put_csr, read_csr
 from cogkit.engine.cuda.table import TABLE, choose_formats
 from cogkit.engine.plan import Binding, Plan
+from cogkit.engine.precision import current_product_precision, product_precision
 from cogkit.engine.watch import Running, observers, run_watched
 from cogkit.lowering.ir import Graph as Lowered
 from cogkit.lowering.ir import Value
@@ -107,7 +108,7 @@ class CudaPlan(Plan):
     executor = Program
 
     def __init__(self, graph: Lowered, number: int = 0):
-        self.device = device(number)
+        self.device, self.precision = device(number), current_product_precision()
         with self.device.active():
             super().__init__(graph)
         small = [v for v in self.variables if v.shape == () and v not in self.written][:NUMBERS]
@@ -159,7 +160,7 @@ class CudaPlan(Plan):
         """The calls for these numbers of rows, with room for the entries that were fed so far."""
         sizes = {**sizes, **self.rooms.sizes}
         try:
-            with self.device.active():  # `explain` asks too
+            with self.device.active(), product_precision(*self.precision):  # `explain` asks too
                 return super().binding(sizes)
         except OutOfMemory as e:
             held = sum(s.bytes(sizes) for s in self.buffers if s.kind != "arena")

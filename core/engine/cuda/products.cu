@@ -10,6 +10,7 @@ struct Product {
     int64_t bias_i, bias_j;
     int64_t parts, slices; /* parts of the sum, and slices of each; of more than one, c holds each */
     int64_t relu;
+    int64_t rounding; /* of a and b as they are loaded */
 };
 
 /* Element (i, j) of matrix z after its sum. */
@@ -31,7 +32,7 @@ __device__ inline void tile(typename G::Shared &shared, const T *a, const T *b, 
     if (first < all) {
         Strided<T, G::BM, G::LA, G::BK, G::THREADS> x(a + z * p.a_batch + i0 * p.a_i, p.a_i, p.a_l, p.m - i0, p.k, p.a_turn, first);
         Strided<T, G::BN, G::LB, G::BK, G::THREADS> y(b + z * p.b_batch + j0 * p.b_j, p.b_j, p.b_l, p.n - j0, p.k, p.b_turn, first);
-        G::multiply(acc, shared, x, y, min(p.slices, all - first));
+        G::multiply(acc, shared, x, y, min(p.slices, all - first), (int)p.rounding);
     }
 #pragma unroll
     for (int r = 0; r < G::TM; r++)
@@ -75,9 +76,10 @@ CG_FLOATS(PARTS)
 template <class T>
 __device__ inline T dot(const Product &p, const T *a, const T *b, int64_t z, int64_t i, int64_t j, int64_t first, int64_t stride) {
     T sum = 0;
+    const int rounding = (int)p.rounding;
     for (int64_t r = 0; r < p.turns; r++) {
         const T *x = a + z * p.a_batch + r * p.a_turn + i * p.a_i, *y = b + z * p.b_batch + r * p.b_turn + j * p.b_j;
-        for (int64_t l = first; l < p.k; l += stride) sum += x[l * p.a_l] * y[l * p.b_l];
+        for (int64_t l = first; l < p.k; l += stride) sum += rounded(x[l * p.a_l], rounding) * rounded(y[l * p.b_l], rounding);
     }
     return sum;
 }
@@ -106,3 +108,32 @@ CG_FLOATS(DIRECT)
         }                                                                                                                       \
     }
 CG_FLOATS(DOTS)
+
+/* Operands for libraries: y = x rounded, in two bytes or as floats; *noted: whether a number became infinite (where that is asked). */
+template <int HOW> __device__ inline float noting(float x, int32_t *noted) {
+    const float r = rounded(x, HOW);
+    if (noted && overflows(x, r)) *noted = 1;
+    return r;
+}
+#define ROUNDED(HOW, type)                                                                                                      \
+    CG_KERNEL(rounded_##type, const float *x, float *y, int32_t *noted, int64_t n) {                                            \
+        CG_EACH(i, n) y[i] = noting<HOW>(x[i], noted);                                                                          \
+    }                                                                                                                           \
+    CG_KERNEL(narrowed_##type, const float *x, uint16_t *y, int32_t *noted, int64_t n) {                                        \
+        const bool fours = (uintptr_t)x % 16 == 0 && (uintptr_t)y % 8 == 0;                                                     \
+        const int64_t whole = fours ? n / 4 : 0;                                                                                \
+        CG_EACH(i, whole) {                                                                                                     \
+            const Pack<float, 4> from = reinterpret_cast<const Pack<float, 4> *>(x)[i];                                         \
+            Pack<uint16_t, 4> to;                                                                                               \
+            for (int q = 0; q < 4; q++) to.v[q] = bits_of(noting<HOW>(from.v[q], noted), HOW);                                  \
+            reinterpret_cast<Pack<uint16_t, 4> *>(y)[i] = to;                                                                   \
+        }                                                                                                                       \
+        CG_EACH(i, n - 4 * whole) y[4 * whole + i] = bits_of(noting<HOW>(x[4 * whole + i], noted), HOW);                        \
+    }
+ROUNDED(TO_HALF, f2)
+ROUNDED(TO_BFLOAT16, b2)
+
+/* *noted = 1 where a number becomes infinite in half precision; for products that round as they load. */
+CG_KERNEL(note_overflow, const float *x, int32_t *noted, int64_t n) {
+    CG_EACH(i, n) noting<TO_HALF>(x[i], noted);
+}

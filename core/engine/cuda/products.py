@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from cogkit.engine.cuda import cublaslt
+from cogkit.engine.cuda.rounding import CODES, SHORT, Operands, Overflow, noted, overflow_of, precision
 from cogkit.engine.cuda.table import SCRATCH, B, Call, blob, blocks, fits, i64, kernel, launch
 from cogkit.engine.geometry import code, rows, shape
 from cogkit.engine.table import Made
 from cogkit.lowering.layout import PLAIN
 from cogkit.lowering.steps import Step
 
-__all__ = ["NONE", "SIZE", "best_tile", "counts", "own_product", "product", "split", "sum_parts", "tf32", "use_libraries"]
+__all__ = ["NONE", "SIZE", "best_tile", "counts", "own_product", "product", "split", "sum_parts", "use_libraries"]
 
 NONE = i64(0)  # argument of a launch: no such operand
 SIZE = {"f4": 4, "f8": 8}
@@ -31,11 +32,6 @@ LEAST_SLICES = 8  # of a part of a sum
 def use_libraries() -> bool:
     """Whether NVIDIA's libraries may be used: not where COGKIT_CUDA_LIBRARIES is 0."""
     return os.environ.get("COGKIT_CUDA_LIBRARIES", "1") != "0"
-
-
-def tf32() -> bool:
-    """Whether libraries may round operands of float32 products to ten bits (COGKIT_CUDA_TF32=1), which GPUs do several times faster."""
-    return os.environ.get("COGKIT_CUDA_TF32", "0") == "1"
 
 
 def split(tiles: int, slices: int) -> tuple[int, int]:
@@ -139,7 +135,8 @@ def own_product(
         parts, per = split(tiles, turns * -(-k // tile[2]))
         grid, block, tile = tiles * parts, THREADS[tile[:2]], f"{tile[0]}x{tile[1]}"
     whole = parts == 1
-    numbers = [m, n, k, batch, turns, *mine, *other[1::-1], *other[2:], *to, *slopes, parts, per, relu and whole]
+    numbers = [m, n, k, batch, turns, *mine, *other[1::-1], *other[2:], *to, *slopes, parts, per, relu and whole,
+               CODES[precision(dtype)]]  # fmt: skip
     args = [a, b, out if whole else SCRATCH, *(extra if whole else [NONE, NONE]), blob(np.array(numbers, np.int64))]
     launches = [launch("products", f"product_{tile}_{dtype}", grid, block, args)]
     if whole:
@@ -148,19 +145,54 @@ def own_product(
     return Call(0, launches, parts * batch * m * n * SIZE[dtype])
 
 
-def product(a: Any, b: Any, out: B, m: int, n: int, k: int, **options: Any) -> Call:
-    """out = a b + bias + added, then relu, as `own_product`; by cuBLASLt where it does it."""
+def _spans(m: int, n: int, k: int, options: dict[str, Any]) -> tuple[int, int]:
+    """From the first to the last element of each operand of `own_product`."""
+    batch, turns = options.get("batch", 1), options.get("turns", 1)
+    found = []
+    for side, size in (("a", m * k), ("b", k * n)):
+        turn = size if options.get(f"turn_{side}") is None else options[f"turn_{side}"]
+        apart = turns * size if options.get(f"batch_{side}") is None else options[f"batch_{side}"]
+        found.append((batch - 1) * apart + (turns - 1) * turn + size)
+    return found[0], found[1]
+
+
+def _by_library(a: B, b: B, out: B, m: int, n: int, k: int, **options: Any) -> list[Any]:
+    """The commands of a product by cuBLASLt, or nothing where it does not compute it."""
+    found = cublaslt.matmul(a, b, out, m, n, k, **options)
+    if found is not None:
+        return [found]
+    rest = {name: options.pop(name) for name in ("bias", "added", "relu") if options.get(name)}
+    found = cublaslt.matmul(a, b, out, m, n, k, **options) if rest else None
+    if found is None:
+        return []
+    total = options.get("batch", 1) * m * n
+    return [found, sum_parts(out, options.get("result") or options.get("dtype", "f4"), total, 1, 1, n, **rest, source=out)]
+
+
+def product(a: Any, b: Any, out: B, m: int, n: int, k: int, *, overflow: Overflow | None = None, **options: Any) -> Call:
+    """out = a b + bias + added, then relu, as `own_product`, in the precision that is set; by cuBLASLt where it does it.
+
+    overflow: where operands beyond the range of half precision are noted.
+    """
+    name = precision(options.get("dtype", "f4"))
+    spans = _spans(m, n, k, options)
     if use_libraries() and min(m, n, k, options.get("batch", 1)) > 0 and options.get("turns", 1) == 1:
         given = {name: v for name, v in options.items() if not name.startswith("turn")}
-        found = cublaslt.matmul(a, b, out, m, n, k, **given, tf32=tf32())
-        if found is not None:
-            return Call(0, [found])
-        rest = {name: given.pop(name) for name in ("bias", "added", "relu") if given.get(name)}
-        found = cublaslt.matmul(a, b, out, m, n, k, **given, tf32=tf32()) if rest else None
-        if found is not None:
-            total = options.get("batch", 1) * m * n
-            return Call(0, [found, sum_parts(out, options.get("dtype", "f4"), total, 1, 1, n, **rest, source=out)])
-    return own_product(a, b, out, m, n, k, **options)
+        if name in SHORT:
+            room = Operands(name, overflow)
+            x, y = (room.narrowed(v, span) for v, span in zip((a, b), spans, strict=True))
+            given.update(dtype=SHORT[name], result="f4", scratch_at=room.size)
+            found = _by_library(x, y, out, m, n, k, **given)
+            if found:
+                return room.call(found)
+        else:
+            found = _by_library(a, b, out, m, n, k, **given, tf32=name == "tf32")
+            if found:
+                return Call(0, found)
+    call = own_product(a, b, out, m, n, k, **options)
+    if overflow is not None:
+        call.items[:0] = [noted(v, span, overflow) for v, span in zip((a, b), spans, strict=True) if k * options.get("turns", 1)]
+    return call
 
 
 def counts(s: Step, sizes: dict) -> tuple[int, ...]:
@@ -204,6 +236,7 @@ def _matmul(s: Step, sizes: dict) -> Made:
         x, y, m, n, ta, tb = y, x, count * n, 1, False, False
     elif ra or rb:
         options.update({"batch": count, "batch_a": None if ra else 0, "batch_b": None if rb else 0})
-    call = product(x, y, B(len(s.inputs)), m, n, k, transpose_a=ta, transpose_b=tb, **options)
-    call.nbuf, call.counts = len(s.inputs) + 1, counts(s, sizes)
+    overflow = overflow_of(s, options["dtype"])
+    call = product(x, y, B(len(s.inputs)), m, n, k, transpose_a=ta, transpose_b=tb, overflow=overflow, **options)
+    call.nbuf, call.counts, call.checks = len(s.inputs) + 1, counts(s, sizes), [overflow] if overflow else []
     return call, [(v, PLAIN) for v in (*s.inputs, out)]

@@ -2,7 +2,7 @@
  * memory slice by slice, each thread keeps a part of the tile in registers. Sums run over the inner dimension in order. */
 #ifndef COGKIT_TILES_CUH
 #define COGKIT_TILES_CUH
-#include "common.cuh"
+#include "rounding.cuh"
 
 /* N elements that are loaded together. */
 template <class T, int N> struct alignas(N * sizeof(T)) Pack {
@@ -39,15 +39,21 @@ template <class T_, int BM_, int BN_, int BK_, int TM_, int TN_> struct Tile {
     static __device__ inline int row(int i) { return i / PM * (BM / TM * PM) + (int)threadIdx.x / (BN / TN) * PM + i % PM; }
     static __device__ inline int column(int j) { return j / PN * (BN / TN * PN) + (int)threadIdx.x % (BN / TN) * PN + j % PN; }
 
-    /* acc += a b over `slices` slices. A loader's fetch(r) gives this thread's elements of the next slice; they go to
+    /* acc += a b over `slices` slices. A loader's fetch(r) gives this thread's elements of the next slice; rounded, they go to
      * place(q) of the slice in shared memory. */
     template <class A, class B>
-    static __device__ inline void multiply(T (&acc)[TM][TN], Shared &s, A &a, B &b, int64_t slices) {
+    static __device__ inline void multiply(T (&acc)[TM][TN], Shared &s, A &a, B &b, int64_t slices, int rounding) {
         T ra[NA], rb[NB];
         if (slices <= 0) return;
         a.fetch(ra), b.fetch(rb);
         for (int64_t slice = 0;; slice++) {
             T *sa = s.a[slice & 1], *sb = s.b[slice & 1];
+            if (rounding) {
+#pragma unroll
+                for (int q = 0; q < NA; q++) ra[q] = rounded(ra[q], rounding);
+#pragma unroll
+                for (int q = 0; q < NB; q++) rb[q] = rounded(rb[q], rounding);
+            }
 #pragma unroll
             for (int q = 0; q < NA; q++) sa[a.place(q)] = ra[q];
 #pragma unroll

@@ -52,7 +52,7 @@ template <class T> int take(T &to, const void *data, size_t size) {
 
 /* What a product is made of: two that differ here differ in their algorithm. */
 struct Key {
-    int compute, scale, ta, tb, epilogue, type; /* six: no gaps, for all bytes are hashed */
+    int compute, scale, ta, tb, epilogue, type, result, none; /* an even number: no gaps, for all bytes are hashed */
     uint64_t m, n, k, ld[3], batch, alignment;
 };
 
@@ -60,7 +60,8 @@ int check(const Desc &d, const Layout &a, const Layout &b, const Layout &c, cons
     uint64_t m = d.ta == CG_CUBLAS_OP_T ? a.columns : a.rows, k = d.ta == CG_CUBLAS_OP_T ? a.rows : a.columns;
     uint64_t kb = d.tb == CG_CUBLAS_OP_T ? b.columns : b.rows, n = d.tb == CG_CUBLAS_OP_T ? b.rows : b.columns;
     if (k != kb || out.rows != m || out.columns != n || c.rows != m || c.columns != n) return error("layouts that do not fit");
-    if (a.type != b.type || a.type != out.type || a.type != c.type) return error("types that differ", CG_CUBLAS_STATUS_NOT_SUPPORTED);
+    bool widens = (a.type == CG_CUDA_R_16F || a.type == CG_CUDA_R_16BF) && out.type == CG_CUDA_R_32F;
+    if (a.type != b.type || (a.type != out.type && !widens) || out.type != c.type) return error("types that differ", CG_CUBLAS_STATUS_NOT_SUPPORTED);
     if (a.batch != b.batch || a.batch != out.batch) return error("batches that differ");
     if (!m || !n || !k) return error("an empty product");
     for (const Layout *l : {&a, &b, &c, &out})
@@ -69,7 +70,7 @@ int check(const Desc &d, const Layout &a, const Layout &b, const Layout &c, cons
     if (d.scale != (d.compute == CG_CUBLAS_COMPUTE_64F ? CG_CUDA_R_64F : CG_CUDA_R_32F)) return error("a scale of another type");
     if (d.compute == CG_CUBLAS_COMPUTE_32F_FAST_TF32 && a.type != CG_CUDA_R_32F) return error("tf32 of another type than float32");
     if ((d.epilogue & CG_CUBLASLT_EPILOGUE_BIAS) && !d.bias) return error("no bias");
-    key = {d.compute, d.scale, d.ta, d.tb, int(d.epilogue), a.type, m, n, k, {uint64_t(a.ld), uint64_t(b.ld), uint64_t(out.ld)}, uint64_t(a.batch), 0};
+    key = {d.compute, d.scale, d.ta, d.tb, int(d.epilogue), a.type, out.type, 0, m, n, k, {uint64_t(a.ld), uint64_t(b.ld), uint64_t(out.ld)}, uint64_t(a.batch), 0};
     return 0;
 }
 
@@ -206,13 +207,13 @@ FAKE int cublasLtMatmul(void *handle, void *desc, const void *alpha, const void 
     for (int i = 0; i < 4; i++)
         if (reinterpret_cast<uint64_t>(operands[i]) % algo->data[1 + i]) return error("an address that is not aligned as promised");
     if (size < scratch() || (scratch() && !workspace)) return error("too little scratch");
-    fake::Type t;
-    type_of(la.type, t);
+    fake::Type t, to;
+    type_of(la.type, t), type_of(ld.type, to);
     double scale = key.compute == CG_CUBLAS_COMPUTE_64F ? *static_cast<const double *>(alpha) : *static_cast<const float *>(alpha);
     double more = key.compute == CG_CUBLAS_COMPUTE_64F ? *static_cast<const double *>(beta) : *static_cast<const float *>(beta);
-    if (!fake::on_device(a, bytes(la, t)) || !fake::on_device(b, bytes(lb, t)) || !fake::on_device(d, bytes(ld, t)) ||
-        (more && !fake::on_device(c, bytes(lc, t))) || !fake::on_device(workspace, scratch()) ||
-        ((p.epilogue & CG_CUBLASLT_EPILOGUE_BIAS) && !fake::on_device(p.bias, key.m * fake::size_of(t))))
+    if (!fake::on_device(a, bytes(la, t)) || !fake::on_device(b, bytes(lb, t)) || !fake::on_device(d, bytes(ld, to)) ||
+        (more && !fake::on_device(c, bytes(lc, to))) || !fake::on_device(workspace, scratch()) ||
+        ((p.epilogue & CG_CUBLASLT_EPILOGUE_BIAS) && !fake::on_device(p.bias, key.m * fake::size_of(to))))
         return error("memory outside the device's", CG_CUBLAS_STATUS_EXECUTION_FAILED);
     const void *bias = p.bias;
     return fake::enqueue(stream, [=, la = la, lb = lb, lc = lc, ld = ld] {
@@ -225,10 +226,10 @@ FAKE int cublasLtMatmul(void *handle, void *desc, const void *alpha, const void 
                         sum += fake::get(t, a, s * la.offset + (key.ta ? i * la.ld + q : q * la.ld + i)) *
                                fake::get(t, b, s * lb.offset + (key.tb ? q * lb.ld + j : j * lb.ld + q));
                     sum *= scale;
-                    if (more) sum += more * fake::get(t, c, s * lc.offset + j * lc.ld + i);
-                    if (key.epilogue & CG_CUBLASLT_EPILOGUE_BIAS) sum += fake::get(t, bias, i);
+                    if (more) sum += more * fake::get(to, c, s * lc.offset + j * lc.ld + i);
+                    if (key.epilogue & CG_CUBLASLT_EPILOGUE_BIAS) sum += fake::get(to, bias, i);
                     if ((key.epilogue & CG_CUBLASLT_EPILOGUE_RELU) && sum < 0) sum = 0;
-                    fake::put(t, d, s * ld.offset + j * ld.ld + i, sum);
+                    fake::put(to, d, s * ld.offset + j * ld.ld + i, sum);
                 }
     }) ? CG_CUBLAS_STATUS_EXECUTION_FAILED : 0;
 }
