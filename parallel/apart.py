@@ -85,7 +85,7 @@ class ApartLearner(DistributedLearner):
         more = True
         if self._is_due(info.samples):
             more, _ = self.meet(False)
-        told, self._owed = self._owed, np.zeros(3)
+        told, self._owed, info.apart = self._owed, np.zeros(3), True
         info.samples, info.loss = int(told[0]), float(told[1])
         info.metric = None if info.metric is None else float(told[2])
         return more

@@ -35,6 +35,11 @@ __all__ = ["AsgdLearner", "asgd_distributed_learner", "dc_asgd_distributed_learn
 EPSILON = 1e-7
 
 
+def wide(array: Any) -> np.dtype:
+    """The type in which squares of these numbers are held."""
+    return np.promote_types(array.dtype, np.float32)
+
+
 class Stripe:
     """This rank's part of the model, with the rule that updates it and what it remembers of each worker.
 
@@ -47,7 +52,7 @@ class Stripe:
         self.masters = [p for p in self.masters if p.data.size]
         self.learner = learner.over(self.masters) if self.masters else None
         self.sent = [[np.zeros_like(p.data) for p in self.masters] for _ in range(workers)] if lambda0 else []
-        self.squares = [[np.zeros_like(p.data) for p in self.masters] for _ in range(workers)] if decay is not None else []
+        self.squares = [[np.zeros(p.shape, wide(p)) for p in self.masters] for _ in range(workers)] if decay is not None else []
         self.order: list[int] = []  # whom it has answered
 
     def begin(self, parts: Sequence[np.ndarray]) -> None:
@@ -74,6 +79,7 @@ class Stripe:
 
     def _compensated(self, worker: int, i: int, g: np.ndarray, samples: float) -> np.ndarray:
         """The gradient, summed over the minibatch, as it would about be at the present model."""
+        dtype, g = g.dtype, g.astype(wide(g), copy=False)
         mean = g / g.dtype.type(samples)
         square = mean * mean
         if self.decay is None:
@@ -84,7 +90,7 @@ class Stripe:
             s += (1 - self.decay) * square
             strength = g.dtype.type(self.lambda0) / np.sqrt(s + g.dtype.type(EPSILON))
         square *= strength * (self.masters[i].data - self.sent[worker][i])
-        return g + g.dtype.type(samples) * square
+        return (g + g.dtype.type(samples) * square).astype(dtype, copy=False)
 
 
 class AsgdLearner(ApartLearner):

@@ -80,9 +80,7 @@ class BlockMomentumLearner(ApartLearner):
     def join(self) -> None:
         """Begins the first block."""
         super().join()
-        if self._begin is None or self._change is None:
-            self._begin, self._change = Flat(self.parameters), Flat(self.parameters)
-        self._begin.take_values()
+        self.begin.keep_values()
 
     def step(self, gradient_values: Mapping[Parameter, np.ndarray], info: MinibatchInfo) -> bool:
         """A local update."""
@@ -93,10 +91,17 @@ class BlockMomentumLearner(ApartLearner):
         return self._since[0] * self.world.size / self.block_size
 
     @property
+    def begin(self) -> Flat:
+        """The model with which the block began."""
+        if self._begin is None:
+            self._begin, self._change = Flat(self.parameters, True), Flat(self.parameters, True)
+        return self._begin
+
+    @property
     def smoothed(self) -> Flat:
         """The last change of the model, which block momentum carries on."""
         if self._smoothed is None:
-            self._smoothed = Flat(self.parameters)
+            self._smoothed = Flat(self.parameters, True)
         return self._smoothed
 
     def join_models(self) -> None:
@@ -123,6 +128,8 @@ class BlockMomentumLearner(ApartLearner):
     def _common(self) -> Iterator[tuple[str, np.ndarray]]:
         if self.world.size > 1:
             yield from self.smoothed.arrays("smoothed")
+            if self.begin.is_wide:  # it is more than what the model says
+                yield from self.begin.arrays("begin")
 
 
 def _own_momentum() -> float:

@@ -70,8 +70,9 @@ class DataParallelLearner(DistributedLearner):
     def _make(self) -> tuple[Flat, FullPrecision | Quantized]:
         """Where gradients of all ranks are summed, which the local learner reads in place, and what sums them; made once."""
         if self._flat is None or self._sum is None:
-            self._flat = flat = Flat(self.parameters)
-            self.local.use_buffers(flat.views)
+            self._flat = flat = Flat(self.parameters, self.bits != 32)
+            if not flat.is_wide:
+                self.local.use_buffers(flat.views)
             if self.bits == 32:
                 self._sum = FullPrecision(self.world, flat)
             else:

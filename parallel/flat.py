@@ -14,14 +14,19 @@ LINE = 64  # bytes: each parameter begins on a cache line, as learners want thei
 
 
 class Flat:
-    """Zeros for each parameter: `views` of each parameter's shape, in `buffers`, one a type, with zeros between them."""
+    """Zeros for each parameter: `views` of each parameter's shape, in `buffers`, one a type, with zeros between them.
 
-    def __init__(self, parameters: Sequence[Parameter]):
+    wide: float32 for parameters of float16, where small changes must add up.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], wide: bool = False):
         self.views: dict[Parameter, np.ndarray] = {}
         self.buffers: list[np.ndarray] = []
         self.places: list[list[tuple[int, tuple[int, ...]]]] = []  # of each buffer: where each parameter begins, and its shape
-        for dtype in dict.fromkeys(p.dtype for p in parameters):
-            own = [p for p in parameters if p.dtype == dtype]
+        types = {p: np.dtype(np.float32 if wide and p.dtype == np.float16 else p.dtype) for p in parameters}
+        self.is_wide = any(types[p] != p.dtype for p in parameters)
+        for dtype in dict.fromkeys(types.values()):
+            own = [p for p in parameters if types[p] == dtype]
             width = LINE // np.dtype(dtype).itemsize
             room = [-(-p.data.size // width) * width for p in own]
             buffer = aligned_empty((sum(room),), np.dtype(dtype))
@@ -42,6 +47,11 @@ class Flat:
         """Copies the parameters' values."""
         for p, view in self.views.items():
             view[...] = p.data
+
+    def keep_values(self) -> None:
+        """Takes the parameters' values where they are others than what is here in the parameters' own precision."""
+        for p, view in self.views.items():
+            np.copyto(view, p.data, where=view.astype(p.dtype) != p.data)
 
     def give_values(self) -> None:
         """Sets the parameters to what is here."""

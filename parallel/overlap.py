@@ -143,6 +143,7 @@ class Overlap:
         self.flat = Flat(ordered)
         self.buckets = fill_buckets(self.flat, ordered)
         self.home = {p: bucket for bucket in self.buckets for p in bucket.parameters}
+        self._views = {id(learner): {p: self.flat.views[p] for p in learner.parameters} for learner in self.members}
         for learner in self.members:
             learner.local.use_buffers(self.views(learner))
 
@@ -159,8 +160,7 @@ class Overlap:
 
     def views(self, learner: DataParallelLearner) -> dict[Parameter, np.ndarray]:
         """The sums of a learner's gradients."""
-        assert self.flat is not None
-        return {p: self.flat.views[p] for p in learner.parameters}
+        return self._views[id(learner)]
 
     def _put(self, p: Parameter, array: np.ndarray) -> None:
         assert self.flat is not None

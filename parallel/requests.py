@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Server", "pack", "unpack"]
 
 NAP = 2e-4  # seconds between two looks for requests
-TYPES = [np.dtype(name) for name in ("u1", "f4", "f8", "i8")]
+TYPES = [np.dtype(name) for name in ("u1", "f4", "f8", "i8", "f2")]
 
 
 def pack(arrays: Sequence[np.ndarray]) -> np.ndarray:

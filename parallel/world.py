@@ -212,12 +212,14 @@ class AllReduce(Pending):
     def _sum(self) -> None:
         self.summed = True
         total, *rest = self.given
+        if total.dtype == np.float16:  # rounded once
+            total = total.astype(np.float32)
         for piece in rest:
             total += piece
         for r, piece in enumerate(self.given):
             if r != self.world.rank:
                 self.world.lend(piece)
-        if self.world.rank:
+        if total is not self.mine:
             self.mine[...] = total
         if not self.small:
             self.started = self.world.start_exchange([self.mine] * self.world.size, self.pieces, self.what, self.second)

@@ -40,6 +40,7 @@ class MinibatchInfo:
     is_sweep_end: bool
     learner: int = 0  # which learner of the trainer is told, of how many
     learners: int = 1
+    apart: bool = False  # it was no minibatch of all ranks: where it leaves with 0 samples, this rank's own sums may be shown
 
 
 class Arrivals(Protocol):

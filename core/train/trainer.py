@@ -417,8 +417,6 @@ class Trainer(Evaluator):
         more = False
         if self._distributed:
             loss, metric = _floats(sums)
-            if n:
-                self._samples, self._loss_sum, self._metric_sum = n, loss, metric or 0.0  # until ranks report together
             count = len(self._learners)
             infos = [MinibatchInfo(n, loss, metric, ends, i, count) for i in range(count)]
             if self._arrivals is not None:
@@ -426,6 +424,8 @@ class Trainer(Evaluator):
             for learner, mine, info in zip(self._learners, gradients, infos, strict=True):
                 more = learner.train_distributed(mine, info) or more
             told = infos[self._aggregator]
+            if n and told.apart and not told.samples:
+                self._samples, self._loss_sum, self._metric_sum = n, loss, metric or 0.0  # until ranks report together
             n, loss, metric = int(told.samples), float(told.loss), None if told.metric is None else float(told.metric)
         else:
             for learner, mine in zip(self._learners, gradients, strict=True):

@@ -43,13 +43,15 @@ BLOCKS = ASYNCHRONOUS | {
 }  # ranks report when a block ends on each
 
 
-def train(name, steps=8, uneven=False, checkpoint=None, stop_at=None, start=0, end=True, net=None, trainer=None):
+def train(
+    name, steps=8, uneven=False, checkpoint=None, stop_at=None, start=0, end=True, net=None, trainer=None, dtype=np.float32
+):
     """Trains and returns (digest of the model, samples seen, losses reported).
 
     uneven: ranks run out of data at different times. checkpoint: saved after minibatch `stop_at`; start > 0: go on from there.
     """
     world = current_world()
-    net = net or Net()
+    net = net or Net(dtype)
     trainer = trainer or net.trainer(ALGORITHMS[name])
     if start:
         trainer.restore_from_checkpoint(checkpoint)
@@ -68,11 +70,11 @@ def train(name, steps=8, uneven=False, checkpoint=None, stop_at=None, start=0, e
     return net.digest(), trainer.total_number_of_samples_seen, losses
 
 
-def agreement(name):
+def agreement(name, dtype=np.float32):
     """All ranks end with the same bytes, counts and reports, also when their data do not end together."""
     found = []
     for uneven in (False, True):
-        digest, samples, losses = train(name, uneven=uneven)
+        digest, samples, losses = train(name, uneven=uneven, dtype=dtype)
         told = [digest, samples, None if name in BLOCKS else losses]
         told = current_world().all_gather_bytes(repr(told).encode(), "results")
         assert len(set(told)) == 1, (name, uneven, told)
@@ -81,11 +83,11 @@ def agreement(name):
     return found
 
 
-def resume(name, folder):
+def resume(name, folder, dtype=np.float32):
     """Train 2n equals train n, stop, train n."""
     path = f"{folder}/{name}"
-    whole = train(name, 8, checkpoint=path, stop_at=4)
-    again = train(name, 8, checkpoint=path, start=4)
+    whole = train(name, 8, checkpoint=path, stop_at=4, dtype=dtype)
+    again = train(name, 8, checkpoint=path, start=4, dtype=dtype)
     if name in ASYNCHRONOUS and not isinstance(current_world(), SimulatedWorld):  # in another order
         assert whole[1] == again[1]
         return whole[1]

@@ -68,6 +68,53 @@ def test_virtual_ranks(name, tmp_path):
     assert all(f == found[0] for f in found)
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_half_precision(name, tmp_path):
+    found = simulate(lambda: (agreement(name, np.float16), resume(name, tmp_path, np.float16)), 3)
+    assert all(f == found[0] for f in found)
+
+
+def test_half_precision_on_real_ranks(tmp_path):
+    names = ["full", "one_bit", "block", "asgd", "dc_asgd_a"]
+    done = run_ranks(
+        2,
+        f"""
+        import json
+        from parallel.laws import agreement, resume
+        found = {{name: (agreement(name, np.float16), resume(name, ".", np.float16)) for name in {names}}}
+        if world.is_main:
+            print(json.dumps(found))
+        """,
+        tmp_path,
+    )
+    real = json.loads(done.stdout)
+    for name in set(names) - ASYNCHRONOUS:
+        here = simulate(lambda name=name: (agreement(name, np.float16), resume(name, tmp_path, np.float16)), 2)
+        assert json.loads(json.dumps(here[0])) == real[name], name
+
+
+def test_half_precision_comes_close():
+    """Small changes add up: models of half precision end where those of single precision do, within their own rounding."""
+    for name in ("full", "block", "bmuf", "asgd"):
+
+        def main(dtype, name=name):
+            net = Net(dtype)
+            train(name, 12, net=net, trainer=net.trainer(ALGORITHMS[name]))
+            return [p.value.astype("f") for p in net.parameters]
+
+        half, single = (simulate(lambda t=t: main(t), 4)[0] for t in (np.float16, np.float32))
+        assert all(np.abs(a - b).max() < 4e-3 for a, b in zip(half, single, strict=True)), name
+
+
+def test_sum_of_half_precision_is_rounded_once():
+    def main():
+        values = np.array([1.0 if current_world().rank == 0 else 2.0**-11] * 3, np.float16)
+        current_world().all_reduce(values, "half")
+        return values.tolist()
+
+    assert simulate(main, 3) == [[1.0 + 2.0**-10] * 3] * 3
+
+
 def whole(name, n, steps=6):
     """What one rank ends with that is given the minibatches of n ranks joined, and the parameters of n ranks that train apart."""
     net = Net(np.float64)
