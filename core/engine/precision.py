@@ -35,16 +35,17 @@ def _made(what: str, precision: str, loss_scale: float | None) -> ProductPrecisi
 
 
 def set_product_precision(precision: str, loss_scale: float | None = None) -> None:
-    """From here on GPUs round operands of float32 products: 'float32' (not at all), 'tf32' (10 bits of mantissa), 'bfloat16' or 'float16'.
+    """From here on GPUs round operands of float32 products: 'float32' (not at all), 'tf32' (10 bits of mantissa), 'bfloat16', 'float16'.
 
     Of matrix products and convolutions, forward and for both gradients; sums and results are float32, and so are values, parameters,
-    gradients and learners' states. Float64, sparse operands and the other engines are not touched. What is compiled already (a trainer
-    after its first minibatch) keeps the precision that it was compiled with. Until it is set it is that of COGKIT_CUDA_PRECISION, or
-    'tf32' where COGKIT_CUDA_TF32 is 1, else 'float32'.
+    gradients and learners' states. Float64, sparse operands and the other engines are not touched. What is compiled already (a
+    trainer after its first minibatch) keeps the precision that it was compiled with. Until one is set it is that of
+    COGKIT_CUDA_PRECISION, or 'tf32' where COGKIT_CUDA_TF32 is 1, else 'float32'.
 
-    loss_scale: gradients are computed of the loss times this and divided by it at the end, so that small ones are numbers of float16 too;
-    a power of two rounds nothing (None: 1024 for 'float16', else 1; gradients that come as lists of rows come whole if it is not 1). With
-    'float16', an operand beyond its 65504 is an error that names the node, a `ValueError`, raised before any parameter is updated.
+    loss_scale: gradients are computed of the loss times this and divided by it at the end, so that small ones are numbers of
+    float16 too; a power of two rounds nothing (None: 1024 for 'float16', else 1). Functions of the user's get gradients that are
+    scaled; gradients that come as lists of rows come whole where it is not 1. With 'float16', an operand beyond its 65504 is a
+    `ValueError` that names the node, raised before any parameter is updated.
     Raises `ValueError` for another name, or a scale that is not above 0.
     """
     _default[:] = [_made("set_product_precision", precision, loss_scale)]

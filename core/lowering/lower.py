@@ -48,8 +48,8 @@ def lower(
 ) -> Graph:
     """The lowered graph; its outputs are the request's outputs, sums, values inside, gradients and gradients inside, in this order.
 
-    sizes: rows of the fed row spaces. half_forms: the ops that the engine runs on half precision as it is. loss_scale: gradients are computed of
-    so many times the roots, and divided by it at the end.
+    sizes: rows of the fed row spaces. half_forms: the ops that the engine runs on half precision as it is. loss_scale: gradients are
+    computed of so many times the roots, and divided by it at the end.
     """
     roots = [v for v, _ in request.roots]
     wanted: Sequence[Variable] = [*request.outputs, *request.sums, *roots, *request.effects_of]

@@ -164,7 +164,7 @@ GATHER(double, f8, 8, 128, 16, 8, 1, 3)
             for (int k = c.tap; k < c.tap + c.taps; k++) {                                                                      \
                 const Place tap = taps[k];                                                                                      \
                 if (!inside(dims, mine, tap)) continue;                                                                         \
-                sum += rounded(by[weights[k]], (int)g.rounding) * rounded(from[tap.offset], (int)g.rounding);                             \
+                sum += rounded(by[weights[k]], (int)g.rounding) * rounded(from[tap.offset], (int)g.rounding);                   \
             }                                                                                                                   \
             finish(g, group, i, row * g.y_row + results[c.position + position], sum, y, bias);                                  \
         }                                                                                                                       \

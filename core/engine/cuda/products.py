@@ -178,14 +178,15 @@ def product(a: Any, b: Any, out: B, m: int, n: int, k: int, *, overflow: Overflo
     spans = _spans(m, n, k, options)
     if use_libraries() and min(m, n, k, options.get("batch", 1)) > 0 and options.get("turns", 1) == 1:
         given = {name: v for name, v in options.items() if not name.startswith("turn")}
-        if name in SHORT:
+        for kernel in ("narrowed", "rounded") if name in SHORT else ():
             room = Operands(name, overflow)
-            x, y = (room.narrowed(v, span) for v, span in zip((a, b), spans, strict=True))
-            given.update(dtype=SHORT[name], result="f4", scratch_at=room.size)
-            found = _by_library(x, y, out, m, n, k, **given)
+            x, y = (room.take(kernel, v, span) for v, span in zip((a, b), spans, strict=True))
+            # numbers of ten bits are those of either type: the library's second way
+            how: dict[str, Any] = {"dtype": SHORT[name], "result": "f4"} if kernel == "narrowed" else {"tf32": True}
+            found = _by_library(x, y, out, m, n, k, **{**given, **how, "scratch_at": room.size})
             if found:
                 return room.call(found)
-        else:
+        if name not in SHORT:
             found = _by_library(a, b, out, m, n, k, **given, tf32=name == "tf32")
             if found:
                 return Call(0, found)

@@ -1,4 +1,4 @@
-"""Operands of products in the precision that is set: which of our own kernels round as they load them, and what libraries take."""
+"""Operands of products in the precision that is set: own kernels round as they load, libraries get them rounded in scratch."""
 
 from __future__ import annotations
 
@@ -70,19 +70,12 @@ class Operands:
         self.taken: list[tuple[str, B, B, int]] = []
         self.size = 0
 
-    def _take(self, kernel: str, x: B, n: int, size: int) -> B:
+    def take(self, kernel: str, x: B, n: int) -> B:
+        """Where n numbers lie: 'narrowed' to the two bytes of their type, or 'rounded' to numbers of that type and as float32."""
         to = B(SLOT_SCRATCH, self.size)
-        self.size += (n * size + 63) // 64 * 64
+        self.size += (n * (2 if kernel == "narrowed" else 4) + 63) // 64 * 64
         self.taken.append((kernel, x, to, n))
         return to
-
-    def narrowed(self, x: B, n: int) -> B:
-        """Where n numbers lie in the two bytes of their type."""
-        return self._take("narrowed", x, n, 2)
-
-    def rounded(self, x: B, n: int) -> B:
-        """Where they lie as float32, of which they are too: for a library that has no way from two bytes to four."""
-        return self._take("rounded", x, n, 4)
 
     def call(self, items: list[Any]) -> Call:
         """The call that rounds and then does what reads the operands, whose scratch lies behind them."""

@@ -273,7 +273,7 @@ int check_graph(const Descriptor &d) {
 }
 
 size_t scratch_of(int engine) {
-    const char *given = engine == 1 || engine == 14 ? getenv("FAKE_CUDNN_SCRATCH") : nullptr;
+    const char *given = engine == 1 || engine == 11 || engine == 14 ? getenv("FAKE_CUDNN_SCRATCH") : nullptr;
     return given ? strtoull(given, nullptr, 10) : 0;
 }
 
