@@ -4,6 +4,7 @@
 
 quantiser  one thread, values that no cache holds, beside a copy of them
 exchange   sums of 25 MB over the ranks beside MPI's own, and in 1 bit
+overlap    a step of a workload with gradients that travel during the backward pass, and after it, turn by turn on the same ranks
 train      samples a second of a workload, one thread a rank: cogkit with each learner, DDP over gloo; where a step's time goes
 
 Every measurement is a process (or a group of ranks) of its own; rounds go A B A B; a number is the median of its rounds. It reports, it
@@ -149,6 +150,38 @@ def train(name: str, kind: str, seconds: float) -> dict[str, Any]:
     return {"samples_s": steps * samples * world.size / elapsed, "ms": split, "bytes": sent, "advice": world.meter.advice()}
 
 
+def overlap(name: str, seconds: float) -> dict[str, Any]:
+    """Milliseconds of a step by what it is spent on, with gradients that travel early and late; the part of the exchange that is hidden."""
+    import cogkit as C
+    from cogkit.parallel import current_world, data_parallel_distributed_learner
+
+    world, trainers, found = current_world(), {}, {"early": [], "late": []}
+    for kind in found:
+        made, feed = build(C, name)
+        learner = data_parallel_distributed_learner(made.parameter_learners[0], overlap=kind == "early")
+        trainers[kind] = C.Trainer(made.model, (made.loss_function, made.evaluation_function), [learner]), feed
+
+    def steps(kind: str, n: int) -> dict[str, float]:
+        trainer, feed = trainers[kind]
+        world.barrier()
+        world.meter.clear()
+        start = time.perf_counter()
+        for i in range(n):
+            trainer.train_minibatch(feed(i + world.rank))
+        passed = time.perf_counter() - start
+        return {"step": 1e3 * passed / n, **world.meter.spent().record()["ms"]}
+
+    for kind in found:
+        steps(kind, 5)
+    start = time.perf_counter()
+    while world.all_gather(np.array([time.perf_counter() - start]), "time").max() < seconds:
+        for kind, measured in found.items():
+            measured.append(steps(kind, 10))
+    ms = {kind: {k: statistics.median(m[k] for m in measured) for k in measured[0]} for kind, measured in found.items()}
+    shown = {kind: sum(m[k] for k in ("wait", "pack", "send", "unpack")) for kind, m in ms.items()}
+    return {"ms": ms, "hidden": 1 - shown["early"] / shown["late"]}
+
+
 def peer(name: str, seconds: float) -> dict[str, Any]:
     """The same by PyTorch's DistributedDataParallel over gloo, whose fastest form for this CPU is taken."""
     import peers
@@ -205,7 +238,12 @@ def child(arguments: list[str]) -> None:
         from cogkit.parallel import current_world
 
         world = current_world()
-        record = exchange() if what == "exchange" else train(rest[0], rest[1], float(rest[2]))
+        if what == "exchange":
+            record = exchange()
+        elif what == "overlap":
+            record = overlap(rest[0], float(rest[1]))
+        else:
+            record = train(rest[0], rest[1], float(rest[2]))
         main = world.is_main
     if main:
         print(json.dumps(record))
@@ -293,6 +331,14 @@ def main() -> None:
     if sums:
         print(f"exchange  25 MB: ours {sums['ms']['ours']:.2f} ms, MPI {sums['ms']['mpi']:.2f} ms, 1 bit {sums['ms']['one_bit']:.2f} ms,"
               f" {sums['bytes']['ours'] / sums['bytes']['one_bit']:.1f} times fewer bytes")  # fmt: skip
+    found["overlap"] = {name: runs.ours("overlap", name, str(2 * options.seconds)) for name in options.workloads}
+    for name, both in found["overlap"].items():
+        for kind, ms in both["ms"].items() if both else ():
+            split = ", ".join(f"{k} {v:.2f}" for k, v in ms.items())
+            print(
+                f"overlap   {name} {kind:5} ms: {split}"
+                + (f"; {both['hidden']:.0%} of the exchange is hidden" if kind == "early" else "")
+            )
     for name in options.workloads:
         rounds: dict[str, list[Any]] = {kind: [] for kind in (*LEARNERS, "ddp")}
         for _ in range(options.rounds):
