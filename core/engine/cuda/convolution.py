@@ -209,7 +209,7 @@ def _conv(s: Step, sizes: dict) -> Made:
     commands: list[Any] = []
     if use_libraries() and first is not NONE and second is not NONE:
         a, b = (B(i) if room is None else room.take("rounded", B(i), size) for i, size in enumerate(whole))
-        # cuDNN has no engines from two bytes to four, but takes numbers of ten bits faster
+        # cuDNN's engines (9.19) do not go from two bytes to four; numbers of ten bits, which these are, they may take fast
         command = partial(
             _by_library, n, x, w, y, sizes, dtype=dtype, tf32=name != "float32", scratch_at=room.size if room else 0
         )
