@@ -178,8 +178,8 @@ class MpiWorld(World):
         begun = time.perf_counter()
         tell, listen = begun + min(PATIENCE, self.timeout / 2), begun + LISTEN
         while left := missing():
-            for pending in self.under_way:
-                pending.advance()
+            if self.under_way:
+                self.go_on()
             now = time.perf_counter()
             if now - begun < SPIN:
                 os.sched_yield()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Overlap"]
 
-LEAST = 1 << 17  # bytes of a bucket, where there are as many; an exchange costs its latency, twice
+LEAST = 1 << 18  # bytes of a bucket, where there are as many; an exchange costs its latency, twice
 MOST = 16  # buckets, about: of a large model they are larger
 
 
@@ -113,8 +113,7 @@ class Overlap:
                 self._put(p, array)
         meter.lap("pack")
         self._start()
-        for pending in self.under_way:
-            pending.advance()
+        self.world.go_on()
         meter.lap("send")
 
     def end(self, gradients: Sequence[Mapping[Parameter, np.ndarray]], samples: int) -> None:
@@ -174,7 +173,7 @@ class Overlap:
         while len(self.under_way) < len(self.buckets) and not self.buckets[len(self.under_way)].missing:
             i = len(self.under_way)
             self.under_way.append(self.world.start_all_reduce(self.buckets[i].array, f"gradients {i}"))
-        self.world.under_way = self.under_way
+            self.world.under_way.append(self.under_way[-1])
 
     def wait(self) -> None:
         """Returns when all sums are there."""
@@ -182,5 +181,4 @@ class Overlap:
             pending.turn()
         for pending in self.under_way:
             pending.wait()
-        self.under_way, self.has_begun = [], False
-        self.world.under_way = []
+        self.under_way, self.world.under_way, self.has_begun = [], [], False

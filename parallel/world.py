@@ -63,7 +63,7 @@ class World(abc.ABC):
         self.handler: Handler | None = None  # what `serve` was given last
         self.last: Any = None  # the learner that has exchanged something last
         self.sequence = 0  # number of the last exchange
-        self.under_way: Sequence[Pending] = ()  # exchanges that go on while this rank waits for another
+        self.under_way: list[Pending] = []  # exchanges that go on while this rank waits for another
         self._lent: dict[tuple[int, np.dtype], list[np.ndarray]] = {}
 
     def borrow(self, n: int, dtype: np.dtype) -> np.ndarray:
@@ -95,6 +95,10 @@ class World(abc.ABC):
         Contiguous arrays, whose sizes both sides know. Neither may be touched before `wait`. number: what `reserve` gave, for an exchange
         whose place among others is earlier than its start.
         """
+
+    def go_on(self) -> None:
+        """Has the exchanges that are under way advance; those that have ended leave."""
+        self.under_way = [pending for pending in self.under_way if not pending.advance()]
 
     def reserve(self) -> int:
         """The number of an exchange that will be started later, on each rank when it can; ranks reserve in the same order."""

@@ -37,13 +37,15 @@ def exchanges():
     first.wait()
     assert (one == world.size).all() and (two == 2 * world.size).all()
     many = [np.full(20_000 + i, world.rank + 1.0) for i in range(4)]
-    world.under_way = [world.start_all_reduce(a, f"many {i}") for i, a in enumerate(many)]
+    started = [world.start_all_reduce(a, f"many {i}") for i, a in enumerate(many)]
+    world.under_way = list(started)
     time.sleep(0.01 * world.rank)
-    world.under_way[1].wait()  # those under way go on meanwhile
+    started[1].wait()  # those under way go on meanwhile
     world.barrier()
-    for pending in world.under_way:
+    for pending in started:
         pending.wait()
-    world.under_way = ()
+    world.go_on()
+    assert world.under_way == []
     assert all((a == world.size * (world.size + 1) / 2).all() for a in many)
     world.agree(None, "checkpoint")
     assert world.meter.bytes > 0 or world.size == 1
