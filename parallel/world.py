@@ -24,6 +24,7 @@ from cogkit.variables import aligned_empty
 __all__ = ["World", "cut", "current_world"]
 
 SMALL = 1 << 15  # bytes in all below which every rank is sent everything at once: one latency instead of two
+PAIR = 1 << 19  # bytes below which two ranks do so, who send as many bytes either way
 
 Handler = Callable[[int, Sequence[np.ndarray]], Sequence[np.ndarray]]
 
@@ -185,7 +186,7 @@ class AllReduce(Pending):
 
     def __init__(self, world: World, buffer: np.ndarray, what: str):
         self.world, self.buffer, self.what = world, buffer, what
-        self.small = buffer.nbytes * world.size <= SMALL
+        self.small = buffer.nbytes * world.size <= SMALL or (world.size == 2 and buffer.nbytes <= PAIR)
         stripes = [slice(0, buffer.size)] * world.size if self.small else cut(buffer.size, world.size)
         self.pieces = [buffer[s] for s in stripes]
         self.mine = self.pieces[world.rank]
