@@ -32,9 +32,12 @@ def test_transpose(shape, dtype):
 
 def test_large_matrices_are_turned_by_tiles():
     x = normal(2, 40, 33)
+    before = set(launched)
     launched.clear()
     agree(lambda g, x: g.node("transpose", [x], perm=(1, 0)), [(x, BATCH)], {BATCH: 2})
-    assert any(name.endswith("turn_4") for name in launched)
+    turned = any(name.endswith("turn_4") for name in launched)
+    launched.update(before)  # another test asks which there were at all
+    assert turned
 
 
 @pytest.mark.parametrize("dtype", [F2, F4, F8])
