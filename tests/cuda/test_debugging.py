@@ -23,7 +23,10 @@ def net():
 
 def test_a_planted_nan_is_found_by_node_and_line():
     x, z = net()
-    with pytest.raises(Exception, match=r"planted' \(test_debugging.py:\d+\): expected finite values, got nan at sample 0, element"), debugging.checked():
+    with (
+        pytest.raises(Exception, match=r"planted' \(test_debugging.py:\d+\): expected finite values, got nan"),
+        debugging.checked(),
+    ):
         z.eval({x: -np.ones((2, 3), F4)})
 
 

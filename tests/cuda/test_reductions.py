@@ -90,7 +90,9 @@ def test_places_of_extremes_that_blocks_find_together(shape, axis, name, dtype):
 
 
 @DTYPES
-@pytest.mark.parametrize("shape,k", [((1,), 1), ((7,), 3), ((300,), 5), ((300,), 300), ((5000,), 2), ((3, 40), 2), ((40, 3), 2), ((20, 2), 20)])
+@pytest.mark.parametrize(
+    "shape,k", [((1,), 1), ((7,), 3), ((300,), 5), ((300,), 300), ((5000,), 2), ((3, 40), 2), ((40, 3), 2), ((20, 2), 20)]
+)
 def test_the_largest(shape, k, dtype):
     for rows in (0, 1, 4):
         x = np.round(normal((rows, *shape), dtype) * 5)

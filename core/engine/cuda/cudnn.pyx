@@ -265,8 +265,8 @@ cdef class Execution:
     """A finished plan with its buffers: a command.
 
     plan: has `descriptor`, `uids` (of its tensors, in the order of the buffers), `alignments` (bytes, that their addresses must
-    have), `scratch` (bytes), `name`, `notes` and `aligned_to(alignments, scratch)`: another for operands at odd places. Scratch is the
-    last buffer, from scratch_at (bytes) on.
+    have), `scratch` (bytes), `name`, `notes` and `aligned_to(alignments, scratch)`: another for operands at odd places. Scratch
+    is the last buffer, from scratch_at (bytes) on.
     """
 
     cdef cg_execution call
