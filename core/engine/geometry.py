@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,21 @@ from cogkit.lowering.layout import PLAIN
 from cogkit.lowering.steps import Step
 from cogkit.op import Type
 
-__all__ = ["C16", "code", "dims_of", "lies", "program_of", "rows", "segments_of", "shape", "strides_in", "strides_of"]
+__all__ = [
+    "C16",
+    "Strided",
+    "code",
+    "dims_of",
+    "joined",
+    "lies",
+    "moved",
+    "program_of",
+    "rows",
+    "segments_of",
+    "shape",
+    "strides_in",
+    "strides_of",
+]
 
 C16 = "c16"  # a format: 16 channels together
 
@@ -72,6 +86,46 @@ def lies(v: Value) -> tuple[list[int], int, int]:
     offset += first * strides[axis]
     strides[axis] *= stride
     return strides, row, offset
+
+
+# copies from strides to strides --------------------------------------------------------------------------------------------------
+
+
+class Strided(NamedTuple):
+    """A copy of elements: dims of the elements, strides of source and target over them, and the first element of each."""
+
+    dims: tuple[int, ...]
+    xs: list[int]
+    ys: list[int]
+    x0: int = 0
+    y0: int = 0
+
+
+def moved(s: Step, sizes: dict) -> Strided:
+    """The copy that a `transpose`, `take` or `put` is; the rest of what `put` gives is 0."""
+    x, y, a = s.inputs[0], s.outputs[0], s.node.attrs
+    xs, ys = strides_of(shape(x, sizes)), strides_of(shape(y, sizes))
+    if s.node.name == "transpose":
+        perm = [0] + [p % len(x.type.shape) + 1 for p in a["perm"]]
+        return Strided(shape(y, sizes), [xs[p] for p in perm], ys)
+    i = a["axis"] + 1
+    strides = xs if s.node.name == "take" else ys
+    first = a["first"] * strides[i]
+    strides[i] *= a["stride"]
+    return Strided(shape(y, sizes), xs, ys, first) if strides is xs else Strided(shape(x, sizes), xs, ys, 0, first)
+
+
+def joined(s: Step, sizes: dict) -> list[tuple[Value, Strided]]:
+    """The copies that a `concat` is, one for each operand that was not written where it goes."""
+    y = s.outputs[0]
+    i, ys, at = s.node.attrs["axis"] + 1, strides_of(shape(y, sizes)), 0
+    found = []
+    for v in s.node.inputs:
+        d = shape(v, sizes)
+        if v.inside is None or v.inside.of is not y:
+            found.append((v, Strided(d, strides_of(d), ys, 0, at * ys[i])))
+        at += d[i]
+    return found
 
 
 # pointwise programs --------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import numpy as np
 from cogkit.engine.cpu import alignment, casting, movement, native, reduce, sampling, steps
 from cogkit.engine.cpu.pointwise import Pointwise
 from cogkit.engine.cpu.rows import SumProduct, WholeProduct
-from cogkit.engine.geometry import C16, code, dims_of, program_of, rows, segments_of, shape, strides_in, strides_of
+from cogkit.engine.geometry import C16, code, dims_of, joined, moved, program_of, rows, segments_of, shape, strides_in, strides_of
 from cogkit.engine.indices import bad_index
 from cogkit.engine.spaces import row_info, row_table
 from cogkit.engine.table import Buffers, KernelTable, Made
@@ -263,59 +263,29 @@ def _row_count(s: Step, sizes: dict) -> Made:
 # movement ------------------------------------------------------------------------------------------------------------------------
 
 
-def _copy(x: Value, y: Value, dims: Sequence[int], xs: Sequence[int], ys: Sequence[int], x0: int = 0, y0: int = 0) -> Made:
-    return movement.Copy(list(dims), list(xs), list(ys), x.type.dtype.itemsize, x0, y0), [(x, PLAIN), (y, PLAIN)]
-
-
-@kernel("transpose")
-def _transpose(s: Step, sizes: dict) -> Made:
-    x, y = s.inputs[0], s.outputs[0]
-    perm = [0] + [p % len(x.type.shape) + 1 for p in s.node.attrs["perm"]]
-    xs = strides_of(shape(x, sizes))
-    return _copy(x, y, shape(y, sizes), [xs[p] for p in perm], strides_of(shape(y, sizes)))
-
-
-@kernel("take")
-def _take(s: Step, sizes: dict) -> Made:
-    x, y = s.inputs[0], s.outputs[0]
-    i, stride = s.node.attrs["axis"] + 1, s.node.attrs["stride"]
-    xs = strides_of(shape(x, sizes))
-    start = s.node.attrs["first"] * xs[i]
-    xs[i] *= stride
-    return _copy(x, y, shape(y, sizes), xs, strides_of(shape(y, sizes)), x0=start)
+@kernel("transpose", "take")
+def _move(s: Step, sizes: dict) -> Made:
+    c = moved(s, sizes)
+    return movement.Copy(list(c.dims), c.xs, c.ys, s.outputs[0].type.dtype.itemsize, c.x0, c.y0), _io(s)
 
 
 @kernel("put")
 def _put(s: Step, sizes: dict) -> Made:
-    x, y = s.inputs[0], s.outputs[0]
-    i, stride, first = s.node.attrs["axis"] + 1, s.node.attrs["stride"], s.node.attrs["first"]
-    d, ys = shape(x, sizes), strides_of(shape(y, sizes))
-    inner = list(ys)
-    inner[i] *= stride
-    placed = movement.Copies([(0, 0, list(d), strides_of(d), inner, 0, first * ys[i])], 1, 1, x.type.dtype.itemsize)
-    if math.prod(d) == math.prod(shape(y, sizes)):
-        return placed, [(x, PLAIN), (y, PLAIN)]
+    y, c = s.outputs[0], moved(s, sizes)
+    placed = movement.Copies([(0, 0, list(c.dims), c.xs, c.ys, 0, c.y0)], 1, 1, y.type.dtype.itemsize)
+    if math.prod(c.dims) == math.prod(shape(y, sizes)):
+        return placed, _io(s)
     zeros, _ = _fill(y, sizes)  # type: ignore[misc]
-    return [(zeros, [(y, PLAIN)]), (placed, [(x, PLAIN), (y, PLAIN)])]  # type: ignore[return-value]
+    return [(zeros, [(y, PLAIN)]), (placed, _io(s))]
 
 
 @kernel("concat")
 def _concat(s: Step, sizes: dict) -> Made:
-    y = s.outputs[0]
-    i = s.node.attrs["axis"] + 1
-    ys = strides_of(shape(y, sizes))
-    pieces: list[tuple] = []
-    copied: list[Value] = []
-    at = 0
-    for v in s.node.inputs:
-        d = shape(v, sizes)
-        if v.inside is None or v.inside.of is not y:  # else it was written there
-            pieces.append((len(pieces), 0, list(d), strides_of(d), ys, 0, at * ys[i]))
-            copied.append(v)
-        at += d[i]
-    if not pieces:
+    y, parts = s.outputs[0], joined(s, sizes)
+    if not parts:
         return None
-    return movement.Copies(pieces, len(pieces), 1, y.type.dtype.itemsize), [(v, PLAIN) for v in (*copied, y)]
+    pieces = [(k, 0, list(c.dims), c.xs, c.ys, 0, c.y0) for k, (_, c) in enumerate(parts)]
+    return movement.Copies(pieces, len(pieces), 1, y.type.dtype.itemsize), [(v, PLAIN) for v in (*(v for v, _ in parts), y)]
 
 
 @kernel("one_hot")

@@ -12,9 +12,9 @@
     KERNEL_EXPORT(name)                                                                                                         \
     extern "C" __attribute__((visibility("hidden"))) void name(__VA_ARGS__)
 #endif
-/* X(type, suffix) for each element type of arithmetic; CG_WORDS for kernels that move bytes. */
+/* X(type, suffix) for each element type of arithmetic; CG_WORDS for kernels that move values, of 2 bytes at least. */
 #define CG_FLOATS(X) X(float, f4) X(double, f8)
-#define CG_WORDS(X) X(uint8_t, 1) X(uint16_t, 2) X(uint32_t, 4) X(uint64_t, 8)
+#define CG_WORDS(X) X(uint16_t, 2) X(uint32_t, 4) X(uint64_t, 8)
 
 /* What random numbers depend on besides the kernel; lies on the device, written before each run. */
 struct Context {

@@ -239,7 +239,8 @@ cdef class Launch:
     cdef readonly str name
 
     def __init__(self, name, size_t function, grid, block, arguments, unsigned shared=0):
-        cdef size_t at = 0, i
+        cdef size_t at = 0
+        cdef int i
         cdef uint64_t word
         cdef char *p
         self.name, self.patches, self.keep = name, [], []

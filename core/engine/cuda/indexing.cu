@@ -17,11 +17,12 @@ template <class I> __device__ inline int64_t row_of(I index, int64_t rows) {
             CG_COLUMNS(c, width, shift) y[r * width + c] = from < 0 ? W{} : x[from * width + c];                                \
         }                                                                                                                       \
     }
-#define GATHERS(I, type) GATHER(I, type, uint32_t, 4) GATHER(I, type, uint64_t, 8) GATHER(I, type, Quad, 16)
+#define GATHERS(I, type) GATHER(I, type, uint64_t, 8) GATHER(I, type, Quad, 16)
 GATHERS(float, f4)
 GATHERS(double, f8)
 GATHERS(int32_t, i4)
-GATHER(int32_t, i4, uint8_t, 1)
+GATHER(float, f4, uint32_t, 4)
+GATHER(int32_t, i4, uint32_t, 4)
 GATHER(int32_t, i4, uint16_t, 2)
 
 /* y[i, class x[i, j], j] = 1 onto zeros; x (n / inner, inner), y (n / inner, classes, inner) */

@@ -3,7 +3,7 @@
 
 #include "blocks.cuh"
 
-/* y[offset in y] = x[offset in x] for each element of a space; of 1, 2, 4, 8 or 16 bytes */
+/* y[offset in y] = x[offset in x] for each element of a space; of 2, 4, 8 or 16 bytes */
 #define COPY(T, bytes)                                                                                                          \
     CG_KERNEL(copy_##bytes, const T *__restrict__ x, T *__restrict__ y, Space s) {                                              \
         CG_EACH(i, s.n) {                                                                                                       \

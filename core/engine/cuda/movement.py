@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from cogkit.engine.cuda.driver import Copy, Memset
-from cogkit.engine.cuda.table import B, Call, blob, blocks, f64, i64, kernel, launch, merged, space
-from cogkit.engine.geometry import code, rows, shape, strides_of
+from cogkit.engine.cuda.table import B, Call, blob, blocks, f64, i64, io, kernel, launch, merged, space
+from cogkit.engine.geometry import Strided, code, joined, moved, rows, shape
 from cogkit.engine.table import Made
-from cogkit.lowering.ir import Value
 from cogkit.lowering.layout import PLAIN
 from cogkit.lowering.memory import SAVED
 from cogkit.lowering.steps import Step
@@ -20,8 +18,9 @@ __all__ = ["copied", "filled"]
 TILE, LEAST = 32, 8  # of a turned matrix in movement.cu; rows and columns from which it is worth its tiles
 
 
-def copied(x: B, y: B, dims: Sequence[int], xs: Sequence[int], ys: Sequence[int], size: int, x0: int = 0, y0: int = 0) -> Any:
+def copied(x: B, y: B, c: Strided, size: int) -> Any:
     """A launch that copies elements of `size` bytes from strides to strides; the first dim is that of rows."""
+    dims, xs, ys, x0, y0 = c
     kept = merged(dims, xs, ys)
     inner, outer = next((d for d in kept if d[1] == 1), None), next((d for d in kept if d[2] == 1), None)
     if inner is not None and outer is not None and inner is not outer and len(kept) <= 3 and min(inner[0], outer[0]) >= LEAST:
@@ -45,65 +44,31 @@ def filled(y: B, n: int, dtype: str, value: float) -> Any:
     return launch("movement", f"fill_{dtype}", blocks(n), 256, [y, i64(n), f64(value)])
 
 
-def _move(x: Value, y: Value, dims: Sequence[int], xs: Sequence[int], ys: Sequence[int], x0: int = 0, y0: int = 0) -> Made:
-    if math.prod(dims) == 0:
+@kernel("transpose", "take")
+def _move(s: Step, sizes: dict) -> Made:
+    c = moved(s, sizes)
+    if math.prod(c.dims) == 0:
         return None
-    return Call(2, [copied(B(0), B(1), dims, xs, ys, x.type.dtype.itemsize, x0, y0)]), [(x, PLAIN), (y, PLAIN)]
-
-
-@kernel("transpose")
-def _transpose(s: Step, sizes: dict) -> Made:
-    x, y = s.inputs[0], s.outputs[0]
-    perm = [0] + [p % len(x.type.shape) + 1 for p in s.node.attrs["perm"]]
-    xs = strides_of(shape(x, sizes))
-    return _move(x, y, shape(y, sizes), [xs[p] for p in perm], strides_of(shape(y, sizes)))
-
-
-@kernel("take")
-def _take(s: Step, sizes: dict) -> Made:
-    x, y = s.inputs[0], s.outputs[0]
-    i, stride = s.node.attrs["axis"] + 1, s.node.attrs["stride"]
-    xs = strides_of(shape(x, sizes))
-    start = s.node.attrs["first"] * xs[i]
-    xs[i] *= stride
-    return _move(x, y, shape(y, sizes), xs, strides_of(shape(y, sizes)), x0=start)
+    return Call(2, [copied(B(0), B(1), c, s.outputs[0].type.dtype.itemsize)]), io(s)
 
 
 @kernel("put")
 def _put(s: Step, sizes: dict) -> Made:
-    x, y = s.inputs[0], s.outputs[0]
-    i, stride, first = s.node.attrs["axis"] + 1, s.node.attrs["stride"], s.node.attrs["first"]
-    d, ys, size = shape(x, sizes), strides_of(shape(y, sizes)), x.type.dtype.itemsize
-    inner = list(ys)
-    inner[i] *= stride
-    if math.prod(shape(y, sizes)) == 0:
+    c, n, size = moved(s, sizes), math.prod(shape(s.outputs[0], sizes)), s.outputs[0].type.dtype.itemsize
+    if n == 0:
         return None
-    launches: list[Any] = [] if math.prod(d) == math.prod(shape(y, sizes)) else [Memset(B(1), math.prod(shape(y, sizes)) * size)]
-    if math.prod(d):
-        launches.append(copied(B(0), B(1), d, strides_of(d), inner, size, 0, first * ys[i]))
-    return Call(2, launches), [(x, PLAIN), (y, PLAIN)]
+    launches: list[Any] = [] if math.prod(c.dims) == n else [Memset(B(1), n * size)]
+    if math.prod(c.dims):
+        launches.append(copied(B(0), B(1), c, size))
+    return Call(2, launches), io(s)
 
 
 @kernel("concat")
 def _concat(s: Step, sizes: dict) -> Made:
-    y = s.outputs[0]
-    i = s.node.attrs["axis"] + 1
-    ys = strides_of(shape(y, sizes))
-    launches: list[Any] = []
-    parts: list[Value] = []
-    at = 0
-    for v in s.node.inputs:
-        d = shape(v, sizes)
-        if v.inside is None or v.inside.of is not y:  # else it was written there
-            parts.append(v)
-            if math.prod(d):
-                launches.append((len(parts) - 1, d, at * ys[i]))
-        at += d[i]
-    size, last = y.type.dtype.itemsize, len(parts)
-    if not launches:
-        return None
-    copies = [copied(B(k), B(last), d, strides_of(d), ys, size, 0, first) for k, d, first in launches]
-    return Call(last + 1, copies), [(v, PLAIN) for v in (*parts, y)]
+    y, parts = s.outputs[0], joined(s, sizes)
+    last = B(len(parts))
+    copies = [copied(B(k), last, c, y.type.dtype.itemsize) for k, (_, c) in enumerate(parts) if math.prod(c.dims)]
+    return (Call(len(parts) + 1, copies), [(v, PLAIN) for v in (*(v for v, _ in parts), y)]) if copies else None
 
 
 @kernel("assign")
