@@ -5,8 +5,7 @@ import pytest
 from cases import Built, as_array, record
 from cases.graphs import GRAPHS
 from cases.ops import CASES as OPS
-from cases.random_graphs import Drawn
-from test_ops import agree
+from test_ops import agree, random_graphs_agree
 from test_ops import each as each_of
 
 import cogkit as C
@@ -49,17 +48,7 @@ def test_threads_in_reverse_give_the_same_bits(case, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_random_graphs(seed):
-    dtype, tolerance = (F8, 1e-9) if seed % 3 == 2 else (F4, 2e-3)
-    found = []
-    for name in ("cuda", "reference"):
-        with C.device.use_engine(name):
-            graph = Drawn(C, seed, dtype)
-            found.append(graph.run())
-    for got, want in zip(*found, strict=True):
-        largest = max([1e-2, *(float(np.max(np.abs(w), initial=0)) for w in want)])
-        for a, b in zip(got, want, strict=True):
-            scale = max(1e-3 * largest, float(np.max(np.abs(b), initial=0)))
-            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale, err_msg="; ".join(graph.story))
+    random_graphs_agree(seed, "cuda")
 
 
 def test_replayed_graphs_give_the_bits_of_the_first_run():
